@@ -1,1 +1,83 @@
-//! Placeholder.
+//! A framed TCP transport: bytes in, bytes out, requests matched to their replies.
+//!
+//! One connection carries requests in both directions. Callers append whole frames to its one write queue; a
+//! writer task swaps the queue for an empty one and writes it at once. A reader task cuts every whole frame
+//! out of each read, completes all replies among them under one lock, and hands the rest to the
+//! [`RequestHandler`] of the connection.
+//!
+//! ```text
+//!   TransportClientFactory ──address──► TransportClient ─┐ frames   ┌─ RequestHandler ◄── RpcHandler
+//!                                                        ▼          ▲
+//!   caller ──► write queue ──swap──► writer ═══ TCP ═══ reader ─────┤
+//!                                                                   ▼
+//!   ResponseFuture ◄──────────────────────────── TransportResponseHandler
+//! ```
+//!
+//! **One answer for every request.** Each request id that was sent is answered by exactly one
+//! response or failure frame, also when the asker gave up or the handler dropped the request, and it is used
+//! again only after that answer; if the connection ends first, the asker is told so.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::time::Duration;
+//! use aloha_transport::{RpcHandler, RpcResponseCallback, TransportClient, TransportContext};
+//! use bytes::Bytes;
+//!
+//! /// Answers each request with its own bytes.
+//! #[derive(Debug)]
+//! struct Echo;
+//!
+//! impl RpcHandler for Echo {
+//!     fn receive(&self, _client: &TransportClient, message: Bytes, callback: RpcResponseCallback) {
+//!         callback.on_success(&message);
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let context = TransportContext::new("echo", Echo);
+//! let server = context.create_server("127.0.0.1:0").await?;
+//! let client = context.create_client_factory().create_client(server.address()).await?;
+//! let reply = client.send_rpc(b"hello", Duration::from_secs(5)).await?;
+//! assert_eq!(reply, "hello");
+//! # server.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod client;
+mod client_factory;
+mod config;
+mod connection;
+mod context;
+mod error;
+mod frame;
+mod handshake;
+mod incoming;
+mod message;
+mod request_handler;
+mod response_handler;
+mod runtime;
+mod server;
+mod stream;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod write_queue;
+
+pub use client::{Body, ResponseFuture, TransportClient};
+pub use client_factory::TransportClientFactory;
+pub use config::TransportConfig;
+pub use context::TransportContext;
+pub use error::{
+    BindError, CloseReason, ConnectError, Failure, FailureCode, RequestError, SendError,
+};
+pub use frame::{FrameError, LENGTH_BYTES, cut_frame};
+pub use handshake::{
+    HANDSHAKE_BYTES_MAX, HandshakeError, Hello, PROTOCOL_VERSION, Refusal, RefusalCode,
+};
+pub use message::{Message, MessageError, RequestId};
+pub use request_handler::{RequestHandler, RpcHandler, RpcResponseCallback};
+pub use runtime::{Runtime, TokioRuntime};
+pub use server::TransportServer;
+pub use stream::{Listener, Network, Stream, Tcp};

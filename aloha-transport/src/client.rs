@@ -1,0 +1,285 @@
+//! The end of a connection that sends: requests, one-way messages, close.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::connection::Connection;
+use crate::error::{CloseReason, RequestError, SendError};
+use crate::handshake::Hello;
+use crate::message::RequestId;
+use crate::request_handler::RpcResponseCallback;
+
+/// Sends to one peer over one connection. Cheap to clone; all clones share the connection.
+///
+/// What is sent before the connection is made waits for it, in order; if it cannot be made,
+/// everything that waited fails.
+#[derive(Clone)]
+pub struct TransportClient {
+    connection: Arc<Connection>,
+}
+
+/// The last part of a frame: copied into the write queue, or shared with it.
+#[derive(Debug, Clone)]
+pub enum Body<'a> {
+    /// Appended to the queue's buffer: right for small bodies.
+    Copied(&'a [u8]),
+    /// Written from where it is: right above some 16 KiB.
+    Shared(Bytes),
+}
+
+impl Body<'_> {
+    /// Bytes of the body.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Copied(bytes) => bytes.len(),
+            Self::Shared(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl TransportClient {
+    pub(crate) fn of(connection: Arc<Connection>) -> Self {
+        Self { connection }
+    }
+
+    /// Asks; the future gives the reply. The request is queued now, not when the future is polled;
+    /// dropping the future cancels it.
+    ///
+    /// # Errors
+    ///
+    /// The future fails with the reason why there is no reply, at the latest after `timeout`.
+    #[must_use = "dropping the future cancels the request"]
+    pub fn send_rpc(&self, message: &[u8], timeout: Duration) -> ResponseFuture {
+        match self.request(&[], &Body::Copied(message), Some(timeout)) {
+            Ok(future) => future,
+            Err(error) => ResponseFuture {
+                state: ResponseState::Failed(Some(RequestError::NotSent(error))),
+            },
+        }
+    }
+
+    /// Sends a message that wants no answer. `Ok` says that it is queued.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended, or the message or the queue is over a limit.
+    pub fn send(&self, message: &[u8]) -> Result<(), SendError> {
+        self.one_way(&[], &Body::Copied(message))
+    }
+
+    /// Queues a message of two parts that wants no answer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    pub fn one_way(&self, head: &[u8], body: &Body<'_>) -> Result<(), SendError> {
+        self.connection.send_one_way(head, body)
+    }
+
+    /// Queues a request of two parts; without a timeout it waits as long as the connection lives.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send), or too many requests are unanswered.
+    pub fn request(
+        &self,
+        head: &[u8],
+        body: &Body<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<ResponseFuture, SendError> {
+        let id = self.connection.send_request(head, body, timeout)?;
+        Ok(ResponseFuture {
+            state: ResponseState::Sent(Arc::clone(&self.connection), id),
+        })
+    }
+
+    /// An id under which the peer may answer a call that travels inside a message. The callback gets
+    /// the answer, or the reason why none comes, exactly once.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended, or too many requests are unanswered.
+    pub fn reserve_id(
+        &self,
+        callback: impl FnOnce(Result<Bytes, RequestError>) + Send + 'static,
+    ) -> Result<RequestId, SendError> {
+        self.connection.reserve_id(Box::new(callback))
+    }
+
+    /// Gives back an id of [`reserve_id`](Self::reserve_id) that was never sent; its callback is dropped.
+    pub fn forget_id(&self, id: RequestId) {
+        self.connection.forget_id(id);
+    }
+
+    /// Tells the peer that nobody waits for the answer to `id` any more.
+    pub fn cancel(&self, id: RequestId) {
+        self.connection.cancel(id);
+    }
+
+    /// Owes the peer an answer to a call whose id came inside a message; `None` when the peer may
+    /// not use this id.
+    #[must_use]
+    pub fn accept_id(&self, id: RequestId) -> Option<RpcResponseCallback> {
+        self.connection
+            .register_incoming(id)
+            .then(|| RpcResponseCallback::new(Arc::clone(&self.connection), id))
+    }
+
+    /// Waits until another message may be queued. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended.
+    pub async fn room(&self) -> Result<(), SendError> {
+        poll_fn(|cx| self.connection.poll_room(cx)).await
+    }
+
+    /// What the layer on top keeps about this connection, made when it is first asked for. It must
+    /// not hold a client of the same connection, or neither is ever freed.
+    ///
+    /// # Panics
+    ///
+    /// It was made with another type.
+    pub fn attachment<A: Send + Sync + 'static>(&self, make: impl FnOnce() -> A) -> Arc<A> {
+        let attached = self
+            .connection
+            .attachment()
+            .get_or_init(|| Arc::new(make()));
+        Arc::clone(attached)
+            .downcast()
+            .expect("one layer uses one type")
+    }
+
+    /// Ends the connection because the peer broke the rules of the layer on top.
+    pub fn abort(&self, reason: impl Into<String>) {
+        self.connection.close(CloseReason::Protocol(reason.into()));
+    }
+
+    /// Writes what is queued, then closes. What was asked fails at once.
+    pub fn close(&self) {
+        self.connection.close_gracefully();
+    }
+
+    /// Waits for the handshake.
+    ///
+    /// # Errors
+    ///
+    /// The connection was not made.
+    pub async fn connected(&self) -> Result<(), CloseReason> {
+        poll_fn(|cx| self.connection.poll_connected(cx)).await
+    }
+
+    /// Waits for the end of the connection.
+    pub async fn closed(&self) -> CloseReason {
+        poll_fn(|cx| self.connection.poll_closed(cx)).await
+    }
+
+    /// Whether messages are still taken.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.connection.is_active()
+    }
+
+    /// The peer's address, as it was called or as it called.
+    #[must_use]
+    pub fn peer(&self) -> &Arc<str> {
+        self.connection.peer()
+    }
+
+    /// What the peer said of itself, while the connection is open.
+    #[must_use]
+    pub fn hello(&self) -> Option<Arc<Hello>> {
+        self.connection.hello()
+    }
+
+    /// Whether both are the same connection.
+    #[must_use]
+    pub fn same_connection(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.connection, &other.connection)
+    }
+}
+
+impl fmt::Debug for TransportClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransportClient")
+            .field("peer", self.peer())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The reply to come. Dropped before it came, it cancels the request at the peer.
+#[must_use = "dropping the future cancels the request"]
+pub struct ResponseFuture {
+    state: ResponseState,
+}
+
+enum ResponseState {
+    Sent(Arc<Connection>, RequestId),
+    Failed(Option<RequestError>),
+    Done,
+}
+
+impl ResponseFuture {
+    /// Gives the reply another time limit, counted from now.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        if let ResponseState::Sent(connection, id) = &self.state {
+            connection.set_timeout(*id, timeout);
+        }
+    }
+
+    /// The request's id on its connection, while the reply is awaited.
+    #[must_use]
+    pub fn id(&self) -> Option<RequestId> {
+        match &self.state {
+            ResponseState::Sent(_, id) => Some(*id),
+            ResponseState::Failed(_) | ResponseState::Done => None,
+        }
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Bytes, RequestError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match &mut self.state {
+            ResponseState::Sent(connection, id) => {
+                std::task::ready!(connection.poll_answer(*id, cx))
+            }
+            ResponseState::Failed(error) => {
+                Err(error.take().expect("a future is not polled after its end"))
+            }
+            ResponseState::Done => unreachable!("a future is not polled after its end"),
+        };
+        self.state = ResponseState::Done;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for ResponseFuture {
+    fn drop(&mut self) {
+        if let ResponseState::Sent(connection, id) = &self.state {
+            connection.cancel(*id);
+        }
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("id", &self.id())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,36 @@
+//! Every limit and timeout of the transport, named, with its default.
+
+use std::time::Duration;
+
+/// The limits and timeouts of a [`TransportContext`](crate::TransportContext).
+#[derive(Debug, Clone)]
+pub struct TransportConfig {
+    /// How long a TCP connect may take. Default 10 s.
+    pub connect_timeout: Duration,
+    /// How long a new connection may take to finish its handshake. Default 5 s.
+    pub handshake_timeout: Duration,
+    /// The largest frame accepted and sent, in bytes after the length field. Default 16 MiB.
+    pub frame_bytes_max: usize,
+    /// How many bytes may wait to be written to one peer before sends are refused. Default 64 MiB.
+    pub outbound_bytes_max: usize,
+    /// How many requests of one peer may be unanswered at once; at least 4,096. Default 65,536.
+    pub requests_in_flight_max: u32,
+    /// How many inbound connections a server holds. Default 16,384.
+    pub connections_max: usize,
+    /// How long a graceful stop waits for unsent bytes. Default 2 s.
+    pub flush_timeout: Duration,
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(5),
+            frame_bytes_max: 16 << 20,
+            outbound_bytes_max: 64 << 20,
+            requests_in_flight_max: 65_536,
+            connections_max: 16_384,
+            flush_timeout: Duration::from_secs(2),
+        }
+    }
+}

@@ -1,0 +1,715 @@
+//! One connection: its write queue, the requests of both ends, and the loops that read and write.
+//!
+//! The object exists before the socket does: frames queue up while the connection is being made, in
+//! the order they will be written. One lock guards it all. It is held to append bytes, swap
+//! buffers or move answers, never while anything is encoded, woken or called.
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, trace};
+
+use crate::client::Body;
+use crate::config::TransportConfig;
+use crate::error::{CloseReason, Failure, FailureCode, RequestError, SendError};
+use crate::frame::{LENGTH_BYTES, cut_frame};
+use crate::handshake::{Hello, REQUESTS_IN_FLIGHT_MIN};
+use crate::incoming::IncomingRequests;
+use crate::message::{self, Message, RequestId, encode_failure};
+use crate::request_handler::{RequestHandler, RpcResponseCallback};
+use crate::response_handler::{
+    Abandoned, Answer, Callback, Completion, Deadline, TransportResponseHandler,
+};
+use crate::runtime::Runtime;
+use crate::write_queue::{WriteQueue, frame_length, wire_length};
+
+/// The first read buffer; a connection that is busy gets larger ones.
+const READ_BYTES_MIN: usize = 4 << 10;
+const READ_BYTES_MAX: usize = 64 << 10;
+
+pub(crate) struct Connection {
+    peer: Arc<str>,
+    config: Arc<TransportConfig>,
+    runtime: Arc<dyn Runtime>,
+    state: Mutex<State>,
+    /// Ends the reader.
+    closed: CancellationToken,
+    /// What the layer on top keeps about this connection.
+    attachment: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+struct State {
+    phase: Phase,
+    queue: WriteQueue,
+    responses: TransportResponseHandler,
+    incoming: IncomingRequests,
+    frame_bytes_max: usize,
+    requests_in_flight_max: u32,
+    /// The writer, while it has nothing to write.
+    writer: Option<Waker>,
+    /// The deadline loop, and what it sleeps until.
+    timer: Option<Waker>,
+    watchers: Vec<Waker>,
+}
+
+enum Phase {
+    Connecting,
+    Open(Arc<Hello>),
+    /// Nothing new is taken; what is queued is still written.
+    Closing,
+    Closed(CloseReason),
+}
+
+impl Connection {
+    pub(crate) fn new(
+        peer: &str,
+        config: Arc<TransportConfig>,
+        runtime: Arc<dyn Runtime>,
+    ) -> Arc<Self> {
+        let peer: Arc<str> = peer.into();
+        let state = State {
+            phase: Phase::Connecting,
+            queue: WriteQueue::default(),
+            responses: TransportResponseHandler::new(Arc::clone(&peer)),
+            incoming: IncomingRequests::new(
+                config.requests_in_flight_max.max(REQUESTS_IN_FLIGHT_MIN),
+            ),
+            frame_bytes_max: config.frame_bytes_max,
+            requests_in_flight_max: REQUESTS_IN_FLIGHT_MIN,
+            writer: None,
+            timer: None,
+            watchers: Vec::new(),
+        };
+        Arc::new(Self {
+            peer,
+            config,
+            runtime,
+            state: Mutex::new(state),
+            closed: CancellationToken::new(),
+            attachment: OnceLock::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn attachment(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
+        &self.attachment
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<str> {
+        &self.peer
+    }
+
+    /// What the peer said of itself, once the handshake is done.
+    pub(crate) fn hello(&self) -> Option<Arc<Hello>> {
+        match &self.lock().phase {
+            Phase::Open(hello) => Some(Arc::clone(hello)),
+            Phase::Connecting | Phase::Closing | Phase::Closed(_) => None,
+        }
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        matches!(self.lock().phase, Phase::Connecting | Phase::Open(_))
+    }
+
+    /// Ready once the handshake is done or has failed.
+    pub(crate) fn poll_connected(&self, cx: &Context<'_>) -> Poll<Result<(), CloseReason>> {
+        let mut state = self.lock();
+        match &state.phase {
+            Phase::Connecting => {
+                state.watchers.push(cx.waker().clone());
+                Poll::Pending
+            }
+            Phase::Open(_) => Poll::Ready(Ok(())),
+            Phase::Closing => Poll::Ready(Err(CloseReason::Local)),
+            Phase::Closed(reason) => Poll::Ready(Err(reason.clone())),
+        }
+    }
+
+    pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<CloseReason> {
+        let mut state = self.lock();
+        if let Phase::Closed(reason) = &state.phase {
+            return Poll::Ready(reason.clone());
+        }
+        state.watchers.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    // ---- sending -------------------------------------------------------------------------------
+
+    pub(crate) fn send_one_way(&self, head: &[u8], body: &Body<'_>) -> Result<(), SendError> {
+        let mut state = self.lock();
+        self.check_room(&state, None, head, body)?;
+        state.queue.push(message::ONE_WAY, None, head, body);
+        self.wake_writer(state);
+        Ok(())
+    }
+
+    pub(crate) fn send_request(
+        &self,
+        head: &[u8],
+        body: &Body<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<RequestId, SendError> {
+        let deadline = timeout.and_then(|timeout| self.deadline(timeout));
+        let mut state = self.lock();
+        self.check_room(&state, Some(RequestId::from_bits(0)), head, body)?;
+        let earliest = state.responses.next_deadline();
+        let limit = state.requests_in_flight_max;
+        let id = state
+            .responses
+            .insert(deadline, limit)
+            .ok_or_else(|| self.too_many(limit))?;
+        state.queue.push(message::RPC_REQUEST, Some(id), head, body);
+        let timer = if state.responses.next_deadline() == earliest {
+            None
+        } else {
+            state.timer.take()
+        };
+        self.wake_writer(state);
+        if let Some(timer) = timer {
+            timer.wake();
+        }
+        Ok(id)
+    }
+
+    /// An id for a call that travels inside a message.
+    pub(crate) fn reserve_id(&self, callback: Callback) -> Result<RequestId, SendError> {
+        let mut state = self.lock();
+        self.check_open(&state)?;
+        let limit = state.requests_in_flight_max;
+        state
+            .responses
+            .insert_callback(callback, limit)
+            .ok_or_else(|| self.too_many(limit))
+    }
+
+    pub(crate) fn forget_id(&self, id: RequestId) {
+        let callback = self.lock().responses.forget(id);
+        drop(callback);
+    }
+
+    /// The asker of `id` is gone: tells the peer, unless the answer is there.
+    pub(crate) fn cancel(&self, id: RequestId) {
+        let mut state = self.lock();
+        let Abandoned::Due(callback) = state.responses.abandon(id) else {
+            return;
+        };
+        if matches!(state.phase, Phase::Connecting | Phase::Open(_)) {
+            state
+                .queue
+                .push(message::CANCEL, Some(id), &[], &Body::Copied(&[]));
+        }
+        self.wake_writer(state);
+        drop(callback);
+    }
+
+    /// Gives a waiting request what is left of another time limit, counted from now.
+    pub(crate) fn set_timeout(&self, id: RequestId, timeout: Duration) {
+        let deadline = self.deadline(timeout);
+        let mut state = self.lock();
+        state.responses.set_deadline(id, deadline);
+        let timer = state.timer.take();
+        drop(state);
+        if let Some(timer) = timer {
+            timer.wake();
+        }
+    }
+
+    fn deadline(&self, timeout: Duration) -> Option<Deadline> {
+        // A limit beyond the end of time is none.
+        let at = self.runtime.now().checked_add(timeout)?;
+        Some(Deadline { at, timeout })
+    }
+
+    /// Ready once another message may be queued, or none ever.
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<(), SendError>> {
+        let mut state = self.lock();
+        self.check_open(&state)?;
+        if state.queue.len() < self.config.outbound_bytes_max {
+            return Poll::Ready(Ok(()));
+        }
+        state.watchers.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(crate) fn poll_answer(&self, id: RequestId, cx: &Context<'_>) -> Poll<Answer> {
+        self.lock().responses.poll(id, cx)
+    }
+
+    fn check_open(&self, state: &State) -> Result<(), SendError> {
+        let reason = match &state.phase {
+            Phase::Connecting | Phase::Open(_) => return Ok(()),
+            Phase::Closing => CloseReason::Local,
+            Phase::Closed(reason) => reason.clone(),
+        };
+        Err(SendError::Closed {
+            peer: Arc::clone(&self.peer),
+            reason,
+        })
+    }
+
+    fn check_room(
+        &self,
+        state: &State,
+        id: Option<RequestId>,
+        head: &[u8],
+        body: &Body<'_>,
+    ) -> Result<(), SendError> {
+        self.check_open(state)?;
+        let bytes = frame_length(id, head, body);
+        if bytes > state.frame_bytes_max {
+            return Err(SendError::TooLarge {
+                peer: Arc::clone(&self.peer),
+                bytes,
+                limit: state.frame_bytes_max,
+            });
+        }
+        let (waiting, limit) = (state.queue.len(), self.config.outbound_bytes_max);
+        // A single message over the limit may still pass an empty queue.
+        if waiting > 0 && waiting + wire_length(id, head, body) > limit {
+            return Err(SendError::Full {
+                peer: Arc::clone(&self.peer),
+                waiting,
+                limit,
+            });
+        }
+        Ok(())
+    }
+
+    fn too_many(&self, limit: u32) -> SendError {
+        SendError::TooManyRequests {
+            peer: Arc::clone(&self.peer),
+            limit,
+        }
+    }
+
+    fn wake_writer(&self, mut state: MutexGuard<'_, State>) {
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    // ---- answering -----------------------------------------------------------------------------
+
+    pub(crate) fn respond(&self, id: RequestId, reply: &Body<'_>) {
+        let mut state = self.lock();
+        if !state.incoming.finish(id) {
+            return;
+        }
+        let bytes = frame_length(Some(id), &[], reply);
+        let (waiting, limit) = (state.queue.len(), self.config.outbound_bytes_max);
+        if bytes > state.frame_bytes_max {
+            let text = format!(
+                "a reply of {bytes} bytes is over the limit of {}",
+                state.frame_bytes_max
+            );
+            push_failure(
+                &mut state,
+                id,
+                &Failure::new(FailureCode::REPLY_TOO_LARGE, text),
+            );
+        } else if waiting > 0 && waiting + bytes > limit {
+            let text =
+                format!("{waiting} bytes wait to be sent to the asker, the limit is {limit}");
+            push_failure(&mut state, id, &Failure::new(FailureCode::OVERLOADED, text));
+        } else {
+            state
+                .queue
+                .push(message::RPC_RESPONSE, Some(id), &[], reply);
+        }
+        self.wake_writer(state);
+    }
+
+    pub(crate) fn respond_failure(&self, id: RequestId, failure: &Failure) {
+        let mut state = self.lock();
+        if state.incoming.finish(id) {
+            push_failure(&mut state, id, failure);
+            self.wake_writer(state);
+        }
+    }
+
+    /// Notes a request whose id came inside a message.
+    pub(crate) fn register_incoming(&self, id: RequestId) -> bool {
+        self.lock().incoming.register(id)
+    }
+
+    pub(crate) fn is_cancelled(&self, id: RequestId) -> bool {
+        self.lock().incoming.is_cancelled(id)
+    }
+
+    pub(crate) fn poll_cancelled(&self, id: RequestId, cx: &Context<'_>) -> Poll<()> {
+        self.lock().incoming.poll_cancelled(id, cx)
+    }
+
+    // ---- life ----------------------------------------------------------------------------------
+
+    /// The handshake is done: the peer's limits hold from now on.
+    fn open(&self, hello: Hello) -> Result<(), CloseReason> {
+        let mut state = self.lock();
+        match &state.phase {
+            Phase::Connecting => {}
+            Phase::Closed(reason) => return Err(reason.clone()),
+            Phase::Open(_) | Phase::Closing => return Err(CloseReason::Local),
+        }
+        state.frame_bytes_max = state.frame_bytes_max.min(hello.frame_bytes_max as usize);
+        state.requests_in_flight_max = self
+            .config
+            .requests_in_flight_max
+            .max(REQUESTS_IN_FLIGHT_MIN)
+            .min(hello.requests_in_flight_max);
+        state.phase = Phase::Open(Arc::new(hello));
+        let watchers = std::mem::take(&mut state.watchers);
+        drop(state);
+        watchers.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    /// Ends the connection; everything outstanding fails. Later calls change nothing.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Closed(_)) {
+            return;
+        }
+        debug!(peer = %self.peer, %reason, "connection closed");
+        let error = match &reason {
+            CloseReason::NotConnected(error) => RequestError::NotConnected(error.clone()),
+            _ => RequestError::ConnectionClosed {
+                peer: Arc::clone(&self.peer),
+                reason: reason.clone(),
+            },
+        };
+        state.phase = Phase::Closed(reason);
+        state.queue = WriteQueue::default();
+        let completions = state.responses.fail_all(&error);
+        let mut wakers = state.incoming.close();
+        wakers.append(&mut state.watchers);
+        wakers.extend(state.writer.take());
+        wakers.extend(state.timer.take());
+        drop(state);
+        self.closed.cancel();
+        wakers.into_iter().for_each(Waker::wake);
+        completions.into_iter().for_each(Completion::run);
+    }
+
+    /// Takes nothing new, writes what is queued, then ends. What was asked fails now.
+    pub(crate) fn close_gracefully(&self) {
+        let mut state = self.lock();
+        if !matches!(state.phase, Phase::Open(_)) {
+            drop(state);
+            return self.close(CloseReason::Local);
+        }
+        state.phase = Phase::Closing;
+        let peer = Arc::clone(&self.peer);
+        let error = RequestError::ConnectionClosed {
+            peer,
+            reason: CloseReason::Local,
+        };
+        let completions = state.responses.fail_all(&error);
+        self.wake_writer(state);
+        completions.into_iter().for_each(Completion::run);
+    }
+
+    /// Ends requests at their deadlines, for as long as it is polled.
+    pub(crate) async fn expire_requests(&self) {
+        let mut sleep = pin!(tokio::time::sleep_until(self.runtime.now()));
+        poll_fn(|cx| {
+            loop {
+                let mut state = self.lock();
+                state.timer = Some(cx.waker().clone());
+                let Some(next) = state.responses.next_deadline() else {
+                    return Poll::<()>::Pending;
+                };
+                let now = self.runtime.now();
+                if now >= next {
+                    let (mut cancel, mut completions) = (Vec::new(), Vec::new());
+                    state.responses.expire(now, &mut cancel, &mut completions);
+                    for id in cancel {
+                        state
+                            .queue
+                            .push(message::CANCEL, Some(id), &[], &Body::Copied(&[]));
+                    }
+                    self.wake_writer(state);
+                    completions.into_iter().for_each(Completion::run);
+                    continue;
+                }
+                drop(state);
+                if sleep.deadline() != next {
+                    sleep.as_mut().reset(next);
+                }
+                std::task::ready!(sleep.as_mut().poll(cx));
+            }
+        })
+        .await;
+    }
+
+    // ---- the loops -----------------------------------------------------------------------------
+
+    /// Runs an open connection to its end. `received` holds what came behind the handshake.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        hello: Hello,
+        reader: Box<dyn AsyncRead + Send + Unpin>,
+        writer: Box<dyn AsyncWrite + Send + Unpin>,
+        received: BytesMut,
+        handler: impl FnOnce() -> Box<dyn RequestHandler>,
+    ) {
+        if let Err(reason) = self.open(hello) {
+            return self.close(reason);
+        }
+        let reading = Arc::clone(self);
+        let mut handler = handler();
+        self.runtime.spawn(Box::pin(async move {
+            let ended = reading.closed.clone();
+            let loops = reading.read_loop(reader, received, &mut *handler);
+            let reason = ended
+                .run_until_cancelled(loops)
+                .await
+                .unwrap_or(CloseReason::Local);
+            reading.close(reason);
+            let reason = poll_fn(|cx| reading.poll_closed(cx)).await;
+            handler.on_disconnected(&reason);
+        }));
+        let reason = self.write_loop(writer).await;
+        self.close(reason);
+    }
+
+    async fn write_loop(&self, mut writer: Box<dyn AsyncWrite + Send + Unpin>) -> CloseReason {
+        let mut batch = WriteQueue::default();
+        loop {
+            match self.next_batch(&mut batch).await {
+                NextBatch::Write => {}
+                NextBatch::Flushed => {
+                    drop(writer.shutdown().await);
+                    return CloseReason::Local;
+                }
+                NextBatch::Closed => {
+                    // A hint for the peer; one that does not read is not waited for.
+                    drop(tokio::time::timeout(Duration::ZERO, writer.shutdown()).await);
+                    return CloseReason::Local;
+                }
+            }
+            let written = self
+                .closed
+                .run_until_cancelled(batch.write_to(&mut *writer))
+                .await;
+            match written {
+                Some(Ok(())) => batch.clear(),
+                Some(Err(error)) => return CloseReason::Io(Arc::new(error)),
+                None => return CloseReason::Local,
+            }
+        }
+    }
+
+    /// Waits for frames and swaps them into `batch`.
+    async fn next_batch(&self, batch: &mut WriteQueue) -> NextBatch {
+        let crowded = poll_fn(|cx| {
+            let mut state = self.lock();
+            match &state.phase {
+                Phase::Closed(_) => return Poll::Ready(Err(NextBatch::Closed)),
+                Phase::Closing if state.queue.is_empty() => {
+                    return Poll::Ready(Err(NextBatch::Flushed));
+                }
+                Phase::Connecting | Phase::Open(_) | Phase::Closing => {}
+            }
+            if state.queue.is_empty() {
+                state.writer = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(
+                state.responses.in_flight() > 1 || state.incoming.active() > 1
+            ))
+        })
+        .await;
+        match crowded {
+            Err(end) => return end,
+            // The first of many woke us: let the others append too, and write once for all.
+            Ok(true) => tokio::task::yield_now().await,
+            Ok(false) => {}
+        }
+        let mut state = self.lock();
+        std::mem::swap(&mut state.queue, batch);
+        let watchers = std::mem::take(&mut state.watchers);
+        drop(state);
+        watchers.into_iter().for_each(Waker::wake);
+        NextBatch::Write
+    }
+
+    async fn read_loop(
+        self: &Arc<Self>,
+        mut reader: Box<dyn AsyncRead + Send + Unpin>,
+        mut buffer: BytesMut,
+        handler: &mut dyn RequestHandler,
+    ) -> CloseReason {
+        let mut read = ReadBatch::default();
+        let mut chunk = READ_BYTES_MIN;
+        loop {
+            if let Err(reason) = self.take_frames(&mut buffer, &mut read, handler) {
+                return reason;
+            }
+            if buffer.capacity() - buffer.len() < chunk / 4 {
+                buffer.reserve(chunk.max(missing(&buffer)));
+            }
+            let room = buffer.capacity() - buffer.len();
+            match reader.read_buf(&mut buffer).await {
+                Ok(0) if buffer.is_empty() => return CloseReason::Peer,
+                Ok(0) => return CloseReason::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())),
+                Ok(bytes) if bytes == room => chunk = (4 * chunk).min(READ_BYTES_MAX),
+                Ok(_) => {}
+                Err(error) => return CloseReason::Io(Arc::new(error)),
+            }
+        }
+    }
+
+    /// Deals with every whole frame in the buffer: answers first, under one lock, then requests in order.
+    fn take_frames(
+        self: &Arc<Self>,
+        buffer: &mut BytesMut,
+        read: &mut ReadBatch,
+        handler: &mut dyn RequestHandler,
+    ) -> Result<(), CloseReason> {
+        let mut broken = None;
+        loop {
+            match cut_frame(buffer, self.config.frame_bytes_max) {
+                Ok(Some(frame)) => match Message::decode(frame) {
+                    Ok(message) => read.messages.push(message),
+                    Err(error) => broken = Some(CloseReason::Protocol(error.to_string())),
+                },
+                Ok(None) => break,
+                Err(error) => broken = Some(CloseReason::Protocol(error.to_string())),
+            }
+            if broken.is_some() {
+                break;
+            }
+        }
+        if !read.messages.is_empty() {
+            if let Err(reason) = self.settle(read) {
+                broken = Some(reason);
+            }
+            for request in read.requests.drain(..) {
+                match request {
+                    Request::Rpc(id, body) => {
+                        handler.on_request(body, RpcResponseCallback::new(Arc::clone(self), id));
+                    }
+                    Request::OneWay(body) => handler.on_one_way(body),
+                }
+            }
+            handler.on_read_complete();
+        }
+        broken.map_or(Ok(()), Err)
+    }
+
+    /// Under one lock: completes answers, notes cancels and requests. Then wakes and calls.
+    fn settle(&self, read: &mut ReadBatch) -> Result<(), CloseReason> {
+        let ReadBatch {
+            messages,
+            requests,
+            completions,
+            wakers,
+        } = read;
+        let mut result = Ok(());
+        let mut state = self.lock();
+        for message in messages.drain(..) {
+            let answered = match message {
+                Message::OneWay { body } => {
+                    requests.push(Request::OneWay(body));
+                    continue;
+                }
+                Message::RpcRequest { id, body } => {
+                    if state.incoming.register(id) {
+                        requests.push(Request::Rpc(id, body));
+                        continue;
+                    }
+                    result = Err(CloseReason::Protocol(format!(
+                        "request id {id:?} is in use or over the limit"
+                    )));
+                    break;
+                }
+                Message::RpcResponse { id, body } => state.responses.complete(id, Ok(body)),
+                Message::RpcFailure { id, failure } => state
+                    .responses
+                    .complete(id, Err(RequestError::Failed(failure))),
+                Message::Cancel { id } => {
+                    wakers.append(&mut state.incoming.cancel(id));
+                    continue;
+                }
+                Message::Ping { nonce } => {
+                    state.queue.push(
+                        message::PONG,
+                        None,
+                        &nonce.to_le_bytes(),
+                        &Body::Copied(&[]),
+                    );
+                    continue;
+                }
+                Message::Pong { .. } => continue,
+            };
+            match answered {
+                Ok(completion) => completions.extend(completion),
+                Err(unknown) => {
+                    trace!(peer = %self.peer, id = ?unknown.0, "an answer that nobody waits for")
+                }
+            }
+        }
+        messages.clear();
+        let writer = if state.queue.is_empty() {
+            None
+        } else {
+            state.writer.take()
+        };
+        drop(state);
+        wakers.drain(..).chain(writer).for_each(Waker::wake);
+        completions.drain(..).for_each(Completion::run);
+        result
+    }
+}
+
+enum NextBatch {
+    Write,
+    Flushed,
+    Closed,
+}
+
+enum Request {
+    Rpc(RequestId, Bytes),
+    OneWay(Bytes),
+}
+
+/// What one read brought; kept between reads for its memory.
+#[derive(Default)]
+struct ReadBatch {
+    messages: Vec<Message>,
+    requests: Vec<Request>,
+    completions: Vec<Completion>,
+    wakers: Vec<Waker>,
+}
+
+fn push_failure(state: &mut State, id: RequestId, failure: &Failure) {
+    state.queue.push(
+        message::RPC_FAILURE,
+        Some(id),
+        &encode_failure(failure),
+        &Body::Copied(&[]),
+    );
+}
+
+/// How much to reserve for the frame at the start of the buffer: what it lacks, but no more than
+/// has arrived of it, so that a claim alone reserves nothing.
+fn missing(buffer: &BytesMut) -> usize {
+    buffer.first_chunk::<LENGTH_BYTES>().map_or(0, |length| {
+        let whole = LENGTH_BYTES + u32::from_le_bytes(*length) as usize;
+        whole.saturating_sub(buffer.len()).min(buffer.len())
+    })
+}

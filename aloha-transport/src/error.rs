@@ -1,0 +1,210 @@
+//! What can go wrong, one enum per operation.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::handshake::Refusal;
+
+/// Why a server could not listen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Another process listens there.
+    #[error("address {address} is already in use")]
+    InUse {
+        /// The address asked for.
+        address: String,
+    },
+    /// The system refused for another reason.
+    #[error("cannot listen on {address}")]
+    Io {
+        /// The address asked for.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why no connection could be made.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The system refused: nobody listens there, or there is no way to it.
+    #[error("cannot connect to {address}: {source}")]
+    Io {
+        /// Who was called.
+        address: Arc<str>,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// Nobody answered in time.
+    #[error("no connection to {address} within {timeout:?}")]
+    TimedOut {
+        /// Who was called.
+        address: Arc<str>,
+        /// The limit that passed.
+        timeout: Duration,
+    },
+    /// The peer speaks our protocol and does not want us.
+    #[error("{address} refused the connection: {refusal}")]
+    Refused {
+        /// Who was called.
+        address: Arc<str>,
+        /// The peer's reason.
+        refusal: Refusal,
+    },
+    /// Whoever answered does not speak our protocol.
+    #[error("{address} does not speak Aloha's protocol: {reason}")]
+    NotAloha {
+        /// Who was called.
+        address: Arc<str>,
+        /// What was wrong with its first bytes.
+        reason: String,
+    },
+    /// The factory was closed.
+    #[error("cannot connect to {address}: the client factory is closed")]
+    Closed {
+        /// Who was to be called.
+        address: Arc<str>,
+    },
+}
+
+/// Why an established connection ended.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// This side closed it.
+    #[error("closed by this side")]
+    Local,
+    /// The peer closed it between two frames.
+    #[error("closed by the peer")]
+    Peer,
+    /// The network failed, or the peer vanished in the middle of a frame.
+    #[error("{0}")]
+    Io(Arc<io::Error>),
+    /// The peer broke the protocol.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(String),
+    /// It was never established.
+    #[error(transparent)]
+    NotConnected(ConnectError),
+}
+
+/// Why a message was not queued. Nothing of it was sent.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The connection has ended.
+    #[error("connection to {peer} is closed: {reason}")]
+    Closed {
+        /// The peer.
+        peer: Arc<str>,
+        /// Why it ended.
+        reason: CloseReason,
+    },
+    /// Too many bytes wait to be written already.
+    #[error("{waiting} bytes wait to be sent to {peer}, the limit is {limit}")]
+    Full {
+        /// The peer.
+        peer: Arc<str>,
+        /// Bytes waiting.
+        waiting: usize,
+        /// [`TransportConfig::outbound_bytes_max`](crate::TransportConfig::outbound_bytes_max).
+        limit: usize,
+    },
+    /// Too many requests are unanswered already.
+    #[error("{limit} requests to {peer} are unanswered, and that is the limit")]
+    TooManyRequests {
+        /// The peer.
+        peer: Arc<str>,
+        /// The limit in force for this connection.
+        limit: u32,
+    },
+    /// The message does not fit into a frame that the peer accepts.
+    #[error("a message of {bytes} bytes to {peer} is over the limit of {limit}")]
+    TooLarge {
+        /// The peer.
+        peer: Arc<str>,
+        /// Bytes of the frame.
+        bytes: usize,
+        /// The smaller of both sides' [`TransportConfig::frame_bytes_max`](crate::TransportConfig::frame_bytes_max).
+        limit: usize,
+    },
+}
+
+/// Why a request got no reply.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The request was never queued.
+    #[error(transparent)]
+    NotSent(#[from] SendError),
+    /// No connection came about; the peer has not seen the request.
+    #[error(transparent)]
+    NotConnected(ConnectError),
+    /// The deadline passed first; the peer was told to stop, and may have acted on the request.
+    #[error("no reply from {peer} within {timeout:?}")]
+    TimedOut {
+        /// The peer.
+        peer: Arc<str>,
+        /// What was left for the reply when the request was queued.
+        timeout: Duration,
+    },
+    /// The connection ended while the request was in flight; whether the peer saw it is unknown.
+    #[error("connection to {peer} ended before the reply: {reason}")]
+    ConnectionClosed {
+        /// The peer.
+        peer: Arc<str>,
+        /// Why it ended.
+        reason: CloseReason,
+    },
+    /// The peer answered with a failure.
+    #[error("{0}")]
+    Failed(Failure),
+}
+
+/// What kind of failure a peer answered with.
+///
+/// The codes below 64 belong to the transport; those above are free for the layer on top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FailureCode(pub u8);
+
+impl FailureCode {
+    /// The handler reported a failure of its own; its kind and text say which.
+    pub const APPLICATION: Self = Self(0);
+    /// The request was dropped without an answer.
+    pub const DROPPED: Self = Self(1);
+    /// The handler panicked while it held the request.
+    pub const PANICKED: Self = Self(2);
+    /// The asker cancelled, and the request was not handled.
+    pub const CANCELLED: Self = Self(3);
+    /// The reply is larger than a frame that the asker accepts.
+    pub const REPLY_TOO_LARGE: Self = Self(4);
+    /// Too much waits already.
+    pub const OVERLOADED: Self = Self(5);
+}
+
+/// A failure as it crosses the wire: a code, a kind that a program can compare, and a text for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// Who failed, and how.
+    pub code: FailureCode,
+    /// A word that names the failure; at most 255 bytes cross the wire.
+    pub kind: String,
+    /// What happened, in words.
+    pub text: String,
+}
+
+impl Failure {
+    /// A failure without a kind.
+    pub fn new(code: FailureCode, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            kind: String::new(),
+            text: text.into(),
+        }
+    }
+}

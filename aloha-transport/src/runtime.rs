@@ -1,0 +1,59 @@
+//! Where time, randomness and tasks come from: the seam under which a simulation can slip.
+
+use std::fmt;
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+/// Time, randomness and tasks, as the layers above see them.
+///
+/// Sleeping is tokio's everywhere: a paused tokio clock holds it.
+pub trait Runtime: fmt::Debug + Send + Sync + 'static {
+    /// The time.
+    fn now(&self) -> Instant;
+    /// A number nobody can foretell, or the next of a seeded sequence.
+    fn random_u64(&self) -> u64;
+    /// Runs a future to its end in the background.
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
+}
+
+/// The tokio runtime that was current when it was made.
+#[derive(Debug, Clone)]
+pub struct TokioRuntime {
+    handle: Handle,
+}
+
+impl TokioRuntime {
+    /// The current runtime.
+    ///
+    /// # Panics
+    ///
+    /// Called outside a tokio runtime.
+    #[must_use]
+    pub fn current() -> Self {
+        Self {
+            handle: Handle::current(),
+        }
+    }
+}
+
+impl Runtime for TokioRuntime {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the clock is read"
+    )]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn random_u64(&self) -> u64 {
+        RandomState::new().hash_one(0_u8)
+    }
+
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.handle.spawn(task);
+    }
+}

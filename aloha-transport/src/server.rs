@@ -1,0 +1,255 @@
+//! Listens, shakes hands, and runs a connection for each peer.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::client::TransportClient;
+use crate::connection::Connection;
+use crate::context::TransportContext;
+use crate::error::{BindError, CloseReason};
+use crate::handshake::{
+    Answer, HANDSHAKE_BYTES_MAX, Hello, Refusal, RefusalCode, parting_words, read_hello,
+};
+use crate::stream::{Listener, Stream};
+
+/// How long the accept loop rests after the system refused a connection (out of descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound port and its connections. Dropped, it stops listening; its connections live on until
+/// [`stop`](Self::stop) or the peer ends them.
+#[derive(Debug)]
+pub struct TransportServer {
+    context: TransportContext,
+    address: String,
+    connections: Arc<Connections>,
+    stopped: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Connections(Mutex<Vec<Weak<Connection>>>);
+
+impl TransportServer {
+    pub(crate) async fn bind(
+        context: &TransportContext,
+        address: &str,
+        advertised_host: Option<&str>,
+    ) -> Result<Self, BindError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse {
+                address: address.to_owned(),
+            },
+            _ => BindError::Io {
+                address: address.to_owned(),
+                source,
+            },
+        };
+        let listener = context.net().bind(address).await.map_err(failed)?;
+        let mut address = listener.local_address().map_err(failed)?;
+        if let Some(host) = advertised_host {
+            let port = address.rsplit(':').next().unwrap_or_default();
+            address = format!("{host}:{port}");
+        }
+        context.advertise(address.clone());
+        let server = Self {
+            context: context.clone(),
+            address,
+            connections: Arc::default(),
+            stopped: CancellationToken::new(),
+        };
+        let accepting = accept_loop(context.clone(), listener, Arc::clone(&server.connections));
+        let stopped = server.stopped.clone();
+        context.spawn(async move {
+            stopped.run_until_cancelled(accepting).await;
+        });
+        Ok(server)
+    }
+
+    /// Where peers are told to call: `host:port`, with the real port.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Stops listening, writes what is queued on each connection, then closes it; waits for that no
+    /// longer than [`TransportConfig::flush_timeout`](crate::TransportConfig::flush_timeout).
+    pub async fn stop(self) {
+        self.stopped.cancel();
+        let open = self.connections.open();
+        for connection in &open {
+            connection.close_gracefully();
+        }
+        let all = async {
+            for connection in &open {
+                TransportClient::of(Arc::clone(connection)).closed().await;
+            }
+        };
+        if tokio::time::timeout(self.context.limits().flush_timeout, all)
+            .await
+            .is_err()
+        {
+            open.iter()
+                .for_each(|connection| connection.close(CloseReason::Local));
+        }
+    }
+}
+
+impl Drop for TransportServer {
+    fn drop(&mut self) {
+        self.stopped.cancel();
+    }
+}
+
+impl Connections {
+    fn open(&self) -> Vec<Arc<Connection>> {
+        let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Takes a connection in, unless `connections_max` are there.
+    fn admit(&self, connection: &Arc<Connection>, connections_max: usize) -> bool {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.len() >= connections_max {
+            list.retain(|connection| connection.strong_count() > 0);
+        }
+        let admitted = list.len() < connections_max;
+        if admitted {
+            list.push(Arc::downgrade(connection));
+        }
+        admitted
+    }
+}
+
+async fn accept_loop(
+    context: TransportContext,
+    mut listener: Box<dyn Listener>,
+    connections: Arc<Connections>,
+) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                let connection = context.connection(&stream.peer_address);
+                let admitted = connections.admit(&connection, context.limits().connections_max);
+                let serving = context.clone();
+                context.spawn(async move {
+                    tokio::select! {
+                        biased;
+                        () = serve(&serving, &connection, stream, admitted) => {}
+                        () = connection.expire_requests() => {}
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    context: &TransportContext,
+    connection: &Arc<Connection>,
+    mut stream: Stream,
+    admitted: bool,
+) {
+    let timeout = context.limits().handshake_timeout;
+    let met = match tokio::time::timeout(timeout, shake_hands(context, &mut stream, admitted)).await
+    {
+        Ok(met) => met,
+        Err(_) => Err(Stranger::Silent(timeout)),
+    };
+    match met {
+        Ok((hello, received)) => {
+            info!(peer = %connection.peer(), name = hello.name, "connected");
+            let client = TransportClient::of(Arc::clone(connection));
+            let handler = || context.handler(&client);
+            connection
+                .run(hello, stream.reader, stream.writer, received, handler)
+                .await;
+        }
+        Err(stranger) => {
+            warn!(peer = %connection.peer(), reason = %stranger, "connection refused");
+            connection.close(CloseReason::Protocol(stranger.to_string()));
+        }
+    }
+}
+
+/// Why a caller was turned away.
+#[derive(Debug, thiserror::Error)]
+enum Stranger {
+    #[error("no handshake within {0:?}")]
+    Silent(Duration),
+    #[error("closed before the handshake was done")]
+    Gone,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("not Aloha's protocol: {0}")]
+    Protocol(String),
+    #[error("{0}")]
+    Refused(String),
+}
+
+async fn shake_hands(
+    context: &TransportContext,
+    stream: &mut Stream,
+    admitted: bool,
+) -> Result<(Hello, BytesMut), Stranger> {
+    let mut received = BytesMut::with_capacity(512);
+    loop {
+        if stream.reader.read_buf(&mut received).await? == 0 {
+            return Err(Stranger::Gone);
+        }
+        match read_hello(&received) {
+            Ok(None) if received.len() < HANDSHAKE_BYTES_MAX => {}
+            Ok(None) => return Err(Stranger::Protocol("its handshake does not end".to_owned())),
+            Ok(Some((caller, consumed))) => {
+                let ours = context.hello();
+                let answer = if admitted {
+                    ours.meet(&caller)
+                } else {
+                    busy(context)
+                };
+                stream.writer.write_all(&answer.encode()).await?;
+                stream.writer.flush().await?;
+                return match answer {
+                    Answer::Welcome(welcome) => {
+                        drop(received.split_to(consumed));
+                        Ok((
+                            Hello {
+                                versions: welcome.versions,
+                                ..caller
+                            },
+                            received,
+                        ))
+                    }
+                    Answer::Refusal(refusal) => {
+                        drop(stream.writer.shutdown().await);
+                        Err(Stranger::Refused(refusal.text))
+                    }
+                };
+            }
+            Err(error) => {
+                stream.writer.write_all(&parting_words(&error)).await?;
+                drop(stream.writer.shutdown().await);
+                return Err(Stranger::Protocol(error.to_string()));
+            }
+        }
+    }
+}
+
+fn busy(context: &TransportContext) -> Answer {
+    let text = format!(
+        "it holds {} connections, and that is its limit",
+        context.limits().connections_max
+    );
+    Answer::Refusal(Refusal {
+        code: RefusalCode::BUSY,
+        text,
+    })
+}
