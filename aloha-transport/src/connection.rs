@@ -8,6 +8,7 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) struct Connection {
     state: Mutex<State>,
     /// Ends the reader.
     closed: CancellationToken,
+    /// Whether any request was ever cancelled.
+    any_cancelled: AtomicBool,
     /// What the layer on top keeps about this connection.
     attachment: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -95,6 +98,7 @@ impl Connection {
             state: Mutex::new(state),
             closed: CancellationToken::new(),
             attachment: OnceLock::new(),
+            any_cancelled: AtomicBool::new(false),
         })
     }
 
@@ -304,12 +308,12 @@ impl Connection {
 
     // ---- answering -----------------------------------------------------------------------------
 
-    pub(crate) fn respond(&self, id: RequestId, reply: &Body<'_>) {
+    pub(crate) fn respond(&self, id: RequestId, head: &[u8], body: &Body<'_>) {
         let mut state = self.lock();
         if !state.incoming.finish(id) {
             return;
         }
-        let bytes = frame_length(Some(id), &[], reply);
+        let bytes = frame_length(Some(id), head, body);
         let (waiting, limit) = (state.queue.len(), self.config.outbound_bytes_max);
         if bytes > state.frame_bytes_max {
             let text = format!(
@@ -328,7 +332,7 @@ impl Connection {
         } else {
             state
                 .queue
-                .push(message::RPC_RESPONSE, Some(id), &[], reply);
+                .push(message::RPC_RESPONSE, Some(id), head, body);
         }
         self.wake_writer(state);
     }
@@ -347,7 +351,8 @@ impl Connection {
     }
 
     pub(crate) fn is_cancelled(&self, id: RequestId) -> bool {
-        self.lock().incoming.is_cancelled(id)
+        // Until the first cancel nothing is, and nobody needs the lock to know it.
+        self.any_cancelled.load(Ordering::Acquire) && self.lock().incoming.is_cancelled(id)
     }
 
     pub(crate) fn poll_cancelled(&self, id: RequestId, cx: &Context<'_>) -> Poll<()> {
@@ -394,6 +399,7 @@ impl Connection {
         state.phase = Phase::Closed(reason);
         state.queue = WriteQueue::default();
         let completions = state.responses.fail_all(&error);
+        self.any_cancelled.store(true, Ordering::Release);
         let mut wakers = state.incoming.close();
         wakers.append(&mut state.watchers);
         wakers.extend(state.writer.take());
@@ -642,6 +648,7 @@ impl Connection {
                     .responses
                     .complete(id, Err(RequestError::Failed(failure))),
                 Message::Cancel { id } => {
+                    self.any_cancelled.store(true, Ordering::Release);
                     wakers.append(&mut state.incoming.cancel(id));
                     continue;
                 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
@@ -91,13 +92,13 @@ impl RpcResponseCallback {
 
     /// Answers with a reply. A reply over the asker's frame limit becomes a failure that says so.
     pub fn on_success(self, reply: &[u8]) {
-        self.on_success_body(&Body::Copied(reply));
+        self.on_success_parts(&[], &Body::Copied(reply));
     }
 
-    /// Answers with a reply that need not be copied.
-    pub fn on_success_body(mut self, reply: &Body<'_>) {
+    /// Answers with a reply of two parts, of which the second need not be copied.
+    pub fn on_success_parts(mut self, head: &[u8], body: &Body<'_>) {
         if let Some(connection) = self.connection.take() {
-            connection.respond(self.id, reply);
+            connection.respond(self.id, head, body);
         }
     }
 
@@ -118,9 +119,16 @@ impl RpcResponseCallback {
 
     /// Waits until the asker has given up or is gone. Cancel safe.
     pub async fn cancelled(&self) {
-        if let Some(connection) = &self.connection {
-            poll_fn(|cx| connection.poll_cancelled(self.id, cx)).await;
-        }
+        poll_fn(|cx| self.poll_cancelled(cx)).await;
+    }
+
+    /// Ready once the asker has given up or is gone.
+    pub fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<()> {
+        self.connection
+            .as_ref()
+            .map_or(Poll::Ready(()), |connection| {
+                connection.poll_cancelled(self.id, cx)
+            })
     }
 
     /// The connection the request came on.

@@ -1,0 +1,114 @@
+//! One connection as this layer sees it: the transport's client, and the numbers of the endpoint names sent on it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aloha_transport::{Body, ResponseFuture, SendError, TransportClient};
+
+use crate::envelope::{Envelope, Receiver};
+
+/// A body of this size is shared with the write queue instead of copied into it.
+const SHARED_BYTES_MIN: usize = 32 << 10;
+
+/// Ids tell links apart in the caches of endpoint references; 0 is none.
+static NEXT_ID: AtomicU32 = AtomicU32::new(1);
+
+pub(crate) struct Link {
+    pub(crate) client: TransportClient,
+    names: Arc<Names>,
+}
+
+/// The names introduced on a connection, by either of its users; shared by all links over it.
+struct Names {
+    id: u32,
+    numbers: Mutex<HashMap<Arc<str>, u32>>,
+}
+
+/// What to do with a frame.
+#[derive(Clone, Copy)]
+pub(crate) enum Verb {
+    OneWay,
+    Request(Option<std::time::Duration>),
+}
+
+impl Link {
+    pub(crate) fn new(client: TransportClient) -> Arc<Self> {
+        let names = client.attachment(|| Names {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            numbers: Mutex::default(),
+        });
+        Arc::new(Self { client, names })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.names.id
+    }
+
+    /// Queues a message for the endpoint `name`. `known` caches its number and is brought up to date. A large
+    /// body is taken out of `body`.
+    pub(crate) fn post<'a>(
+        &self,
+        verb: Verb,
+        name: &'a Arc<str>,
+        known: &mut Option<u32>,
+        mut envelope: Envelope<'a>,
+        head: &mut Vec<u8>,
+        body: &mut Vec<u8>,
+    ) -> Result<Option<ResponseFuture>, SendError> {
+        if let Some(number) = *known {
+            envelope.receiver = Some(Receiver { number, name: None });
+            envelope.encode(head);
+            return self.queue(verb, head, body);
+        }
+        let mut numbers = self
+            .names
+            .numbers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let next = u32::try_from(numbers.len()).expect("fewer names than memory");
+        let number = numbers.get(name).copied();
+        *known = Some(number.unwrap_or(next));
+        if let Some(number) = number {
+            drop(numbers);
+            envelope.receiver = Some(Receiver { number, name: None });
+            envelope.encode(head);
+            return self.queue(verb, head, body);
+        }
+        // Whoever introduces a name holds the lock until the introduction is queued, so that no
+        // use of the number can overtake it.
+        envelope.receiver = Some(Receiver {
+            number: next,
+            name: Some(name),
+        });
+        envelope.encode(head);
+        let queued = self.queue(verb, head, body);
+        match &queued {
+            Ok(_) => drop(numbers.insert(Arc::clone(name), next)),
+            Err(_) => *known = None,
+        }
+        queued
+    }
+
+    fn queue(
+        &self,
+        verb: Verb,
+        head: &[u8],
+        body: &mut Vec<u8>,
+    ) -> Result<Option<ResponseFuture>, SendError> {
+        let body = body_of(body);
+        match verb {
+            Verb::OneWay => self.client.one_way(head, &body).map(|()| None),
+            Verb::Request(timeout) => self.client.request(head, &body, timeout).map(Some),
+        }
+    }
+}
+
+/// The bytes of a body: large ones leave the scratch buffer and are never copied.
+pub(crate) fn body_of(bytes: &mut Vec<u8>) -> Body<'_> {
+    if bytes.len() >= SHARED_BYTES_MIN {
+        Body::Shared(std::mem::take(bytes).into())
+    } else {
+        Body::Copied(bytes)
+    }
+}
