@@ -458,18 +458,11 @@ impl MasterCore {
             );
         }
         for app in self.apps.iter().filter(|app| !app.phase().is_placed()) {
-            let key = (app.id.clone(), app.attempt);
             assert!(
                 app.phase().is_final() || !app.kill_requested,
                 "{} waits and is to be killed",
                 app.id
             );
-            // What an ended attempt still occupies is a stray, left by a worker that was given up and came back.
-            let strays = self
-                .workers
-                .iter()
-                .filter(|worker| worker.attempts().any(|held| *held == key));
-            assert!(strays.count() <= 1, "one attempt on two workers");
         }
         let room = self.workers.free();
         for (needs, _, id) in self.apps.waiting().iter() {

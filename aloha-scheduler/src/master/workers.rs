@@ -198,9 +198,12 @@ impl Workers {
         self.workers.remove(id);
     }
 
+    /// Counts an attempt. One that is counted already, as a stray, never becomes smaller by it: room does not grow here.
     pub(crate) fn occupy(&mut self, id: &WorkerId, attempt: AttemptKey, needs: Resources) {
         self.change(id, |worker| {
-            worker.attempts.insert(attempt, needs);
+            let counted = worker.attempts.entry(attempt).or_default();
+            counted.cores = counted.cores.max(needs.cores);
+            counted.memory_mib = counted.memory_mib.max(needs.memory_mib);
             worker.used = worker
                 .attempts
                 .values()
