@@ -1,7 +1,7 @@
 //! A cluster manager for long-living applications.
 //!
 //! A master keeps a queue of submitted applications and places them on workers; a worker runs them and reports how
-//! they end. Both minds are pure state machines, [`MasterCore`] and [`WorkerCore`](worker::WorkerCore): events and
+//! they end. Both minds are pure state machines, [`MasterCore`] and [`WorkerCore`]: events and
 //! the time go in, effects come out, and a thin shell around each does everything that touches the world.
 
 mod app;
