@@ -1,0 +1,431 @@
+//! What an application is, the states it goes through, and what a client sees of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AppId, WorkerId};
+use crate::resources::Resources;
+
+/// The largest number of cores that is believed, of an application or of a worker.
+pub(crate) const CORES_MAX: u32 = 1_000_000;
+/// The largest amount of memory that is believed.
+pub(crate) const MEMORY_MIB_MAX: u64 = 1 << 40;
+const NAME_CHARS_MAX: usize = 256;
+
+/// What a user asks to have run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppDescription {
+    /// A name for people; need not be unique.
+    pub name: String,
+    /// Which kind of application runs, such as `SimpleProcess`.
+    pub entry_point: String,
+    /// Paths or URLs of what it needs beside it.
+    pub libs: Vec<String>,
+    /// Arguments, as the entry point understands them.
+    pub args: Vec<String>,
+    /// Whole cores to set aside.
+    pub cores: u32,
+    /// Memory to set aside, in MiB.
+    pub memory_mib: u64,
+    /// Whether it runs again elsewhere when its worker is lost.
+    pub supervise: bool,
+    /// Variables added to its environment.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Why a description is refused; names the field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DescriptionError {
+    /// `name` is empty or blank.
+    #[error("name is empty")]
+    NameEmpty,
+    /// `name` is too long to show.
+    #[error("name has {chars} characters, more than {NAME_CHARS_MAX}")]
+    NameTooLong {
+        /// The length found.
+        chars: usize,
+    },
+    /// `name` could garble a terminal or a log.
+    #[error("name contains the control character {found:?}")]
+    NameHasControlCharacter {
+        /// The first one found.
+        found: char,
+    },
+    /// `entry_point` is empty or blank.
+    #[error("entry point is empty")]
+    EntryPointEmpty,
+    /// `cores` is zero or absurd.
+    #[error("cores is {cores}, not between 1 and {CORES_MAX}")]
+    CoresOutOfRange {
+        /// The number found.
+        cores: u32,
+    },
+    /// `memory_mib` is absurd.
+    #[error("memory is {memory_mib} MiB, more than {MEMORY_MIB_MAX} MiB")]
+    MemoryOutOfRange {
+        /// The amount found.
+        memory_mib: u64,
+    },
+}
+
+impl AppDescription {
+    /// What it needs of a worker.
+    pub fn needs(&self) -> Resources {
+        Resources {
+            cores: self.cores,
+            memory_mib: self.memory_mib,
+        }
+    }
+
+    /// Checks every field that could do harm or never work.
+    ///
+    /// # Errors
+    ///
+    /// The first field found wrong.
+    pub fn validate(&self) -> Result<(), DescriptionError> {
+        if self.name.trim().is_empty() {
+            return Err(DescriptionError::NameEmpty);
+        }
+        let chars = self.name.chars().count();
+        if chars > NAME_CHARS_MAX {
+            return Err(DescriptionError::NameTooLong { chars });
+        }
+        if let Some(found) = self.name.chars().find(|c| c.is_control()) {
+            return Err(DescriptionError::NameHasControlCharacter { found });
+        }
+        if self.entry_point.trim().is_empty() {
+            return Err(DescriptionError::EntryPointEmpty);
+        }
+        if self.cores == 0 || self.cores > CORES_MAX {
+            return Err(DescriptionError::CoresOutOfRange { cores: self.cores });
+        }
+        if self.memory_mib > MEMORY_MIB_MAX {
+            return Err(DescriptionError::MemoryOutOfRange {
+                memory_mib: self.memory_mib,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Where an attempt runs or ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The worker's id.
+    pub worker: WorkerId,
+    /// The worker's address, `host:port`, as it was then.
+    pub address: String,
+}
+
+/// How an application ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// It exited with code 0.
+    Finished,
+    /// It exited with this code, or 128 plus the number of the signal that ended it.
+    Failed(i32),
+    /// It was killed by request.
+    Killed,
+    /// It could not run, or its worker is gone.
+    Error,
+}
+
+/// Where an application stands, with what belongs to each state. Moments are milliseconds since 1970.
+///
+/// ```text
+///                 .--------- declined --------.
+///                 v                           |
+///  submitted -> SUBMITTED -----------> LAUNCHING ----> RUNNING ----> FINISHED | FAILED
+///                                       ^   |  ^          |          KILLED | ERROR
+///                                       |   |  |          |            ^
+///                         RELAUNCHING --'   v  v          v            |
+///                              ^         UNKNOWN (its worker is away)--'
+///                              '--- worker lost, supervised ---'
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppState {
+    /// Waits for a worker, for the first time.
+    Submitted,
+    /// Waits for a worker after an attempt was lost.
+    Relaunching {
+        /// What became of the attempt before.
+        reason: String,
+    },
+    /// A worker was told to start it and has not yet said that it runs.
+    Launching {
+        /// Where.
+        on: Placement,
+    },
+    /// Runs.
+    Running {
+        /// Where.
+        on: Placement,
+        /// Since when.
+        since: u64,
+    },
+    /// Its worker is away and may come back with it.
+    Unknown {
+        /// Where it was last.
+        on: Placement,
+        /// Since when it ran, `None` if the worker never said that it did.
+        since: Option<u64>,
+    },
+    /// Is over, for good.
+    Ended {
+        /// How.
+        how: Ending,
+        /// Where its last attempt was, if there was one.
+        on: Option<Placement>,
+        /// Since when its last attempt ran, if it did.
+        since: Option<u64>,
+        /// When it ended.
+        at: u64,
+        /// What a user should know besides.
+        message: Option<String>,
+    },
+}
+
+impl AppState {
+    /// The plain form of this state.
+    pub fn phase(&self) -> AppPhase {
+        match self {
+            Self::Submitted => AppPhase::Submitted,
+            Self::Relaunching { .. } => AppPhase::Relaunching,
+            Self::Launching { .. } => AppPhase::Launching,
+            Self::Running { .. } => AppPhase::Running,
+            Self::Unknown { .. } => AppPhase::Unknown,
+            Self::Ended {
+                how: Ending::Finished,
+                ..
+            } => AppPhase::Finished,
+            Self::Ended {
+                how: Ending::Failed(_),
+                ..
+            } => AppPhase::Failed,
+            Self::Ended {
+                how: Ending::Killed,
+                ..
+            } => AppPhase::Killed,
+            Self::Ended {
+                how: Ending::Error, ..
+            } => AppPhase::Error,
+        }
+    }
+
+    /// Where the application is now, or was last if it ended.
+    pub fn placement(&self) -> Option<&Placement> {
+        match self {
+            Self::Submitted | Self::Relaunching { .. } => None,
+            Self::Launching { on } | Self::Running { on, .. } | Self::Unknown { on, .. } => {
+                Some(on)
+            }
+            Self::Ended { on, .. } => on.as_ref(),
+        }
+    }
+
+    /// Since when the (last) attempt runs or ran.
+    pub fn since(&self) -> Option<u64> {
+        match self {
+            Self::Submitted | Self::Relaunching { .. } | Self::Launching { .. } => None,
+            Self::Running { since, .. } => Some(*since),
+            Self::Unknown { since, .. } | Self::Ended { since, .. } => *since,
+        }
+    }
+}
+
+/// The plain form of an [`AppState`], for the wire and for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "each is documented at its AppState")]
+pub enum AppPhase {
+    Submitted,
+    Launching,
+    Running,
+    Finished,
+    Failed,
+    Killed,
+    Error,
+    Relaunching,
+    Unknown,
+}
+
+impl AppPhase {
+    /// Every phase there is.
+    pub const ALL: [Self; 9] = [
+        Self::Submitted,
+        Self::Launching,
+        Self::Running,
+        Self::Finished,
+        Self::Failed,
+        Self::Killed,
+        Self::Error,
+        Self::Relaunching,
+        Self::Unknown,
+    ];
+
+    /// Whether nothing follows.
+    pub fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::Finished | Self::Failed | Self::Killed | Self::Error
+        )
+    }
+
+    /// Whether an application in this phase holds resources of a worker.
+    pub fn is_placed(self) -> bool {
+        matches!(self, Self::Launching | Self::Running | Self::Unknown)
+    }
+
+    /// Whether `next` may follow: the one place that says so.
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Submitted | Self::Relaunching => {
+                matches!(next, Self::Launching | Self::Killed | Self::Error)
+            }
+            // Back to SUBMITTED when the worker declines to start it.
+            Self::Launching => next != Self::Launching,
+            Self::Running => next.is_final() || matches!(next, Self::Unknown | Self::Relaunching),
+            Self::Unknown => next != Self::Unknown,
+            Self::Finished | Self::Failed | Self::Killed | Self::Error => false,
+        }
+    }
+}
+
+impl fmt::Display for AppPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Submitted => "SUBMITTED",
+            Self::Launching => "LAUNCHING",
+            Self::Running => "RUNNING",
+            Self::Finished => "FINISHED",
+            Self::Failed => "FAILED",
+            Self::Killed => "KILLED",
+            Self::Error => "ERROR",
+            Self::Relaunching => "RELAUNCHING",
+            Self::Unknown => "UNKNOWN",
+        })
+    }
+}
+
+/// What a client sees of an application at one moment. Moments are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppStatus {
+    /// Its id.
+    pub id: AppId,
+    /// As in the description.
+    pub name: String,
+    /// As in the description.
+    pub entry_point: String,
+    /// As in the description.
+    pub cores: u32,
+    /// As in the description.
+    pub memory_mib: u64,
+    /// As in the description.
+    pub supervise: bool,
+    /// Its state.
+    pub phase: AppPhase,
+    /// The exit code, once there is one.
+    pub exit_code: Option<i32>,
+    /// The latest attempt: 1, 2, …; 0 before the first.
+    pub attempt: u32,
+    /// Where it is, or where its last attempt was.
+    pub worker: Option<Placement>,
+    /// Why it waits, if it does.
+    pub waiting_for: Option<String>,
+    /// What else a user should know.
+    pub message: Option<String>,
+    /// When it was submitted.
+    pub submitted_at: Option<u64>,
+    /// When its latest attempt began to run.
+    pub started_at: Option<u64>,
+    /// When it ended.
+    pub ended_at: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> AppDescription {
+        AppDescription {
+            name: "n".into(),
+            entry_point: "e".into(),
+            cores: 1,
+            ..AppDescription::default()
+        }
+    }
+
+    #[test]
+    fn a_description_that_could_not_work_is_refused_by_the_name_of_its_field() {
+        type Spoil = fn(&mut AppDescription);
+        let cases: [(Spoil, DescriptionError); 8] = [
+            (|d| d.name = " ".into(), DescriptionError::NameEmpty),
+            (
+                |d| d.name = "x".repeat(257),
+                DescriptionError::NameTooLong { chars: 257 },
+            ),
+            (
+                |d| d.name = "a\nb".into(),
+                DescriptionError::NameHasControlCharacter { found: '\n' },
+            ),
+            (|d| d.entry_point.clear(), DescriptionError::EntryPointEmpty),
+            (
+                |d| d.cores = 0,
+                DescriptionError::CoresOutOfRange { cores: 0 },
+            ),
+            (
+                |d| d.cores = u32::MAX,
+                DescriptionError::CoresOutOfRange { cores: u32::MAX },
+            ),
+            (
+                |d| d.cores = 1_000_001,
+                DescriptionError::CoresOutOfRange { cores: 1_000_001 },
+            ),
+            (
+                |d| d.memory_mib = u64::MAX,
+                DescriptionError::MemoryOutOfRange {
+                    memory_mib: u64::MAX,
+                },
+            ),
+        ];
+        for (spoil, error) in cases {
+            let mut description = good();
+            spoil(&mut description);
+            assert_eq!(description.validate(), Err(error));
+        }
+        assert_eq!(good().validate(), Ok(()));
+    }
+
+    #[test]
+    fn nothing_follows_a_final_phase() {
+        for (from, to) in AppPhase::ALL
+            .iter()
+            .flat_map(|from| AppPhase::ALL.map(|to| (*from, to)))
+        {
+            if from.is_final() {
+                assert!(!from.may_become(to), "{from} became {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_runs_before_it_was_launched() {
+        assert!(!AppPhase::Submitted.may_become(AppPhase::Running));
+        assert!(!AppPhase::Submitted.may_become(AppPhase::Finished));
+        assert!(!AppPhase::Relaunching.may_become(AppPhase::Running));
+        assert!(!AppPhase::Running.may_become(AppPhase::Launching));
+    }
+
+    #[test]
+    fn a_phase_reads_the_same_in_json_and_in_print() {
+        for phase in AppPhase::ALL {
+            assert_eq!(
+                serde_json::to_string(&phase).unwrap(),
+                format!("\"{phase}\"")
+            );
+        }
+    }
+}

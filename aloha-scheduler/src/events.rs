@@ -1,0 +1,34 @@
+//! What the cluster tells its listeners.
+
+use serde::{Deserialize, Serialize};
+
+use crate::app::{AppPhase, AppStatus};
+use crate::ids::AppId;
+
+/// Something that happened in the cluster, for whoever listens.
+///
+/// It is published after what it tells was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum AlohaEvent {
+    /// An application went from one state to another.
+    AppStateChanged {
+        /// Which application.
+        id: AppId,
+        /// Where it was; `None` when it was just submitted.
+        from: Option<AppPhase>,
+        /// Where it is.
+        to: AppPhase,
+        /// All that is known of it now.
+        status: Box<AppStatus>,
+    },
+    /// An application is to run again after an attempt was lost.
+    AppRelaunched {
+        /// Which application.
+        id: AppId,
+        /// The attempt that was lost.
+        attempt: u32,
+        /// What became of it.
+        reason: String,
+    },
+}

@@ -1,0 +1,135 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::placement::Waiting;
+use crate::app::{AppDescription, AppPhase, AppState};
+use crate::ids::AppId;
+
+/// What is stored of an application, which is all a master knows of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppRecord {
+    /// Its id.
+    pub id: AppId,
+    /// Its place in the queue, which it keeps when it runs again: smaller numbers came first.
+    pub number: u64,
+    /// What was submitted.
+    pub description: Arc<AppDescription>,
+    /// Where it stands.
+    pub state: AppState,
+    /// The latest attempt, 0 before the first. It only rises, over failovers too.
+    pub attempt: u32,
+    /// Whether somebody asked for it to be killed; it is then never relaunched.
+    pub kill_requested: bool,
+    /// When it was submitted, in milliseconds since 1970.
+    pub submitted_at: u64,
+}
+
+impl AppRecord {
+    /// The plain form of its state.
+    pub fn phase(&self) -> AppPhase {
+        self.state.phase()
+    }
+}
+
+/// The applications, and in step with them who waits and who ended in which order.
+#[derive(Debug, Default)]
+pub(crate) struct Apps {
+    apps: BTreeMap<AppId, AppRecord>,
+    waiting: Waiting,
+    ended: VecDeque<AppId>,
+}
+
+fn waits(phase: AppPhase) -> bool {
+    matches!(phase, AppPhase::Submitted | AppPhase::Relaunching)
+}
+
+impl Apps {
+    pub(crate) fn get(&self, id: &AppId) -> Option<&AppRecord> {
+        self.apps.get(id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &AppRecord> {
+        self.apps.values()
+    }
+
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    /// Puts in an application that was just submitted.
+    pub(crate) fn insert(&mut self, app: AppRecord) {
+        debug_assert!(waits(app.phase()) && !self.apps.contains_key(&app.id));
+        self.waiting
+            .insert(app.description.needs(), app.number, app.id.clone());
+        self.apps.insert(app.id.clone(), app);
+    }
+
+    /// Moves an application on, if its state allows it, and returns where it was.
+    pub(crate) fn change(&mut self, id: &AppId, next: AppState) -> Option<AppPhase> {
+        let app = self.apps.get_mut(id)?;
+        let (from, to) = (app.phase(), next.phase());
+        if !from.may_become(to) {
+            return None;
+        }
+        app.state = next;
+        match (waits(from), waits(to)) {
+            (false, true) => self
+                .waiting
+                .insert(app.description.needs(), app.number, id.clone()),
+            (true, false) => self.waiting.remove(app.description.needs(), app.number),
+            (true, true) | (false, false) => {}
+        }
+        if to.is_final() {
+            self.ended.push_back(id.clone());
+        }
+        Some(from)
+    }
+
+    /// Counts a new attempt, and returns its number.
+    pub(crate) fn begin_attempt(&mut self, id: &AppId) -> Option<u32> {
+        let app = self.apps.get_mut(id)?;
+        app.attempt = app.attempt.saturating_add(1);
+        Some(app.attempt)
+    }
+
+    pub(crate) fn request_kill(&mut self, id: &AppId) {
+        if let Some(app) = self.apps.get_mut(id) {
+            app.kill_requested = true;
+        }
+    }
+
+    /// Forgets the one that ended first if more than so many have ended.
+    pub(crate) fn forget_beyond(&mut self, retained: usize) -> Option<AppId> {
+        if self.ended.len() <= retained {
+            return None;
+        }
+        let id = self.ended.pop_front()?;
+        self.apps.remove(&id);
+        Some(id)
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn check_invariants(&self) {
+        let mut waiting: Vec<_> = self
+            .waiting
+            .iter()
+            .map(|(needs, number, id)| (id, needs, number))
+            .collect();
+        waiting.sort_unstable();
+        let expected: Vec<_> = self
+            .iter()
+            .filter(|app| waits(app.phase()))
+            .map(|app| (&app.id, app.description.needs(), app.number))
+            .collect();
+        assert_eq!(waiting, expected, "the queue is out of step");
+        let ended: std::collections::BTreeSet<_> = self.ended.iter().collect();
+        assert_eq!(ended.len(), self.ended.len(), "an application ended twice");
+        assert!(
+            self.iter()
+                .all(|app| app.phase().is_final() == ended.contains(&app.id))
+        );
+        assert!(ended.iter().all(|id| self.apps.contains_key(*id)));
+    }
+}

@@ -1,0 +1,476 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error, info};
+
+use super::apps::{AppRecord, Apps};
+use super::effect::{Effect, Record, Reply, WorkerCommand};
+use super::event::{Event, ReplyTo};
+use super::placement::{Assignment, Round, Scope};
+use super::waits::Waits;
+use super::workers::{WorkerStatus, Workers};
+use crate::app::{AppDescription, AppPhase, AppState, AppStatus, Ending, Placement};
+use crate::events::AlohaEvent;
+use crate::ids::{AppId, WorkerId};
+use crate::now::Now;
+use crate::resources::Resources;
+
+/// What a master is told at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasterSettings {
+    /// How long a worker may be silent before it is dead (`aloha.worker.timeout`).
+    pub worker_timeout: Duration,
+    /// How many ended applications stay listed (`aloha.deploy.retainedApplications`).
+    pub retained_apps: usize,
+    /// For how many timeouts a dead worker stays listed (`aloha.dead.worker.persistence`).
+    pub dead_worker_persistence: u32,
+    /// The epoch of this leadership, higher than that of every one before.
+    pub epoch: u64,
+}
+
+/// The mind of a master: events and the time in, effects out.
+#[derive(Debug)]
+pub struct MasterCore {
+    pub(super) settings: MasterSettings,
+    pub(super) apps: Apps,
+    pub(super) workers: Workers,
+    waits: Waits,
+    next_number: u64,
+    /// What placement has to look at, at the end of this event.
+    pub(super) scope: Scope,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl MasterCore {
+    /// A master that knows of nothing yet.
+    pub fn new(settings: MasterSettings) -> Self {
+        let listed_dead = settings
+            .worker_timeout
+            .saturating_mul(settings.dead_worker_persistence);
+        Self {
+            workers: Workers::new(settings.worker_timeout, listed_dead),
+            settings,
+            apps: Apps::default(),
+            waits: Waits::default(),
+            next_number: 0,
+            scope: Scope::Nothing,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Applies one event and returns what must follow, in order.
+    #[must_use = "effects do nothing until the shell performs them"]
+    pub fn handle(&mut self, event: Event, now: Now) -> Vec<Effect> {
+        match event {
+            Event::WorkerRegistered {
+                registration,
+                reply,
+            } => self.on_worker_registered(registration, reply, now),
+            Event::Heartbeat { worker } => self.on_heartbeat(worker, now),
+            Event::WorkerDisconnected { worker } => self.on_worker_disconnected(&worker, now),
+            Event::WorkerLeaving { worker } => self.on_worker_leaving(&worker, now),
+            Event::Submitted { description, reply } => self.on_submitted(description, reply, now),
+            Event::KillRequested { app, reply } => self.on_kill_requested(app, reply, now),
+            Event::WaitRequested {
+                app,
+                reply,
+                deadline,
+            } => self.on_wait_requested(app, reply, deadline),
+            Event::WaitAbandoned { reply } => {
+                self.waits.remove(reply);
+            }
+            Event::AttemptStarted {
+                worker,
+                app,
+                attempt,
+                reply,
+            } => {
+                self.on_attempt_started(worker, app, attempt, reply, now);
+            }
+            Event::AttemptEnded {
+                worker,
+                app,
+                attempt,
+                outcome,
+                reply,
+            } => {
+                self.on_attempt_ended(worker, app, attempt, outcome, reply, now);
+            }
+            Event::Tick => self.on_tick(now),
+        }
+        self.place();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When the shell should send the next [`Event::Tick`], if ever. Changes with every event.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.workers.next_deadline(), self.waits.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The epoch of this leadership.
+    pub fn epoch(&self) -> u64 {
+        self.settings.epoch
+    }
+
+    /// One application as it stands now.
+    pub fn status(&self, id: &AppId) -> Option<AppStatus> {
+        self.apps.get(id).map(|app| self.status_of(app))
+    }
+
+    /// Every listed application, in the order of submission.
+    pub fn apps(&self) -> Vec<AppStatus> {
+        let mut apps: Vec<_> = self.apps.iter().collect();
+        apps.sort_unstable_by_key(|app| app.number);
+        apps.into_iter().map(|app| self.status_of(app)).collect()
+    }
+
+    /// Every listed worker, by id.
+    pub fn workers(&self, now: Now) -> Vec<WorkerStatus> {
+        self.workers.statuses(now.instant)
+    }
+
+    fn on_submitted(&mut self, description: AppDescription, reply: ReplyTo, now: Now) {
+        if let Err(error) = description.validate() {
+            self.reply(reply, Reply::SubmissionRefused(error));
+            return;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let id = AppId::mint(now.wall, number);
+        let needs = description.needs();
+        let record = AppRecord {
+            id: id.clone(),
+            number,
+            description: Arc::new(description),
+            state: AppState::Submitted,
+            attempt: 0,
+            kill_requested: false,
+            submitted_at: now.unix_millis(),
+        };
+        info!(app = %id, name = ?record.description.name, "app submitted");
+        self.apps.insert(record);
+        self.scope.add_group(needs);
+        self.persist_app(&id);
+        self.publish_change(&id, None);
+        self.reply(reply, Reply::Submitted { app: id });
+    }
+
+    fn on_kill_requested(&mut self, app: AppId, reply: ReplyTo, now: Now) {
+        let Some(record) = self.apps.get(&app) else {
+            let message = format!("there is no application {app}");
+            self.reply(
+                reply,
+                Reply::Kill {
+                    app,
+                    success: false,
+                    message,
+                },
+            );
+            return;
+        };
+        let (phase, attempt, already) = (record.phase(), record.attempt, record.kill_requested);
+        let worker = record.state.placement().map(|on| on.worker.clone());
+        let (success, message) = if phase.is_final() {
+            (false, format!("{app} has already ended: {phase}"))
+        } else if let Some(worker) = worker {
+            if !already {
+                self.apps.request_kill(&app);
+                self.persist_app(&app);
+            }
+            if phase == AppPhase::Unknown {
+                (
+                    true,
+                    format!("{app} will be killed as soon as {worker} is back"),
+                )
+            } else {
+                self.send_kill(&worker, &app, attempt);
+                (true, format!("{app} is being killed on {worker}"))
+            }
+        } else {
+            self.end(&app, Ending::Killed, None, now);
+            (true, format!("{app} was killed before it ran"))
+        };
+        self.reply(
+            reply,
+            Reply::Kill {
+                app,
+                success,
+                message,
+            },
+        );
+    }
+
+    fn on_wait_requested(&mut self, app: AppId, reply: ReplyTo, deadline: Instant) {
+        match self.apps.get(&app) {
+            None => self.reply(reply, Reply::NoSuchApp(app)),
+            Some(record) if record.phase().is_final() => {
+                let status = Box::new(self.status_of(record));
+                self.reply(reply, Reply::Status(status));
+            }
+            Some(_) => self.waits.insert(reply, app, deadline),
+        }
+    }
+
+    fn on_tick(&mut self, now: Now) {
+        while let Some((reply, app)) = self.waits.take_due(now.instant) {
+            let answer = self.status(&app).map_or(Reply::NoSuchApp(app), |status| {
+                Reply::Status(Box::new(status))
+            });
+            self.reply(reply, answer);
+        }
+        while let Some(worker) = self.workers.due(now.instant) {
+            self.on_worker_due(&worker, now);
+        }
+    }
+
+    /// Places what can be placed, once per event.
+    fn place(&mut self) {
+        let scope = std::mem::take(&mut self.scope);
+        let mut round = Round::new(&scope, self.apps.waiting(), self.workers.free());
+        while let Some(assignment) = round.next(self.apps.waiting(), self.workers.free()) {
+            self.launch(assignment);
+        }
+    }
+
+    fn launch(&mut self, Assignment { app, worker, needs }: Assignment) {
+        let on = self.workers.get(&worker).map(|w| Placement {
+            worker: worker.clone(),
+            address: w.record.address(),
+        });
+        let on = on.expect("the index names only workers in the table");
+        let attempt = self
+            .apps
+            .begin_attempt(&app)
+            .expect("the queue names only apps in the table");
+        self.workers.occupy(&worker, (app.clone(), attempt), needs);
+        info!(%app, attempt, %worker, "app placed");
+        self.change(&app, AppState::Launching { on });
+        self.send_launch(&worker, &app);
+    }
+
+    /// Moves an application on, stores and publishes that. An illegal move is logged and refused.
+    ///
+    /// What its attempt occupied is the caller's to give back, before.
+    pub(super) fn change(&mut self, id: &AppId, next: AppState) {
+        let to = next.phase();
+        let Some(from) = self.apps.change(id, next) else {
+            error!(app = %id, %to, "refused an illegal change of state");
+            return;
+        };
+        debug!(app = %id, %from, %to, "app changed state");
+        if let Some(app) = self.apps.get(id)
+            && matches!(to, AppPhase::Submitted | AppPhase::Relaunching)
+        {
+            self.scope.add_group(app.description.needs());
+        }
+        // UNKNOWN is what a new leader assumes of every placed application anyway.
+        if to != AppPhase::Unknown {
+            self.persist_app(id);
+        }
+        self.publish_change(id, Some(from));
+        if to.is_final() {
+            self.settle(id);
+        }
+    }
+
+    /// Ends an application that occupies nothing any more.
+    pub(super) fn end(&mut self, id: &AppId, how: Ending, message: Option<String>, now: Now) {
+        let Some(app) = self.apps.get(id) else { return };
+        let (on, since) = (app.state.placement().cloned(), app.state.since());
+        self.change(
+            id,
+            AppState::Ended {
+                how,
+                on,
+                since,
+                at: now.unix_millis(),
+                message,
+            },
+        );
+    }
+
+    /// Answers those who waited for this end, and forgets the oldest beyond the limit.
+    fn settle(&mut self, id: &AppId) {
+        for reply in self.waits.take_for(id) {
+            if let Some(status) = self.status(id) {
+                self.reply(reply, Reply::Status(Box::new(status)));
+            }
+        }
+        while let Some(forgotten) = self.apps.forget_beyond(self.settings.retained_apps) {
+            self.effects
+                .push(Effect::Persist(Record::AppForgotten(forgotten)));
+        }
+    }
+
+    pub(super) fn reply(&mut self, to: ReplyTo, reply: Reply) {
+        self.effects.push(Effect::Reply(to, reply));
+    }
+
+    pub(super) fn send_kill(&mut self, worker: &WorkerId, app: &AppId, attempt: u32) {
+        let command = WorkerCommand::KillApp {
+            epoch: self.settings.epoch,
+            app: app.clone(),
+            attempt,
+        };
+        self.effects.push(Effect::Send(worker.clone(), command));
+    }
+
+    /// Tells a worker to start the current attempt; it ignores what it already has.
+    pub(super) fn send_launch(&mut self, worker: &WorkerId, app: &AppId) {
+        let Some(record) = self.apps.get(app) else {
+            return;
+        };
+        let command = WorkerCommand::LaunchApp {
+            epoch: self.settings.epoch,
+            app: app.clone(),
+            attempt: record.attempt,
+            description: Arc::clone(&record.description),
+        };
+        self.effects.push(Effect::Send(worker.clone(), command));
+    }
+
+    fn persist_app(&mut self, id: &AppId) {
+        if let Some(app) = self.apps.get(id) {
+            self.effects.push(Effect::Persist(Record::App(app.clone())));
+        }
+    }
+
+    fn publish_change(&mut self, id: &AppId, from: Option<AppPhase>) {
+        if let Some(status) = self.status(id) {
+            let (to, status) = (status.phase, Box::new(status));
+            self.effects
+                .push(Effect::Publish(AlohaEvent::AppStateChanged {
+                    id: id.clone(),
+                    from,
+                    to,
+                    status,
+                }));
+        }
+    }
+
+    fn status_of(&self, app: &AppRecord) -> AppStatus {
+        let description = &*app.description;
+        let (mut exit_code, mut message, mut waiting_for, mut ended_at) = (None, None, None, None);
+        match &app.state {
+            AppState::Submitted => waiting_for = self.why_waiting(description.needs()),
+            AppState::Relaunching { reason } => {
+                waiting_for = self.why_waiting(description.needs());
+                message = Some(reason.clone());
+            }
+            AppState::Launching { .. } | AppState::Running { .. } => {}
+            AppState::Unknown { on, .. } => {
+                message = Some(format!("{} is disconnected", on.worker))
+            }
+            AppState::Ended {
+                how,
+                at,
+                message: said,
+                ..
+            } => {
+                exit_code = match how {
+                    Ending::Finished => Some(0),
+                    Ending::Failed(code) => Some(*code),
+                    Ending::Killed | Ending::Error => None,
+                };
+                message.clone_from(said);
+                ended_at = Some(*at);
+            }
+        }
+        AppStatus {
+            id: app.id.clone(),
+            name: description.name.clone(),
+            entry_point: description.entry_point.clone(),
+            cores: description.cores,
+            memory_mib: description.memory_mib,
+            supervise: description.supervise,
+            phase: app.phase(),
+            exit_code,
+            attempt: app.attempt,
+            worker: app.state.placement().cloned(),
+            waiting_for,
+            message,
+            submitted_at: Some(app.submitted_at),
+            started_at: app.state.since(),
+            ended_at,
+        }
+    }
+
+    /// What is missing for an application with these needs to be placed; `None` if nothing is.
+    fn why_waiting(&self, needs: Resources) -> Option<String> {
+        let Some(largest) = self.workers.offered().largest() else {
+            return Some(format!("needs {needs}; no worker is registered"));
+        };
+        let short = |which: &str, has: Resources| {
+            let Resources { cores, memory_mib } = needs;
+            if cores > has.cores {
+                let plural = if cores == 1 { "" } else { "s" };
+                format!(
+                    "needs {cores} core{plural}; the largest {which} has {}",
+                    has.cores
+                )
+            } else if memory_mib > has.memory_mib {
+                format!(
+                    "needs {memory_mib} MiB; the largest {which} has {} MiB",
+                    has.memory_mib
+                )
+            } else {
+                format!("needs {needs}; no {which} has both")
+            }
+        };
+        if self.workers.offered().roomiest(needs).is_none() {
+            return Some(short("worker", largest));
+        }
+        let free = self.workers.free();
+        free.roomiest(needs)
+            .is_none()
+            .then(|| short("free worker", free.largest().unwrap_or_default()))
+    }
+
+    /// Panics if the tables contradict one another. For tests, after each event.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant does not hold.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn check_invariants(&self) {
+        self.apps.check_invariants();
+        self.workers.check_invariants();
+        self.waits.check_invariants();
+        for app in self.apps.iter().filter(|app| app.phase().is_placed()) {
+            let on = app.state.placement().expect("a placed app has a placement");
+            let worker = self
+                .workers
+                .get(&on.worker)
+                .expect("it is placed on a listed worker");
+            let held = worker
+                .attempts()
+                .any(|key| *key == (app.id.clone(), app.attempt));
+            assert!(held, "{} occupies nothing on {}", app.id, on.worker);
+            let away = worker.state == super::WorkerState::Disconnected;
+            assert!(
+                !away || app.phase() == AppPhase::Unknown,
+                "{} is {} on a lost worker",
+                app.id,
+                app.phase()
+            );
+        }
+        for app in self.apps.iter().filter(|app| !app.phase().is_placed()) {
+            assert!(
+                app.phase().is_final() || !app.kill_requested,
+                "{} waits and is to be killed",
+                app.id
+            );
+        }
+        let room = self.workers.free();
+        for (needs, _, id) in self.apps.waiting().iter() {
+            assert!(
+                room.roomiest(needs).is_none(),
+                "{id} waits although it fits"
+            );
+        }
+        assert!(matches!(self.scope, Scope::Nothing) && self.effects.is_empty());
+    }
+}

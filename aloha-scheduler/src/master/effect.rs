@@ -1,0 +1,106 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::apps::AppRecord;
+use super::event::ReplyTo;
+use super::workers::WorkerRecord;
+use crate::app::{AppDescription, AppStatus, DescriptionError};
+use crate::events::AlohaEvent;
+use crate::ids::{AppId, WorkerId};
+
+/// Something the shell must do, in the order given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Store this durably, under the epoch of the core, before the effects that follow; if that fails, step down.
+    Persist(Record),
+    /// Answer a caller.
+    Reply(ReplyTo, Reply),
+    /// Tell a worker. One that cannot be reached needs nothing more: it will register again, and is then told.
+    Send(WorkerId, WorkerCommand),
+    /// Tell the listeners.
+    Publish(AlohaEvent),
+}
+
+/// A change of what is stored. Each replaces whatever was stored of the same id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// An application as it stands now.
+    App(AppRecord),
+    /// An application is no longer listed.
+    AppForgotten(AppId),
+    /// A worker as it stands now.
+    Worker(WorkerRecord),
+    /// A worker is gone.
+    WorkerForgotten(WorkerId),
+}
+
+/// What a caller is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// To a registration: welcome.
+    Registered {
+        /// The epoch of this leadership, which is in every command.
+        epoch: u64,
+        /// How often to send a heartbeat.
+        heartbeat_interval: Duration,
+    },
+    /// To a registration, or to a report about another worker's application: no.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// To a submission: it is stored and will run.
+    Submitted {
+        /// Its id.
+        app: AppId,
+    },
+    /// To a submission: the description is no good.
+    SubmissionRefused(DescriptionError),
+    /// To a kill request.
+    Kill {
+        /// Which application.
+        app: AppId,
+        /// Whether it is killed, or will be.
+        success: bool,
+        /// In words.
+        message: String,
+    },
+    /// To a wait: the application as it stands now, ended or not.
+    Status(Box<AppStatus>),
+    /// To a wait: there is no such application.
+    NoSuchApp(AppId),
+    /// To a report: it need not be sent again.
+    Acknowledged,
+}
+
+/// What a master tells a worker. A worker refuses an epoch older than the newest it has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkerCommand {
+    /// Start an attempt. May arrive twice, and is then to be ignored.
+    LaunchApp {
+        /// The epoch of the leadership that says so.
+        epoch: u64,
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
+        /// What to run.
+        description: Arc<AppDescription>,
+    },
+    /// End an attempt, and report it ended whether it was there or not.
+    KillApp {
+        /// The epoch of the leadership that says so.
+        epoch: u64,
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// This master does not know the worker, or lost sight of it: register (again).
+    Reregister {
+        /// The epoch of the leadership that says so.
+        epoch: u64,
+    },
+}

@@ -1,0 +1,94 @@
+use std::time::Instant;
+
+use crate::app::AppDescription;
+use crate::attempt::Outcome;
+use crate::ids::{AppId, WorkerId};
+use crate::worker::WorkerRegistration;
+
+/// Names a caller who waits for an answer. The shell mints it, keeps the call, and finds it again by the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplyTo(pub u64);
+
+/// Something that happened outside the master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A worker registers, for the first time or again.
+    WorkerRegistered {
+        /// What it says of itself.
+        registration: WorkerRegistration,
+        /// Who waits for the answer.
+        reply: ReplyTo,
+    },
+    /// A worker says that it is alive.
+    ///
+    /// One that is unknown is sent [`WorkerCommand::Reregister`](super::WorkerCommand::Reregister), so the shell must
+    /// be able to reach whoever sent this.
+    Heartbeat {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// The connection to a worker ended. It may come back.
+    WorkerDisconnected {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A worker takes no more applications, and goes for good once those it has ended.
+    WorkerLeaving {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A client submits an application.
+    Submitted {
+        /// What to run.
+        description: AppDescription,
+        /// Who waits for the answer.
+        reply: ReplyTo,
+    },
+    /// A client wants an application killed.
+    KillRequested {
+        /// Which.
+        app: AppId,
+        /// Who waits for the answer.
+        reply: ReplyTo,
+    },
+    /// A client wants to know when an application ends.
+    WaitRequested {
+        /// Which.
+        app: AppId,
+        /// Who waits for the answer.
+        reply: ReplyTo,
+        /// When to answer even if it has not ended.
+        deadline: Instant,
+    },
+    /// Somebody who waited for an application no longer does.
+    WaitAbandoned {
+        /// The token of the [`Event::WaitRequested`].
+        reply: ReplyTo,
+    },
+    /// A worker reports that the process of an attempt runs.
+    AttemptStarted {
+        /// The worker that says so.
+        worker: WorkerId,
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
+        /// Who waits for the acknowledgement.
+        reply: ReplyTo,
+    },
+    /// A worker reports that an attempt is over.
+    AttemptEnded {
+        /// The worker that says so.
+        worker: WorkerId,
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
+        /// How it ended.
+        outcome: Outcome,
+        /// Who waits for the acknowledgement.
+        reply: ReplyTo,
+    },
+    /// The time of [`MasterCore::next_deadline`](super::MasterCore::next_deadline) has come.
+    Tick,
+}

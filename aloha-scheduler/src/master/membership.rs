@@ -1,0 +1,324 @@
+//! How workers come, stay and go.
+
+use std::collections::BTreeMap;
+
+use tracing::{info, warn};
+
+use super::core::MasterCore;
+use super::effect::{Effect, Record, Reply, WorkerCommand};
+use super::event::ReplyTo;
+use super::placement::Scope;
+use super::workers::{AttemptKey, WorkerRecord, WorkerState};
+use crate::app::{AppPhase, AppState, CORES_MAX, Ending, MEMORY_MIB_MAX};
+use crate::attempt::{AttemptState, HeldAttempt};
+use crate::events::AlohaEvent;
+use crate::ids::{AppId, WorkerId};
+use crate::now::Now;
+use crate::resources::Resources;
+use crate::worker::WorkerRegistration;
+
+impl MasterCore {
+    /// A worker that is known registers again whenever it lost its master: its attempts are compared with ours.
+    pub(super) fn on_worker_registered(
+        &mut self,
+        registration: WorkerRegistration,
+        reply: ReplyTo,
+        now: Now,
+    ) {
+        if let Some(reason) = objection(&registration) {
+            warn!(worker = %registration.id, reason, "refused a registration");
+            self.reply(reply, Reply::Refused { reason });
+            return;
+        }
+        let WorkerRegistration {
+            id,
+            host,
+            port,
+            offers,
+            attempts,
+        } = registration;
+        let record = WorkerRecord {
+            id: id.clone(),
+            host,
+            port,
+            offers,
+        };
+        let before = self.workers.get(&id);
+        let stored = before.is_some_and(|w| w.record == record && w.state != WorkerState::Dead);
+        let assigned: Vec<AttemptKey> = before
+            .into_iter()
+            .flat_map(|w| w.attempts())
+            .cloned()
+            .collect();
+        info!(worker = %id, address = record.address(), %offers, attempts = attempts.len(), "worker registered");
+
+        let held: BTreeMap<AttemptKey, HeldAttempt> = attempts
+            .into_iter()
+            .map(|held| ((held.app.clone(), held.attempt), held))
+            .collect();
+        let (missing, unstarted) = self.missing(&id, assigned, &held);
+        let mut occupied = BTreeMap::new();
+        for key in held.keys().chain(&missing).chain(&unstarted) {
+            let needs = match (self.is_current(&id, key), held.get(key)) {
+                (Some(app), _) => app,
+                (None, Some(stray)) if stray.state != AttemptState::Ended => stray.occupies,
+                (None, _) => continue,
+            };
+            occupied.insert(key.clone(), needs);
+        }
+        if !stored {
+            self.effects
+                .push(Effect::Persist(Record::Worker(record.clone())));
+        }
+        self.workers.register(record, occupied, now.instant);
+        self.scope = Scope::Everything;
+        let heartbeat_interval = self.settings.worker_timeout / 4;
+        self.reply(
+            reply,
+            Reply::Registered {
+                epoch: self.settings.epoch,
+                heartbeat_interval,
+            },
+        );
+
+        for held in held.into_values() {
+            self.reconcile(&id, held, now);
+        }
+        for (app, _) in unstarted {
+            self.on_app_back(&app, AttemptState::Starting, now);
+            self.send_launch(&id, &app);
+        }
+        for (app, attempt) in missing {
+            let reason = format!("worker {id} knows nothing of attempt {attempt}");
+            self.give_up_attempt(&id, (app, attempt), reason, now);
+        }
+    }
+
+    pub(super) fn on_heartbeat(&mut self, worker: WorkerId, now: Now) {
+        match self.workers.state(&worker) {
+            Some(WorkerState::Alive | WorkerState::Leaving) => {
+                self.workers.heard_from(&worker, now.instant)
+            }
+            Some(WorkerState::Disconnected | WorkerState::Dead) | None => {
+                self.effects.push(Effect::Send(
+                    worker,
+                    WorkerCommand::Reregister {
+                        epoch: self.settings.epoch,
+                    },
+                ));
+            }
+        }
+    }
+
+    pub(super) fn on_worker_disconnected(&mut self, id: &WorkerId, now: Now) {
+        match self.workers.state(id) {
+            Some(WorkerState::Alive) => {
+                warn!(worker = %id, "worker disconnected");
+                self.workers.set_state(id, WorkerState::Disconnected);
+                for app in self.apps_on(id) {
+                    let Some(state) = self.apps.get(&app).map(|app| app.state.clone()) else {
+                        continue;
+                    };
+                    let since = state.since();
+                    if let AppState::Launching { on } | AppState::Running { on, .. } = state {
+                        self.change(&app, AppState::Unknown { on, since });
+                    }
+                }
+            }
+            Some(WorkerState::Leaving) => self.lose_worker(id, "left", now),
+            Some(WorkerState::Disconnected | WorkerState::Dead) | None => {}
+        }
+    }
+
+    pub(super) fn on_worker_leaving(&mut self, id: &WorkerId, now: Now) {
+        match self.workers.state(id) {
+            Some(WorkerState::Alive) => {
+                info!(worker = %id, "worker is leaving");
+                self.workers.set_state(id, WorkerState::Leaving);
+                self.let_go_if_done(id, now);
+            }
+            Some(WorkerState::Leaving | WorkerState::Disconnected | WorkerState::Dead) | None => {}
+        }
+    }
+
+    /// A deadline of the worker table has come.
+    pub(super) fn on_worker_due(&mut self, id: &WorkerId, now: Now) {
+        if self.workers.state(id) == Some(WorkerState::Dead) {
+            self.workers.forget(id);
+        } else {
+            self.lose_worker(id, "lost", now);
+        }
+    }
+
+    /// Lets a leaving worker go when nothing is left on it.
+    pub(super) fn let_go_if_done(&mut self, id: &WorkerId, now: Now) {
+        let done = |w: &super::workers::Worker| {
+            w.state == WorkerState::Leaving && w.attempts().next().is_none()
+        };
+        if self.workers.get(id).is_some_and(done) {
+            self.lose_worker(id, "left", now);
+        }
+    }
+
+    /// An attempt came to nothing through no fault of its own; what it occupied is given back already.
+    pub(super) fn lose_attempt(&mut self, id: &AppId, reason: String, now: Now) {
+        let Some(app) = self.apps.get(id) else { return };
+        let attempt = app.attempt;
+        warn!(app = %id, attempt, reason, "attempt lost");
+        if app.kill_requested {
+            self.end(id, Ending::Killed, Some(reason), now);
+        } else if app.description.supervise {
+            self.change(
+                id,
+                AppState::Relaunching {
+                    reason: reason.clone(),
+                },
+            );
+            self.effects
+                .push(Effect::Publish(AlohaEvent::AppRelaunched {
+                    id: id.clone(),
+                    attempt,
+                    reason,
+                }));
+        } else {
+            self.end(id, Ending::Error, Some(reason), now);
+        }
+    }
+
+    /// What an application needs, if this is its current attempt and this is the worker that has it.
+    pub(super) fn is_current(
+        &self,
+        worker: &WorkerId,
+        (app, attempt): &AttemptKey,
+    ) -> Option<Resources> {
+        let app = self
+            .apps
+            .get(app)
+            .filter(|app| app.attempt == *attempt && app.phase().is_placed())?;
+        app.state
+            .placement()
+            .filter(|on| on.worker == *worker)
+            .map(|_| app.description.needs())
+    }
+
+    fn lose_worker(&mut self, id: &WorkerId, how: &str, now: Now) {
+        warn!(worker = %id, how, "worker gone");
+        let attempts = self.workers.bury(id, now.instant);
+        self.effects
+            .push(Effect::Persist(Record::WorkerForgotten(id.clone())));
+        for key in attempts {
+            if self.is_current(id, &key).is_some() {
+                self.lose_attempt(&key.0, format!("worker {id} {how}"), now);
+            }
+        }
+    }
+
+    fn give_up_attempt(&mut self, worker: &WorkerId, key: AttemptKey, reason: String, now: Now) {
+        self.workers.release(worker, &key);
+        self.lose_attempt(&key.0, reason, now);
+    }
+
+    fn apps_on(&self, worker: &WorkerId) -> Vec<AppId> {
+        let attempts = self
+            .workers
+            .get(worker)
+            .into_iter()
+            .flat_map(|w| w.attempts());
+        attempts
+            .filter(|key| self.is_current(worker, key).is_some())
+            .map(|(app, _)| app.clone())
+            .collect()
+    }
+
+    /// Of what this worker was given and does not hold: what is gone, and what it never got and is told again.
+    ///
+    /// An attempt it never said it started may have been lost on the way to it, and telling it twice does no harm.
+    fn missing(
+        &self,
+        worker: &WorkerId,
+        assigned: Vec<AttemptKey>,
+        held: &BTreeMap<AttemptKey, HeldAttempt>,
+    ) -> (Vec<AttemptKey>, Vec<AttemptKey>) {
+        let absent =
+            |key: &AttemptKey| !held.contains_key(key) && self.is_current(worker, key).is_some();
+        assigned.into_iter().filter(absent).partition(|(app, _)| {
+            self.apps
+                .get(app)
+                .is_some_and(|app| app.state.since().is_some() || app.kill_requested)
+        })
+    }
+
+    fn reconcile(&mut self, worker: &WorkerId, held: HeldAttempt, now: Now) {
+        let HeldAttempt {
+            app,
+            attempt,
+            state,
+            ..
+        } = held;
+        if state == AttemptState::Ended {
+            return; // its report follows, and says how
+        }
+        let current = self.is_current(worker, &(app.clone(), attempt)).is_some();
+        if current {
+            self.on_app_back(&app, state, now);
+        } else {
+            warn!(%app, attempt, %worker, "worker holds an attempt that is not wanted");
+        }
+        if !current || self.apps.get(&app).is_some_and(|app| app.kill_requested) {
+            self.send_kill(worker, &app, attempt);
+        }
+    }
+
+    /// The current attempt of an application is where we left it.
+    pub(super) fn on_app_back(&mut self, id: &AppId, found: AttemptState, now: Now) {
+        let Some(state) = self.apps.get(id).map(|app| app.state.clone()) else {
+            return;
+        };
+        let (phase, since) = (state.phase(), state.since());
+        let (AppState::Launching { on }
+        | AppState::Running { on, .. }
+        | AppState::Unknown { on, .. }) = state
+        else {
+            return;
+        };
+        let next = match (found, since) {
+            (AttemptState::Ended, _) => return,
+            (AttemptState::Starting, None) => AppState::Launching { on },
+            (AttemptState::Running, None) => AppState::Running {
+                on,
+                since: now.unix_millis(),
+            },
+            (AttemptState::Starting | AttemptState::Running, Some(since)) => {
+                AppState::Running { on, since }
+            }
+        };
+        if next.phase() != phase
+            && (phase == AppPhase::Unknown || next.phase() == AppPhase::Running)
+        {
+            self.change(id, next);
+        }
+    }
+}
+
+/// What is wrong with a registration, if anything.
+fn objection(registration: &WorkerRegistration) -> Option<String> {
+    let Resources { cores, memory_mib } = registration.offers;
+    if cores == 0 || cores > CORES_MAX {
+        return Some(format!(
+            "a worker has between 1 and {CORES_MAX} cores, not {cores}"
+        ));
+    }
+    if memory_mib > MEMORY_MIB_MAX {
+        return Some(format!(
+            "a worker has at most {MEMORY_MIB_MAX} MiB, not {memory_mib}"
+        ));
+    }
+    let host = &registration.host;
+    if host.is_empty()
+        || host.len() > 255
+        || host.chars().any(|c| c.is_control() || c.is_whitespace())
+    {
+        return Some("a worker's host is a name or an address".to_owned());
+    }
+    None
+}

@@ -1,0 +1,42 @@
+//! The master: a queue of applications, the workers, and who runs what.
+//!
+//! Its mind is [`MasterCore`], which awaits nothing, reads no clock and touches no socket or file. A shell turns
+//! messages and timers into events, hands them in with the time, and carries out the effects in the order given.
+//!
+//! ```text
+//!    messages      .------------------- shell -------------------.
+//!   ------------>  |  Event, Now                        Effect   |  store, replies,
+//!    timers        |      |      .----- core -----.        ^     |  commands, listeners
+//!   ------------>  |      '----->|  apps          |        |     | ------------------>
+//!                  |             |  workers       |--------'     |
+//!                  |   <---------|  waits         |              |
+//!                  |    next_    '-- placement ---'              |
+//!                  |   deadline     once per event               |
+//!                  '---------------------------------------------'
+//! ```
+//!
+//! - **Stored first.** A reply or a command that rests on a change comes after the [`Effect::Persist`] of it.
+//! - **Nothing is promised twice.** What a worker has is counted in one place: what it was given, and what it still
+//!   holds of attempts that are no longer wanted (strays), until it reports them ended.
+//! - **A worker that is away loses nothing** until its timeout: its applications are UNKNOWN, none is started
+//!   elsewhere, and when it comes back they go on.
+//! - **Attempts are numbered.** A report about any but the current one changes no state.
+
+mod apps;
+mod core;
+mod effect;
+mod event;
+mod membership;
+mod placement;
+mod reports;
+mod resource_index;
+#[cfg(test)]
+mod tests;
+mod waits;
+mod workers;
+
+pub use self::apps::AppRecord;
+pub use self::core::{MasterCore, MasterSettings};
+pub use self::effect::{Effect, Record, Reply, WorkerCommand};
+pub use self::event::{Event, ReplyTo};
+pub use self::workers::{WorkerRecord, WorkerState, WorkerStatus};

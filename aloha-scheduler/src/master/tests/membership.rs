@@ -1,0 +1,344 @@
+use super::*;
+
+#[test]
+fn a_worker_is_stored_before_it_is_welcomed_and_learns_the_heartbeat_interval() {
+    let mut t = Harness::new();
+    t.register("w1", 4, 1024);
+    t.expect([
+        "store w1: 4 cores and 1024 MiB",
+        "reply: epoch 7, every 15s",
+    ]);
+    let status = WorkerStatus {
+        id: id("w1"),
+        host: "w1".into(),
+        port: 1,
+        state: WorkerState::Alive,
+        cores: 4,
+        cores_used: 0,
+        memory_mib: 1024,
+        memory_mib_used: 0,
+        apps: vec![],
+        heard_millis_ago: 0,
+    };
+    assert_eq!(t.master.workers(t.now), [status]);
+}
+
+#[test]
+fn a_worker_that_offers_nonsense_is_refused() {
+    let mut t = Harness::new();
+    t.register("w1", 0, 1024);
+    t.expect(["reply: refused: a worker has between 1 and 1000000 cores, not 0"]);
+    t.register("w1", u32::MAX, 1024);
+    t.expect(["reply: refused: a worker has between 1 and 1000000 cores, not 4294967295"]);
+    t.register("w1", 1, u64::MAX);
+    t.expect(["reply: refused: a worker has at most 1099511627776 MiB, not 18446744073709551615"]);
+    assert_eq!(t.master.workers(t.now), []);
+}
+
+#[test]
+fn a_known_worker_that_registers_again_is_welcome_and_keeps_its_applications() {
+    let (mut t, app) = Harness::with_one_running(false);
+    t.register_with("w1", 4, 1024, vec![held(&app, 1, AttemptState::Running)]);
+    t.expect(["reply: epoch 7, every 15s"]);
+    assert_eq!(t.status(&app).phase.to_string(), "RUNNING");
+    assert_eq!(
+        t.used("w1"),
+        Resources {
+            cores: 2,
+            memory_mib: 512
+        }
+    );
+}
+
+#[test]
+fn a_heartbeat_of_a_stranger_is_answered_with_a_wish_to_register() {
+    let mut t = Harness::new();
+    t.heartbeat("w1");
+    t.expect(["tell w1: register again"]);
+}
+
+#[test]
+fn a_silent_worker_is_lost_at_its_deadline_and_not_before() {
+    let (mut t, app) = Harness::with_one_running(false);
+    assert_eq!(t.master.next_deadline(), Some(t.now.instant + TIMEOUT));
+    t.advance(TIMEOUT - Duration::from_millis(1));
+    t.expect([]);
+    t.advance(Duration::from_millis(1));
+    t.expect([
+        "unstore w1",
+        "store app 0: ERROR #1 on w1",
+        "publish app 0: RUNNING -> ERROR",
+    ]);
+    assert_eq!(t.status(&app).message.as_deref(), Some("worker w1 lost"));
+    assert_eq!(t.worker("w1").state, WorkerState::Dead);
+    assert_eq!(t.used("w1"), Resources::default());
+}
+
+#[test]
+fn heartbeats_keep_a_worker_alive() {
+    let (mut t, _) = Harness::with_one_running(false);
+    for _ in 0..10 {
+        t.advance(TIMEOUT / 4);
+        t.heartbeat("w1");
+    }
+    assert_eq!(t.worker("w1").state, WorkerState::Alive);
+}
+
+#[test]
+fn a_dead_worker_is_listed_for_a_number_of_timeouts() {
+    let mut t = Harness::new();
+    t.register("w1", 1, 1);
+    t.advance(TIMEOUT);
+    t.ignore();
+    t.advance(TIMEOUT * 15 - Duration::from_millis(1));
+    assert_eq!(t.worker("w1").state, WorkerState::Dead);
+    t.advance(Duration::from_millis(1));
+    assert_eq!(t.master.workers(t.now), []);
+    assert_eq!(t.master.next_deadline(), None);
+}
+
+#[test]
+fn a_short_disconnection_relaunches_nothing_and_the_application_goes_on() {
+    let (mut t, app) = Harness::with_one_running(true);
+    t.register("w2", 4, 1024);
+    t.ignore();
+    let before = t.status(&app);
+    t.disconnect("w1");
+    t.expect(["publish app 0: RUNNING -> UNKNOWN"]);
+    assert_eq!(
+        t.status(&app).message.as_deref(),
+        Some("w1 is disconnected")
+    );
+    t.advance(TIMEOUT / 2);
+    t.heartbeat("w2");
+    t.expect([]);
+    t.register_with("w1", 4, 1024, vec![held(&app, 1, AttemptState::Running)]);
+    t.expect([
+        "reply: epoch 7, every 15s",
+        "store app 0: RUNNING #1 on w1",
+        "publish app 0: UNKNOWN -> RUNNING",
+    ]);
+    assert_eq!(t.status(&app), before);
+}
+
+#[test]
+fn nothing_is_placed_on_a_disconnected_worker() {
+    let mut t = Harness::new();
+    t.register("w1", 4, 1024);
+    t.disconnect("w1");
+    t.ignore();
+    let app = t.submit(1, 1, false);
+    t.expect([
+        "store app 0: SUBMITTED #0",
+        "publish app 0: SUBMITTED",
+        "reply: submitted app 0",
+    ]);
+    assert_eq!(
+        t.status(&app).waiting_for.as_deref(),
+        Some("needs 1 core and 1 MiB; no worker is registered")
+    );
+    t.heartbeat("w1");
+    t.expect(["tell w1: register again"]);
+}
+
+#[test]
+fn a_disconnected_worker_is_lost_when_it_stays_silent() {
+    let (mut t, _) = Harness::with_one_running(false);
+    t.disconnect("w1");
+    t.ignore();
+    t.advance(TIMEOUT);
+    t.expect([
+        "unstore w1",
+        "store app 0: ERROR #1 on w1",
+        "publish app 0: UNKNOWN -> ERROR",
+    ]);
+}
+
+#[test]
+fn a_supervised_application_of_a_lost_worker_runs_again_elsewhere_and_can_be_watched_and_killed() {
+    let (mut t, app) = Harness::with_one_running(true);
+    t.advance(TIMEOUT / 2);
+    t.register("w2", 4, 1024);
+    t.ignore();
+    t.advance(TIMEOUT / 2);
+    t.expect([
+        "unstore w1",
+        "store app 0: RELAUNCHING #1",
+        "publish app 0: RUNNING -> RELAUNCHING",
+        "publish app 0: lost #1: worker w1 lost",
+        "store app 0: LAUNCHING #2 on w2",
+        "publish app 0: RELAUNCHING -> LAUNCHING",
+        "tell w2: launch app 0 #2",
+    ]);
+    t.started("w2", &app, 2);
+    t.expect([
+        "store app 0: RUNNING #2 on w2",
+        "publish app 0: LAUNCHING -> RUNNING",
+        "reply: noted",
+    ]);
+    t.kill(&app);
+    t.ended("w2", &app, 2, Outcome::Killed);
+    t.ignore();
+    assert_eq!(t.status(&app).phase.to_string(), "KILLED");
+    assert_eq!(t.used("w2"), Resources::default());
+}
+
+#[test]
+fn a_lost_worker_that_comes_back_has_its_copy_killed_and_its_room_stays_taken_until_then() {
+    let (mut t, app) = Harness::with_one_running(true);
+    t.advance(TIMEOUT);
+    t.register("w2", 4, 1024);
+    t.ignore();
+    t.register_with("w1", 4, 1024, vec![held(&app, 1, AttemptState::Running)]);
+    t.expect([
+        "store w1: 4 cores and 1024 MiB",
+        "reply: epoch 7, every 15s",
+        "tell w1: kill app 0 #1",
+    ]);
+    assert_eq!(
+        t.used("w1"),
+        Resources {
+            cores: 2,
+            memory_mib: 512
+        }
+    );
+    t.ended("w1", &app, 1, Outcome::Killed);
+    t.expect(["reply: noted"]);
+    assert_eq!(t.used("w1"), Resources::default());
+    let status = t.status(&app);
+    assert_eq!(
+        (status.phase.to_string().as_str(), status.attempt),
+        ("LAUNCHING", 2)
+    );
+}
+
+#[test]
+fn attempts_that_the_master_never_heard_of_are_killed() {
+    let mut t = Harness::new();
+    let stranger: AppId = "app-x".parse().unwrap();
+    t.register_with(
+        "w1",
+        4,
+        1024,
+        vec![held(&stranger, 3, AttemptState::Running)],
+    );
+    t.expect([
+        "store w1: 4 cores and 1024 MiB",
+        "reply: epoch 7, every 15s",
+        "tell w1: kill app-x #3",
+    ]);
+    t.submit(4, 1, false);
+    t.expect([
+        "store app 0: SUBMITTED #0",
+        "publish app 0: SUBMITTED",
+        "reply: submitted app 0",
+    ]);
+    t.ended("w1", &stranger, 3, Outcome::Killed);
+    t.expect([
+        "reply: noted",
+        "store app 0: LAUNCHING #1 on w1",
+        "publish app 0: SUBMITTED -> LAUNCHING",
+        "tell w1: launch app 0 #1",
+    ]);
+}
+
+#[test]
+fn an_unwanted_attempt_that_says_it_started_occupies_no_less_than_it_claimed() {
+    let mut t = Harness::new();
+    let app = t.submit(1, 1, false);
+    t.kill(&app);
+    t.register_with("w1", 4, 1024, vec![held(&app, 0, AttemptState::Starting)]);
+    t.ignore();
+    t.started("w1", &app, 0);
+    t.expect(["tell w1: kill app 0 #0", "reply: noted"]);
+    assert_eq!(
+        t.used("w1"),
+        Resources {
+            cores: 2,
+            memory_mib: 512
+        }
+    );
+}
+
+#[test]
+fn an_application_its_worker_knows_nothing_of_is_an_error() {
+    let (mut t, app) = Harness::with_one_running(false);
+    t.register("w1", 4, 1024);
+    t.expect([
+        "reply: epoch 7, every 15s",
+        "store app 0: ERROR #1 on w1",
+        "publish app 0: RUNNING -> ERROR",
+    ]);
+    assert_eq!(
+        t.status(&app).message.as_deref(),
+        Some("worker w1 knows nothing of attempt 1")
+    );
+    assert_eq!(t.used("w1"), Resources::default());
+}
+
+#[test]
+fn a_launch_that_never_arrived_is_sent_again() {
+    let mut t = Harness::new();
+    t.register("w1", 4, 1024);
+    let app = t.submit(2, 512, false);
+    t.disconnect("w1");
+    t.ignore();
+    t.register("w1", 4, 1024);
+    t.expect([
+        "reply: epoch 7, every 15s",
+        "store app 0: LAUNCHING #1 on w1",
+        "publish app 0: UNKNOWN -> LAUNCHING",
+        "tell w1: launch app 0 #1",
+    ]);
+    assert_eq!(t.status(&app).attempt, 1);
+}
+
+#[test]
+fn an_end_during_the_disconnection_is_what_counts() {
+    let (mut t, app) = Harness::with_one_running(true);
+    t.disconnect("w1");
+    t.ignore();
+    t.register_with("w1", 4, 1024, vec![held(&app, 1, AttemptState::Ended)]);
+    t.expect(["reply: epoch 7, every 15s"]);
+    t.ended("w1", &app, 1, Outcome::Exited(0));
+    t.expect([
+        "store app 0: FINISHED #1 on w1",
+        "publish app 0: UNKNOWN -> FINISHED",
+        "reply: noted",
+    ]);
+    assert_eq!(t.used("w1"), Resources::default());
+}
+
+#[test]
+fn a_leaving_worker_gets_nothing_more_and_is_gone_when_its_last_application_is() {
+    let (mut t, app) = Harness::with_one_running(false);
+    t.tell(Event::WorkerLeaving { worker: id("w1") });
+    t.expect([]);
+    assert_eq!(t.worker("w1").state, WorkerState::Leaving);
+    t.submit(1, 1, false);
+    t.expect([
+        "store app 1: SUBMITTED #0",
+        "publish app 1: SUBMITTED",
+        "reply: submitted app 1",
+    ]);
+    t.ended("w1", &app, 1, Outcome::Exited(0));
+    t.expect([
+        "store app 0: FINISHED #1 on w1",
+        "publish app 0: RUNNING -> FINISHED",
+        "reply: noted",
+        "unstore w1",
+    ]);
+    assert_eq!(t.worker("w1").state, WorkerState::Dead);
+}
+
+#[test]
+fn a_leaving_worker_that_disconnects_is_not_waited_for() {
+    let (mut t, _) = Harness::with_one_running(false);
+    t.tell(Event::WorkerLeaving { worker: id("w1") });
+    t.disconnect("w1");
+    t.expect([
+        "unstore w1",
+        "store app 0: ERROR #1 on w1",
+        "publish app 0: RUNNING -> ERROR",
+    ]);
+}

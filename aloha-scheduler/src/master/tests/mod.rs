@@ -1,0 +1,315 @@
+//! The rules of the master, each with its sentence. Effects are read as short lines, so that a test shows all of them.
+
+mod lifecycle;
+mod membership;
+mod queue;
+mod random;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::*;
+use crate::app::{AppDescription, AppStatus};
+use crate::attempt::{AttemptState, HeldAttempt, Outcome};
+use crate::events::AlohaEvent;
+use crate::ids::{AppId, WorkerId};
+use crate::now::Now;
+use crate::resources::Resources;
+use crate::worker::WorkerRegistration;
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const EPOCH: u64 = 7;
+
+/// A master, a hand-turned clock, and the effects no assertion has claimed yet.
+struct Harness {
+    master: MasterCore,
+    now: Now,
+    unclaimed: Vec<String>,
+}
+
+impl Harness {
+    fn new() -> Self {
+        Self::retaining(200)
+    }
+
+    fn retaining(retained_apps: usize) -> Self {
+        let settings = MasterSettings {
+            worker_timeout: TIMEOUT,
+            retained_apps,
+            dead_worker_persistence: 15,
+            epoch: EPOCH,
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "any instant will do, and there is no other way to have one"
+        )]
+        let instant = Instant::now();
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_552_342_651);
+        Self {
+            master: MasterCore::new(settings),
+            now: Now { instant, wall },
+            unclaimed: Vec::new(),
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let effects = self.master.handle(event, self.now);
+        self.unclaimed.extend(effects.iter().map(line));
+        self.master.check_invariants();
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now.instant += by;
+        self.now.wall += by;
+        self.tell(Event::Tick);
+    }
+
+    #[track_caller]
+    fn expect<const N: usize>(&mut self, lines: [&str; N]) {
+        assert_eq!(std::mem::take(&mut self.unclaimed), lines);
+    }
+
+    /// For set-up that other tests assert.
+    fn ignore(&mut self) {
+        self.unclaimed.clear();
+    }
+
+    fn register(&mut self, worker: &str, cores: u32, memory_mib: u64) {
+        self.register_with(worker, cores, memory_mib, Vec::new());
+    }
+
+    fn register_with(
+        &mut self,
+        worker: &str,
+        cores: u32,
+        memory_mib: u64,
+        attempts: Vec<HeldAttempt>,
+    ) {
+        let offers = Resources { cores, memory_mib };
+        let registration = WorkerRegistration {
+            id: id(worker),
+            host: worker.to_owned(),
+            port: 1,
+            offers,
+            attempts,
+        };
+        self.tell(Event::WorkerRegistered {
+            registration,
+            reply: ReplyTo(0),
+        });
+    }
+
+    fn submit(&mut self, cores: u32, memory_mib: u64, supervise: bool) -> AppId {
+        let entry_point = "Process".to_owned();
+        let description = AppDescription {
+            name: "a".into(),
+            entry_point,
+            cores,
+            memory_mib,
+            supervise,
+            ..AppDescription::default()
+        };
+        self.tell(Event::Submitted {
+            description,
+            reply: ReplyTo(0),
+        });
+        self.master.apps().pop().expect("it was accepted").id
+    }
+
+    fn started(&mut self, worker: &str, app: &AppId, attempt: u32) {
+        self.tell(Event::AttemptStarted {
+            worker: id(worker),
+            app: app.clone(),
+            attempt,
+            reply: ReplyTo(0),
+        });
+    }
+
+    fn ended(&mut self, worker: &str, app: &AppId, attempt: u32, outcome: Outcome) {
+        self.tell(Event::AttemptEnded {
+            worker: id(worker),
+            app: app.clone(),
+            attempt,
+            outcome,
+            reply: ReplyTo(0),
+        });
+    }
+
+    fn kill(&mut self, app: &AppId) {
+        self.tell(Event::KillRequested {
+            app: app.clone(),
+            reply: ReplyTo(0),
+        });
+    }
+
+    fn disconnect(&mut self, worker: &str) {
+        self.tell(Event::WorkerDisconnected { worker: id(worker) });
+    }
+
+    fn heartbeat(&mut self, worker: &str) {
+        self.tell(Event::Heartbeat { worker: id(worker) });
+    }
+
+    fn status(&self, app: &AppId) -> AppStatus {
+        self.master.status(app).expect("it is listed")
+    }
+
+    #[track_caller]
+    fn used(&self, worker: &str) -> Resources {
+        let status = self.worker(worker);
+        Resources {
+            cores: status.cores_used,
+            memory_mib: status.memory_mib_used,
+        }
+    }
+
+    #[track_caller]
+    fn worker(&self, worker: &str) -> WorkerStatus {
+        self.master
+            .workers(self.now)
+            .into_iter()
+            .find(|w| w.id == id(worker))
+            .expect("it is listed")
+    }
+
+    /// A worker `w1` with 4 cores and 1024 MiB, and an application of 2 cores and 512 MiB that runs on it.
+    fn with_one_running(supervise: bool) -> (Self, AppId) {
+        let mut t = Self::new();
+        t.register("w1", 4, 1024);
+        let app = t.submit(2, 512, supervise);
+        t.started("w1", &app, 1);
+        t.ignore();
+        (t, app)
+    }
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.unclaimed, [""; 0], "effects that no assertion claimed");
+        }
+    }
+}
+
+fn id(worker: &str) -> WorkerId {
+    worker.parse().expect("a good id")
+}
+
+fn held(app: &AppId, attempt: u32, state: AttemptState) -> HeldAttempt {
+    let ended = state == AttemptState::Ended;
+    let occupies = if ended {
+        Resources::default()
+    } else {
+        Resources {
+            cores: 2,
+            memory_mib: 512,
+        }
+    };
+    HeldAttempt {
+        app: app.clone(),
+        attempt,
+        occupies,
+        state,
+    }
+}
+
+/// An application by its number alone.
+fn short(app: &AppId) -> String {
+    let number = app
+        .as_str()
+        .rsplit('-')
+        .next()
+        .and_then(|n| n.parse::<u64>().ok());
+    number.map_or_else(|| app.to_string(), |number| format!("app {number}"))
+}
+
+fn line(effect: &Effect) -> String {
+    match effect {
+        Effect::Persist(Record::App(app)) => {
+            let on = app
+                .state
+                .placement()
+                .map(|on| format!(" on {}", on.worker))
+                .unwrap_or_default();
+            let kill = if app.kill_requested && !app.phase().is_final() {
+                ", to be killed"
+            } else {
+                ""
+            };
+            format!(
+                "store {}: {} #{}{on}{kill}",
+                short(&app.id),
+                app.phase(),
+                app.attempt
+            )
+        }
+        Effect::Persist(Record::AppForgotten(app)) => format!("unstore {}", short(app)),
+        Effect::Persist(Record::Worker(worker)) => {
+            format!("store {}: {}", worker.id, worker.offers)
+        }
+        Effect::Persist(Record::WorkerForgotten(worker)) => format!("unstore {worker}"),
+        Effect::Publish(AlohaEvent::AppStateChanged {
+            id,
+            from,
+            to,
+            status,
+        }) => {
+            assert_eq!((id, to), (&status.id, &status.phase));
+            let from = from.map(|from| format!("{from} -> ")).unwrap_or_default();
+            format!("publish {}: {from}{to}", short(id))
+        }
+        Effect::Publish(AlohaEvent::AppRelaunched {
+            id,
+            attempt,
+            reason,
+        }) => {
+            format!("publish {}: lost #{attempt}: {reason}", short(id))
+        }
+        Effect::Send(worker, command) => match command {
+            WorkerCommand::LaunchApp {
+                epoch: EPOCH,
+                app,
+                attempt,
+                ..
+            } => {
+                format!("tell {worker}: launch {} #{attempt}", short(app))
+            }
+            WorkerCommand::KillApp {
+                epoch: EPOCH,
+                app,
+                attempt,
+            } => {
+                format!("tell {worker}: kill {} #{attempt}", short(app))
+            }
+            WorkerCommand::Reregister { epoch: EPOCH } => format!("tell {worker}: register again"),
+            other => panic!("a command of another epoch: {other:?}"),
+        },
+        Effect::Reply(ReplyTo(token), reply) => {
+            let to = if *token == 0 {
+                String::new()
+            } else {
+                format!(" {token}")
+            };
+            let text = match reply {
+                Reply::Registered {
+                    epoch,
+                    heartbeat_interval,
+                } => format!("epoch {epoch}, every {heartbeat_interval:?}"),
+                Reply::Refused { reason } => format!("refused: {reason}"),
+                Reply::Submitted { app } => format!("submitted {}", short(app)),
+                Reply::SubmissionRefused(error) => format!("no: {error}"),
+                Reply::Kill {
+                    app,
+                    success,
+                    message,
+                } => {
+                    let message = message.replace(app.as_str(), &short(app));
+                    format!("{}: {message}", if *success { "yes" } else { "no" })
+                }
+                Reply::Status(status) => format!("{} is {}", short(&status.id), status.phase),
+                Reply::NoSuchApp(app) => format!("no {}", short(app)),
+                Reply::Acknowledged => "noted".to_owned(),
+            };
+            format!("reply{to}: {text}")
+        }
+    }
+}

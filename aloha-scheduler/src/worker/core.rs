@@ -1,0 +1,582 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info, warn};
+
+use super::attempts::{AttemptKey, Attempts, Cause, Ending, Held, Stage};
+use super::effect::{Effect, ExitReason, Signal};
+use super::event::{Event, RegistrationAnswer};
+use super::registration::{Backoff, Registration, WorkerRegistration};
+use crate::app::AppDescription;
+use crate::attempt::{AttemptReport, Outcome};
+use crate::ids::{AppId, WorkerId};
+use crate::master::WorkerCommand;
+use crate::now::Now;
+use crate::resources::Resources;
+
+/// What a worker is told at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSettings {
+    /// Its id.
+    pub id: WorkerId,
+    /// The host it is reached at.
+    pub host: String,
+    /// The port it is reached at.
+    pub port: u16,
+    /// What it has for applications.
+    pub offers: Resources,
+    /// The addresses of the masters, one of which leads.
+    pub masters: Vec<String>,
+    /// How it goes about finding that one.
+    pub backoff: Backoff,
+    /// How long an application has to end by itself once asked, before it is killed.
+    pub kill_grace: Duration,
+    /// How many attempts are remembered after the master acknowledged their end.
+    pub retained_apps: usize,
+}
+
+/// A stop that is under way.
+#[derive(Debug)]
+struct Stopping {
+    reason: ExitReason,
+    /// When to stop waiting for what is left.
+    give_up_at: Instant,
+}
+
+/// The mind of a worker: events and the time in, effects out.
+#[derive(Debug)]
+pub struct WorkerCore {
+    settings: WorkerSettings,
+    registration: Registration,
+    /// The newest epoch any master has shown; what is older is refused.
+    epoch: u64,
+    attempts: Attempts,
+    /// Attempts that began to run while there was no master to tell.
+    started_unsaid: BTreeSet<AttemptKey>,
+    stopping: Option<Stopping>,
+    exited: bool,
+    effects: Vec<Effect>,
+}
+
+impl WorkerCore {
+    /// A worker that has not yet looked for a master.
+    pub fn new(settings: WorkerSettings) -> Self {
+        Self {
+            attempts: Attempts::new(settings.offers, settings.retained_apps),
+            settings,
+            registration: Registration::Idle,
+            epoch: 0,
+            started_unsaid: BTreeSet::new(),
+            stopping: None,
+            exited: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Applies one event and returns what must follow, in order. After an [`Effect::Exit`] nothing does.
+    #[must_use = "effects do nothing until the shell performs them"]
+    pub fn handle(&mut self, event: Event, now: Now) -> Vec<Effect> {
+        if self.exited {
+            return Vec::new();
+        }
+        let now = now.instant;
+        match event {
+            Event::Started => self.on_started(now),
+            Event::RegistrationAnswered { master, answer } => {
+                self.on_registration_answered(master, answer, now)
+            }
+            Event::MasterDisconnected { master } => self.on_master_disconnected(&master, now),
+            Event::Commanded { master, command } => self.on_commanded(&master, command, now),
+            Event::AppStarted { app, attempt } => self.on_app_started(app, attempt),
+            Event::AppExited {
+                app,
+                attempt,
+                outcome,
+            } => self.on_app_exited((app, attempt), outcome, now),
+            Event::ReportAcknowledged { app, attempt } => {
+                self.attempts.acknowledge(&(app, attempt))
+            }
+            Event::StopRequested { stop_apps } => self.on_stop_requested(stop_apps, now),
+            Event::Tick => self.on_tick(now),
+        }
+        self.exit_when_done();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When the shell should send the next [`Event::Tick`], if ever. Changes with every event.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.exited {
+            return None;
+        }
+        let give_up = self.stopping.as_ref().map(|stopping| stopping.give_up_at);
+        [
+            self.registration.next_deadline(),
+            self.attempts.next_deadline(),
+            give_up,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Where it stands with its masters.
+    pub fn registration(&self) -> &Registration {
+        &self.registration
+    }
+
+    /// What its applications occupy.
+    pub fn used(&self) -> Resources {
+        self.attempts.used()
+    }
+
+    fn on_started(&mut self, now: Instant) {
+        if self.registration == Registration::Idle {
+            self.search(0, now);
+        }
+    }
+
+    fn on_registration_answered(
+        &mut self,
+        master: String,
+        answer: RegistrationAnswer,
+        now: Instant,
+    ) {
+        match answer {
+            RegistrationAnswer::Registered {
+                epoch,
+                heartbeat_interval,
+            } => {
+                let newer = match &self.registration {
+                    Registration::Registered { epoch: ours, .. } => epoch > *ours,
+                    Registration::Idle | Registration::Searching { .. } => true,
+                    Registration::GaveUp { .. } => false,
+                };
+                if epoch < self.epoch {
+                    warn!(
+                        master,
+                        epoch,
+                        newest = self.epoch,
+                        "a master with an older epoch took us"
+                    );
+                    self.ask_next_after(&master, now);
+                } else if newer {
+                    info!(master, epoch, "registered");
+                    self.epoch = epoch;
+                    self.registration =
+                        Registration::registered(master.clone(), epoch, heartbeat_interval, now);
+                    if self.stopping.is_some() {
+                        self.effects.push(Effect::Leave { master });
+                    }
+                    self.send_started();
+                    self.attempts.forget_sent();
+                    self.send_reports(None, now);
+                }
+            }
+            RegistrationAnswer::Standby | RegistrationAnswer::Unreachable => {
+                self.ask_next_after(&master, now)
+            }
+            RegistrationAnswer::Refused { reason } => {
+                if matches!(self.registration, Registration::Searching { .. }) {
+                    warn!(master, reason, "refused for good");
+                    self.registration = Registration::GaveUp {
+                        reason: reason.clone(),
+                    };
+                    self.stop(ExitReason::Refused(reason), now);
+                }
+            }
+        }
+    }
+
+    fn on_master_disconnected(&mut self, master: &str, now: Instant) {
+        if self.registration.master() == Some(master) {
+            warn!(master, "lost the master");
+            self.search(self.place_of(master), now);
+        }
+    }
+
+    fn on_commanded(&mut self, master: &str, command: WorkerCommand, now: Instant) {
+        match command {
+            WorkerCommand::LaunchApp {
+                epoch,
+                app,
+                attempt,
+                description,
+            } => {
+                if self.accepts(master, epoch) {
+                    self.on_launch((app, attempt), description, now);
+                }
+            }
+            WorkerCommand::KillApp {
+                epoch,
+                app,
+                attempt,
+            } => {
+                if self.accepts(master, epoch) {
+                    self.on_kill((app, attempt), now);
+                }
+            }
+            WorkerCommand::Reregister { epoch } => {
+                if self.accepts(master, epoch) && self.asked() != Some(master) {
+                    info!(master, "told to register again");
+                    self.search(self.place_of(master), now);
+                }
+            }
+        }
+    }
+
+    fn on_launch(&mut self, key: AttemptKey, description: Arc<AppDescription>, now: Instant) {
+        if self.attempts.is_known(&key) {
+            debug!(app = %key.0, attempt = key.1, "ignored a second launch");
+            return;
+        }
+        let (needs, free) = (description.needs(), self.attempts.free());
+        if self.stopping.is_some() {
+            self.conclude(key, Outcome::Declined("the worker is stopping".into()), now);
+        } else if !needs.fits_in(&free) {
+            self.conclude(
+                key,
+                Outcome::CouldNotStart(format!("needs {needs}; the worker has {free} left")),
+                now,
+            );
+        } else {
+            info!(app = %key.0, attempt = key.1, "launching");
+            let earlier = self.attempts.held_of(&key.0);
+            let queued = Held {
+                occupies: needs,
+                stage: Stage::Queued(description),
+                ending: None,
+            };
+            let app = key.0.clone();
+            self.attempts.insert(key, queued);
+            for earlier in earlier {
+                self.ask_to_end(&earlier, Cause::Request, now);
+            }
+            self.start_next(&app);
+        }
+    }
+
+    fn on_kill(&mut self, key: AttemptKey, now: Instant) {
+        if self.attempts.get_mut(&key).is_some() {
+            self.ask_to_end(&key, Cause::Request, now);
+        } else if !self.attempts.is_spooled(&key) {
+            self.conclude(
+                key,
+                Outcome::Lost("the worker does not hold it".into()),
+                now,
+            );
+        }
+    }
+
+    fn on_app_started(&mut self, app: AppId, attempt: u32) {
+        match self.attempts.get_mut(&(app.clone(), attempt)) {
+            Some(held) if held.stage == Stage::Starting => held.stage = Stage::Running,
+            Some(_) | None => return,
+        }
+        self.started_unsaid.insert((app, attempt));
+        self.send_started();
+    }
+
+    fn on_app_exited(&mut self, key: AttemptKey, seen: Outcome, now: Instant) {
+        let Some(held) = self.attempts.remove(&key) else {
+            warn!(app = %key.0, attempt = key.1, outcome = %seen, "an attempt ended that is not held");
+            return;
+        };
+        self.started_unsaid.remove(&key);
+        let outcome = match held.ending.map(|ending| ending.cause) {
+            None => seen,
+            Some(Cause::Request) => Outcome::Killed,
+            Some(Cause::Shutdown) if matches!(held.stage, Stage::Queued(_)) => seen,
+            Some(Cause::Shutdown) => Outcome::Lost("stopped with its worker".into()),
+        };
+        info!(app = %key.0, attempt = key.1, %outcome, "attempt ended");
+        let app = key.0.clone();
+        self.conclude(key, outcome, now);
+        self.start_next(&app);
+    }
+
+    fn on_stop_requested(&mut self, stop_apps: bool, now: Instant) {
+        if self.stopping.is_some() {
+            self.exit(ExitReason::GaveUpWaiting);
+        } else if stop_apps || self.attempts.is_empty() {
+            self.stop(ExitReason::Stopped, now);
+        } else {
+            info!("leaving applications to a successor");
+            self.exit(ExitReason::Stopped);
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant) {
+        let due = |held: &Held| {
+            held.ending
+                .and_then(|ending| ending.insist_at)
+                .is_some_and(|at| at <= now)
+        };
+        let due: Vec<_> = self
+            .attempts
+            .held()
+            .filter(|(_, held)| due(held))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in due {
+            if let Some(ending) = self
+                .attempts
+                .get_mut(&key)
+                .and_then(|held| held.ending.as_mut())
+            {
+                ending.insist_at = None;
+            }
+            self.signal(key, Signal::Kill);
+        }
+        match &mut self.registration {
+            Registration::Searching { until, .. } if *until <= now => self.ask_next(now),
+            Registration::Registered {
+                master,
+                heartbeat_interval,
+                next_heartbeat,
+                ..
+            } if *next_heartbeat <= now => {
+                *next_heartbeat = now + *heartbeat_interval;
+                let (master, interval) = (master.clone(), *heartbeat_interval);
+                self.effects.push(Effect::SendHeartbeat { master });
+                self.send_reports(now.checked_sub(interval), now);
+            }
+            Registration::Idle
+            | Registration::Searching { .. }
+            | Registration::Registered { .. }
+            | Registration::GaveUp { .. } => {}
+        }
+        if self
+            .stopping
+            .as_ref()
+            .is_some_and(|stopping| stopping.give_up_at <= now)
+        {
+            self.exit(ExitReason::GaveUpWaiting);
+        }
+    }
+
+    /// Whether a command is to be obeyed.
+    fn accepts(&mut self, master: &str, epoch: u64) -> bool {
+        let accepted = epoch >= self.epoch;
+        self.epoch = self.epoch.max(epoch);
+        if !accepted {
+            warn!(
+                master,
+                epoch,
+                newest = self.epoch,
+                "refused a command of an older epoch"
+            );
+        }
+        accepted
+    }
+
+    /// Begins to look for a master, with this one.
+    fn search(&mut self, master: usize, now: Instant) {
+        if matches!(self.registration, Registration::GaveUp { .. })
+            || self.settings.masters.is_empty()
+        {
+            return;
+        }
+        self.registration = Registration::asking(master, &self.settings.backoff, now);
+        self.register_with(master);
+    }
+
+    fn place_of(&self, master: &str) -> usize {
+        self.settings
+            .masters
+            .iter()
+            .position(|known| known == master)
+            .unwrap_or(0)
+    }
+
+    /// A master said no; that matters if it is the one being asked.
+    fn ask_next_after(&mut self, said_no: &str, now: Instant) {
+        if self.asked() == Some(said_no) {
+            self.ask_next(now);
+        }
+    }
+
+    /// The master that was asked to take us and may still answer.
+    fn asked(&self) -> Option<&str> {
+        match self.registration {
+            Registration::Searching {
+                master,
+                asking: true,
+                ..
+            } => self.settings.masters.get(master).map(String::as_str),
+            Registration::Idle
+            | Registration::Searching { .. }
+            | Registration::Registered { .. }
+            | Registration::GaveUp { .. } => None,
+        }
+    }
+
+    fn ask_next(&mut self, now: Instant) {
+        if let Some(master) =
+            self.registration
+                .ask_next(self.settings.masters.len(), &self.settings.backoff, now)
+        {
+            self.register_with(master);
+        }
+    }
+
+    fn register_with(&mut self, master: usize) {
+        let Some(master) = self.settings.masters.get(master).cloned() else {
+            return;
+        };
+        let WorkerSettings {
+            id,
+            host,
+            port,
+            offers,
+            ..
+        } = &self.settings;
+        let attempts = self.attempts.to_held_attempts();
+        let registration = WorkerRegistration {
+            id: id.clone(),
+            host: host.clone(),
+            port: *port,
+            offers: *offers,
+            attempts,
+        };
+        self.effects.push(Effect::Register {
+            master,
+            registration,
+        });
+    }
+
+    fn ask_to_end(&mut self, key: &AttemptKey, cause: Cause, now: Instant) {
+        let Some(held) = self.attempts.get_mut(key) else {
+            return;
+        };
+        if let Some(ending) = &mut held.ending {
+            // What the master wants is what it will be told, however else the end began.
+            if cause == Cause::Request {
+                ending.cause = cause;
+            }
+            return;
+        }
+        held.ending = Some(Ending {
+            cause,
+            insist_at: now.checked_add(self.settings.kill_grace),
+        });
+        if matches!(held.stage, Stage::Queued(_)) {
+            self.on_app_exited(
+                key.clone(),
+                Outcome::Declined("it was not started yet".into()),
+                now,
+            );
+        } else {
+            self.signal(key.clone(), Signal::Term);
+        }
+    }
+
+    fn signal(&mut self, (app, attempt): AttemptKey, signal: Signal) {
+        self.effects.push(Effect::SignalApp {
+            app,
+            attempt,
+            signal,
+        });
+    }
+
+    /// Starts the latest attempt of an application if no other is in its way.
+    fn start_next(&mut self, app: &AppId) {
+        let held = self.attempts.held_of(app);
+        let [key] = held.as_slice() else { return };
+        let Some(held) = self.attempts.get_mut(key) else {
+            return;
+        };
+        if let Stage::Queued(description) = &held.stage {
+            let description = Arc::clone(description);
+            held.stage = Stage::Starting;
+            self.effects.push(Effect::StartApp {
+                app: app.clone(),
+                attempt: key.1,
+                description,
+            });
+        }
+    }
+
+    /// Notes that an attempt is over, and says so if there is a master to hear it.
+    fn conclude(&mut self, key: AttemptKey, outcome: Outcome, now: Instant) {
+        self.attempts.spool(key, outcome);
+        self.send_reports(None, now);
+    }
+
+    fn send_started(&mut self) {
+        let Some(master) = self.registration.master() else {
+            return;
+        };
+        for (app, attempt) in std::mem::take(&mut self.started_unsaid) {
+            let report = AttemptReport::Started { app, attempt };
+            self.effects.push(Effect::Report {
+                master: master.to_owned(),
+                report,
+            });
+        }
+    }
+
+    fn send_reports(&mut self, unless_after: Option<Instant>, now: Instant) {
+        let Some(master) = self.registration.master() else {
+            return;
+        };
+        for report in self.attempts.reports_due(unless_after, now) {
+            self.effects.push(Effect::Report {
+                master: master.to_owned(),
+                report,
+            });
+        }
+    }
+
+    /// Begins to stop: applications first.
+    fn stop(&mut self, reason: ExitReason, now: Instant) {
+        info!(?reason, "stopping");
+        // Twice the grace: once to end by themselves, once to be killed and to have that acknowledged.
+        let give_up_at = now
+            + self
+                .settings
+                .kill_grace
+                .saturating_mul(2)
+                .max(Duration::from_secs(1));
+        self.stopping = Some(Stopping { reason, give_up_at });
+        if let Some(master) = self.registration.master() {
+            self.effects.push(Effect::Leave {
+                master: master.to_owned(),
+            });
+        }
+        let held: Vec<_> = self.attempts.held().map(|(key, _)| key.clone()).collect();
+        for key in held {
+            self.ask_to_end(&key, Cause::Shutdown, now);
+        }
+    }
+
+    /// Ends when asked to and nothing is left, unacknowledged reports included while somebody may acknowledge them.
+    fn exit_when_done(&mut self) {
+        let Some(stopping) = &self.stopping else {
+            return;
+        };
+        let heard = self.attempts.all_acknowledged() || self.registration.master().is_none();
+        if self.attempts.is_empty() && heard {
+            let reason = stopping.reason.clone();
+            self.exit(reason);
+        }
+    }
+
+    fn exit(&mut self, reason: ExitReason) {
+        if !self.exited {
+            self.exited = true;
+            self.effects.push(Effect::Exit(reason));
+        }
+    }
+
+    /// Panics if the tables contradict one another. For tests, after each event.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant does not hold.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn check_invariants(&self) {
+        self.attempts.check_invariants();
+        assert!(self.effects.is_empty());
+    }
+}

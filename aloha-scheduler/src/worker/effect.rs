@@ -1,0 +1,77 @@
+use std::sync::Arc;
+
+use super::registration::WorkerRegistration;
+use crate::app::AppDescription;
+use crate::attempt::AttemptReport;
+use crate::ids::AppId;
+
+/// How firmly a process is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// It may clean up: SIGTERM.
+    Term,
+    /// It may not: SIGKILL.
+    Kill,
+}
+
+/// Why a worker ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExitReason {
+    /// It was asked to, and nothing is left to do.
+    Stopped,
+    /// It was asked to, and what was left to do took too long or was called off.
+    GaveUpWaiting,
+    /// A master will never take it.
+    Refused(String),
+}
+
+/// Something the shell must do, in the order given. Masters are named by their addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask a master to take us; what comes of it, silence too, is an
+    /// [`Event::RegistrationAnswered`](super::Event::RegistrationAnswered).
+    Register {
+        /// Which master.
+        master: String,
+        /// What to say.
+        registration: WorkerRegistration,
+    },
+    /// Tell the master that we are alive.
+    SendHeartbeat {
+        /// Which master.
+        master: String,
+    },
+    /// Tell the master how an attempt goes.
+    Report {
+        /// Which master.
+        master: String,
+        /// What to say.
+        report: AttemptReport,
+    },
+    /// Tell the master that we take no more applications, and are gone once we disconnect.
+    Leave {
+        /// Which master.
+        master: String,
+    },
+    /// Start the process of an attempt, and say with [`Event::AppStarted`](super::Event::AppStarted) and
+    /// [`Event::AppExited`](super::Event::AppExited) how it goes. The last always comes.
+    StartApp {
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
+        /// What to run.
+        description: Arc<AppDescription>,
+    },
+    /// Signal everything that belongs to an attempt. One whose process is still being started is not to run.
+    SignalApp {
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
+        /// How firmly.
+        signal: Signal,
+    },
+    /// End the process. Nothing follows.
+    Exit(ExitReason),
+}

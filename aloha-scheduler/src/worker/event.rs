@@ -1,0 +1,82 @@
+use std::time::Duration;
+
+use crate::attempt::Outcome;
+use crate::ids::AppId;
+use crate::master::WorkerCommand;
+
+/// What came of asking a master to take us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistrationAnswer {
+    /// It takes us.
+    Registered {
+        /// The epoch of its leadership.
+        epoch: u64,
+        /// How often it wants to hear from us.
+        heartbeat_interval: Duration,
+    },
+    /// It does not lead; another may.
+    Standby,
+    /// It could not be reached, or did not answer.
+    Unreachable,
+    /// It will never take us.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Something that happened outside the worker. Masters are named by their addresses, as in the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The worker can be reached: look for a master.
+    Started,
+    /// What came of an [`Effect::Register`](super::Effect::Register).
+    RegistrationAnswered {
+        /// By which master.
+        master: String,
+        /// What it said.
+        answer: RegistrationAnswer,
+    },
+    /// The connection to a master ended.
+    MasterDisconnected {
+        /// Which.
+        master: String,
+    },
+    /// A master tells us something.
+    Commanded {
+        /// Which master.
+        master: String,
+        /// What.
+        command: WorkerCommand,
+    },
+    /// The process of an attempt runs.
+    AppStarted {
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// An attempt is over: its process ended, or there never was one.
+    AppExited {
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
+        /// How, as the launcher saw it; whether that was by request is known here.
+        outcome: Outcome,
+    },
+    /// The master answered the report that an attempt ended, whatever it said: it need not be sent again.
+    ReportAcknowledged {
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// The worker is to stop. Said a second time, it stops at once.
+    StopRequested {
+        /// Whether to end its applications first, or leave them running for its successor.
+        stop_apps: bool,
+    },
+    /// The time of [`WorkerCore::next_deadline`](super::WorkerCore::next_deadline) has come.
+    Tick,
+}

@@ -1,0 +1,33 @@
+//! The worker: takes on applications, sees them through, and tells its master how they end.
+//!
+//! Its mind is [`WorkerCore`], made like the master's: events and the time in, effects out, one deadline derived from
+//! its state, and a thin shell around it that talks to masters and starts processes.
+//!
+//! ```text
+//!                 asked in turn, pausing longer after each round
+//!                 .---------------.
+//!                 v               | silence, standby
+//!   Started --> Searching --------'
+//!                 |    ^
+//!        accepted |    | connection lost, or told to register again
+//!                 v    |                                  refused: ends its applications, then itself
+//!               Registered (heartbeats)
+//! ```
+//!
+//! - **Applications do not notice the loss of a master.** They run on, and how they end is kept until a master
+//!   acknowledges it.
+//! - **A command of an older epoch is refused**, for it comes from a master that no longer leads.
+//! - **A launch may arrive twice** and starts one process; two attempts of one application never run at once here.
+
+mod attempts;
+mod core;
+mod effect;
+mod event;
+mod registration;
+#[cfg(test)]
+mod tests;
+
+pub use self::core::{WorkerCore, WorkerSettings};
+pub use self::effect::{Effect, ExitReason, Signal};
+pub use self::event::{Event, RegistrationAnswer};
+pub use self::registration::{Backoff, Registration, WorkerRegistration};
