@@ -16,6 +16,7 @@ const FILE_NAME: &str = "aloha-default.conf";
 /// Whatever the order of the calls, a flag beats `-D`, which beats an environment variable, which beats the file.
 #[derive(Default)]
 pub struct ConfigBuilder {
+    #[expect(clippy::type_complexity, reason = "an alias would only hide it")]
     environment: Option<Box<dyn Fn(&str) -> Option<String>>>,
     file: Option<PathBuf>,
     overrides: Vec<String>,
