@@ -24,6 +24,18 @@ pub enum Outcome {
     Declined(String),
 }
 
+impl Outcome {
+    /// The exit code a shell would report: of a signal, 128 and its number.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Exited(code) => Some(*code),
+            Self::Killed => Some(137),
+            Self::Signaled(signal) => Some(128 + signal),
+            Self::CouldNotStart(_) | Self::Lost(_) | Self::Declined(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

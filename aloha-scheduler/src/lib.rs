@@ -11,7 +11,9 @@ mod ids;
 mod now;
 mod resources;
 
+pub mod config;
 pub mod master;
+pub mod rest;
 pub mod worker;
 
 pub use app::{AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement};

@@ -19,10 +19,16 @@
 //! - **A command of an older epoch is refused**, for it comes from a master that no longer leads.
 //! - **A launch may arrive twice** and starts one process; two attempts of one application never run at once here.
 
+mod app_directory;
 mod attempts;
 mod core;
 mod effect;
 mod event;
+mod facts;
+mod launcher;
+mod logs;
+mod process;
+mod procfs;
 mod registration;
 #[cfg(test)]
 mod tests;
@@ -30,4 +36,9 @@ mod tests;
 pub use self::core::{WorkerCore, WorkerSettings};
 pub use self::effect::{Effect, ExitReason, Signal};
 pub use self::event::{Event, RegistrationAnswer};
+pub use self::launcher::{
+    AdoptError, Adopted, LaunchError, LaunchSpec, Launcher, RunningApp, SignalError,
+};
+pub use self::logs::{LogChunk, LogError, LogStream, read_log};
+pub use self::process::ProcessLauncher;
 pub use self::registration::{Backoff, Registration, WorkerRegistration};

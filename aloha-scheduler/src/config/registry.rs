@@ -1,0 +1,248 @@
+//! The one table of every configuration key.
+//!
+//! Reading, checking, `aloha config` and the table in the README all work from [`KEYS`]: a key exists if it stands here.
+
+use std::time::Duration;
+
+use super::value::{ByteUnit, Kind, TimeUnit};
+
+/// One configuration key.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Key {
+    /// Its full name, `aloha.…`.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// What holds where nobody sets it.
+    pub default: Fallback,
+    /// The environment variable that sets it too, if there is one.
+    pub variable: Option<&'static str>,
+    /// What it does, and why its default is what it is.
+    pub meaning: &'static str,
+}
+
+/// What holds for a key that nobody set.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Fallback {
+    /// This text, read like any other value of the key.
+    Text(&'static str),
+    /// No value; the text says what that amounts to.
+    Unset(&'static str),
+    /// The first of these places whose environment variable is set, with the path below it; else the last path alone.
+    Below {
+        /// Variables and the paths below them, best first.
+        places: &'static [(&'static str, &'static str)],
+        /// The path where none of the variables is set.
+        otherwise: &'static str,
+    },
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+const fn key(name: &'static str, kind: Kind, default: Fallback, meaning: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        variable: None,
+        meaning,
+    }
+}
+
+const fn text(name: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Key {
+    key(name, kind, Fallback::Text(default), meaning)
+}
+
+impl Key {
+    const fn or_variable(mut self, name: &'static str) -> Self {
+        self.variable = Some(name);
+        self
+    }
+}
+
+const fn seconds(min: u64, max: Duration) -> Kind {
+    Kind::Duration {
+        unit: TimeUnit::Seconds,
+        min: Duration::from_secs(min),
+        max,
+    }
+}
+
+const fn millis(min: u64, max: Duration) -> Kind {
+    Kind::Duration {
+        unit: TimeUnit::Milliseconds,
+        min: Duration::from_millis(min),
+        max,
+    }
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Bytes {
+        unit: ByteUnit::Bytes,
+        min,
+        max,
+    }
+}
+
+const fn count(min: u64, max: u64) -> Kind {
+    Kind::Count { min, max }
+}
+
+const PORT: Kind = count(0, 65_535);
+
+/// Every key that has a function, in the order in which it is shown.
+pub static KEYS: &[Key] = &[
+    text("aloha.master.host", Kind::Host, "127.0.0.1",
+        "Address the master's RPC and REST servers listen on; loopback, because whoever reaches them can run commands.")
+        .or_variable("ALOHA_MASTER_HOST"),
+    text("aloha.master.port", PORT, "7077",
+        "RPC port of the master, 0 for any free one; the port Spark standalone made known.")
+        .or_variable("ALOHA_MASTER_PORT"),
+    text("aloha.master.rest.enabled", Kind::Bool, "true",
+        "Whether the master serves REST; on, because submitting with curl is the quickest way in.")
+    ,
+    text("aloha.master.rest.port", PORT, "6066",
+        "REST port of the master, 0 for any free one; the port Spark's REST server uses."),
+    key("aloha.master.rest.token.file", Kind::Path, Fallback::Unset("no token"),
+        "File whose one line is the bearer token that every REST request must carry; needed beyond loopback."),
+    text("aloha.master.rest.insecure", Kind::Bool, "false",
+        "Whether REST may listen beyond loopback without a token; off, because it runs commands for whoever reaches it."),
+    key("aloha.master.rest.allowedHosts", Kind::List, Fallback::Unset("only its own names"),
+        "Further host names by which REST may be addressed, for instance that of a proxy; others are refused as DNS rebinding."),
+    text("aloha.master.rest.bodyBytesMax", bytes(1024, 1 << 30), "1m",
+        "Largest body of a REST request; a submission is a few hundred bytes, a long script still fits."),
+    text("aloha.master.rest.bodyTimeout", seconds(1, DAY), "30",
+        "How long a client may take to send the body of its request, so that an idle one cannot hold a connection."),
+    text("aloha.worker.host", Kind::Host, "127.0.0.1",
+        "Address the worker listens on and the master reaches it by; loopback, as for the master."),
+    text("aloha.worker.port", PORT, "0",
+        "RPC port of the worker; 0 takes any free one, for nobody needs to know it beforehand.")
+        .or_variable("ALOHA_WORKER_PORT"),
+    key("aloha.worker.cores", count(1, 65_536), Fallback::Unset("all of the machine"),
+        "Cores the worker offers; they are counted, not enforced.")
+        .or_variable("ALOHA_WORKER_CORES"),
+    key("aloha.worker.memory",
+        Kind::Bytes { unit: ByteUnit::Mebibytes, min: 1 << 20, max: 1 << 50 },
+        Fallback::Unset("all of the machine but 1 GiB"),
+        "Memory the worker offers, in MiB where no unit is given; it is counted, not enforced.")
+        .or_variable("ALOHA_WORKER_MEMORY"),
+    key("aloha.worker.dir", Kind::Path,
+        Fallback::Below {
+            places: &[("ALOHA_HOME", "work"), ("XDG_DATA_HOME", "aloha/work"), ("HOME", ".local/share/aloha/work")],
+            otherwise: "work",
+        },
+        "Directory in which every application gets its own; not below /tmp, which machines empty at their leisure.")
+        .or_variable("ALOHA_WORKER_DIR"),
+    text("aloha.worker.timeout", seconds(1, DAY), "60",
+        "Silence after which the master gives a worker up; workers report four times in it, so three losses are forgiven."),
+    text("aloha.worker.killGrace", seconds(0, DAY), "10",
+        "Time between asking an application to end (TERM) and ending it (KILL); enough for a JVM's shutdown hooks."),
+    text("aloha.worker.register.backoff.initial", millis(10, DAY), "200ms",
+        "First pause between two attempts of a worker to register; short, because a failover should cost seconds."),
+    text("aloha.worker.register.backoff.max", millis(10, DAY), "10s",
+        "Longest such pause, reached by doubling; a worker never gives up, and a returning master sees it this soon."),
+    text("aloha.worker.retainedApplications", count(0, 1_000_000), "1000",
+        "Ended applications a worker remembers, to answer questions about them."),
+    text("aloha.dead.worker.persistence", count(0, 10_000), "15",
+        "How many times aloha.worker.timeout the master still lists a dead worker, so that a person can see what was lost."),
+    text("aloha.deploy.retainedApplications", count(0, 1_000_000), "200",
+        "Ended applications the master remembers; older ones become unknown ids."),
+    text("aloha.deploy.recoveryMode",
+        Kind::Word { accepted: &["NONE"], later: &["FILESYSTEM", "ZOOKEEPER", "CUSTOM"] }, "NONE",
+        "Where the master keeps its state over a restart; NONE keeps it in memory."),
+    text("aloha.port.maxRetries", count(0, 65_535), "16",
+        "How many further ports are tried where one is in use; never where it was given by a flag."),
+    text("aloha.rpc.askTimeout", millis(1, DAY), "60s",
+        "How long an ask waits for its answer; long enough for a busy master, short enough that nobody hangs."),
+    text("aloha.rpc.lookupTimeout", millis(1, DAY), "10s",
+        "How long the search for a remote endpoint may take; it is one round trip, so silence means trouble."),
+    text("aloha.rpc.connectTimeout", millis(1, DAY), "10s",
+        "How long a TCP connection may take; the kernel's own limit of two minutes would stall a failover."),
+    text("aloha.rpc.handshakeTimeout", millis(1, DAY), "5s",
+        "How long a new peer may take to say who it is, so that strangers cannot hold connections open."),
+    text("aloha.rpc.message.maxSize", bytes(1024, 1 << 31), "16m",
+        "Largest message sent or accepted; memory is never reserved for a larger one."),
+    text("aloha.rpc.inbox.messagesMax", count(1, 1 << 30), "65536",
+        "Messages that may wait at one endpoint; a sender is refused, or waits, beyond it."),
+    text("aloha.rpc.outbox.bytesMax", bytes(1024, 1 << 40), "64m",
+        "Bytes that may wait for one peer; at least one message of aloha.rpc.message.maxSize must fit."),
+    text("aloha.rpc.codec", Kind::Word { accepted: &["bincode", "postcard"], later: &[] }, "bincode",
+        "Encoding of RPC messages; both ends must use the same one, else the handshake refuses the peer."),
+];
+
+/// Keys of the contract that have no function in this version yet.
+pub(super) static LATER: &[&str] = &[
+    "aloha.extraListeners",
+    "aloha.deploy.recoveryMode.factory",
+    "aloha.deploy.recoveryDirectory",
+    "aloha.deploy.zookeeper.url",
+    "aloha.deploy.zookeeper.dir",
+    "aloha.deploy.zookeeper.sessionTimeout",
+    "aloha.worker.cleanup.enabled",
+    "aloha.worker.cleanup.interval",
+    "aloha.worker.cleanup.appDataTtl",
+];
+
+/// Where a key stands in [`KEYS`].
+pub(super) fn position(name: &str) -> Option<usize> {
+    KEYS.iter().position(|key| key.name == name)
+}
+
+/// The known key nearest to an unknown one, where one is near enough to have been meant.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    let lower = name.to_lowercase();
+    let known = KEYS.iter().map(|key| key.name);
+    let (distance, best) = known
+        .map(|known| (edit_distance(&lower, &known.to_lowercase()), known))
+        .min()?;
+    (distance <= (name.len() / 4).max(2)).then_some(best)
+}
+
+/// Levenshtein's distance, row by row.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_default_is_a_valid_value() {
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(key.name.starts_with("aloha."), "{}", key.name);
+            assert_eq!(position(key.name), Some(at));
+            assert!(!LATER.contains(&key.name), "{}", key.name);
+            assert!(key.meaning.ends_with('.'), "{}", key.name);
+            if let Fallback::Text(default) = key.default {
+                key.kind.parse(default).expect(key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_recognised_and_a_strange_one_is_not() {
+        assert_eq!(nearest("aloha.worker.timout"), Some("aloha.worker.timeout"));
+        assert_eq!(
+            nearest("aloha.rpc.asktimeout"),
+            Some("aloha.rpc.askTimeout")
+        );
+        assert_eq!(
+            nearest("aloha.master.rest.prot"),
+            Some("aloha.master.rest.port")
+        );
+        assert_eq!(nearest("aloha.xylophone.quality.of.sound"), None);
+    }
+}

@@ -1,0 +1,275 @@
+//! The configuration cut to what each part needs, as plain typed fields.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Config, Origin, Value};
+
+/// What a master is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MasterSettings {
+    /// Where RPC and REST listen.
+    pub host: String,
+    /// RPC port; 0 for any free one.
+    pub port: u16,
+    /// How many ports after `port` may be tried; 0 where the port was given by a flag.
+    pub port_retries: u16,
+    /// Silence after which a worker is given up.
+    pub worker_timeout: Duration,
+    /// How many times `worker_timeout` a dead worker stays listed.
+    pub dead_worker_persistence: u32,
+    /// Ended applications remembered.
+    pub retained_applications: usize,
+}
+
+/// What the REST server is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RestSettings {
+    /// Whether it is served at all.
+    pub enabled: bool,
+    /// Where it listens.
+    pub host: String,
+    /// Its port; 0 for any free one.
+    pub port: u16,
+    /// How many ports after `port` may be tried; 0 where the port was given by a flag.
+    pub port_retries: u16,
+    /// The file with the bearer token.
+    pub token_file: Option<PathBuf>,
+    /// Whether it may listen beyond loopback without a token.
+    pub insecure: bool,
+    /// Further host names by which it may be addressed.
+    pub allowed_hosts: Vec<String>,
+    /// Largest body of a request.
+    pub body_bytes_max: usize,
+    /// How long the body of a request may take.
+    pub body_timeout: Duration,
+}
+
+/// What a worker is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerSettings {
+    /// Where it listens.
+    pub host: String,
+    /// RPC port; 0 for any free one.
+    pub port: u16,
+    /// How many ports after `port` may be tried; 0 where the port was given by a flag.
+    pub port_retries: u16,
+    /// Cores offered; none for all of the machine.
+    pub cores: Option<u32>,
+    /// Memory offered; none for all of the machine but 1 GiB.
+    pub memory_mib: Option<u64>,
+    /// Where each application gets its directory.
+    pub directory: PathBuf,
+    /// Time between TERM and KILL.
+    pub kill_grace: Duration,
+    /// First pause between two attempts to register.
+    pub register_backoff_initial: Duration,
+    /// Longest pause between two attempts to register.
+    pub register_backoff_max: Duration,
+    /// Ended applications remembered.
+    pub retained_applications: usize,
+}
+
+/// What the RPC layer is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RpcSettings {
+    /// How long an ask waits for its answer.
+    pub ask_timeout: Duration,
+    /// How long the search for a remote endpoint may take.
+    pub lookup_timeout: Duration,
+    /// How long a TCP connection may take.
+    pub connect_timeout: Duration,
+    /// How long a new peer may take to say who it is.
+    pub handshake_timeout: Duration,
+    /// Largest message sent or accepted.
+    pub message_bytes_max: usize,
+    /// Messages that may wait at one endpoint.
+    pub inbox_messages_max: usize,
+    /// Bytes that may wait for one peer.
+    pub outbox_bytes_max: usize,
+    /// Encoding of messages.
+    pub codec: Codec,
+}
+
+/// The encoding of RPC messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Codec {
+    /// The default.
+    Bincode,
+    /// The alternative.
+    Postcard,
+}
+
+impl Config {
+    /// The master's part.
+    pub fn master(&self) -> MasterSettings {
+        MasterSettings {
+            host: self.text("aloha.master.host"),
+            port: self.port("aloha.master.port"),
+            port_retries: self.port_retries("aloha.master.port"),
+            worker_timeout: self.duration("aloha.worker.timeout"),
+            dead_worker_persistence: self.count("aloha.dead.worker.persistence"),
+            retained_applications: self.count("aloha.deploy.retainedApplications"),
+        }
+    }
+
+    /// The REST server's part.
+    pub fn rest(&self) -> RestSettings {
+        RestSettings {
+            enabled: self.is_on("aloha.master.rest.enabled"),
+            host: self.text("aloha.master.host"),
+            port: self.port("aloha.master.rest.port"),
+            port_retries: self.port_retries("aloha.master.rest.port"),
+            token_file: self.path("aloha.master.rest.token.file"),
+            insecure: self.is_on("aloha.master.rest.insecure"),
+            allowed_hosts: match self.value("aloha.master.rest.allowedHosts") {
+                Some(Value::List(hosts)) => hosts.clone(),
+                _ => Vec::new(),
+            },
+            body_bytes_max: self.bytes("aloha.master.rest.bodyBytesMax"),
+            body_timeout: self.duration("aloha.master.rest.bodyTimeout"),
+        }
+    }
+
+    /// The worker's part.
+    pub fn worker(&self) -> WorkerSettings {
+        WorkerSettings {
+            host: self.text("aloha.worker.host"),
+            port: self.port("aloha.worker.port"),
+            port_retries: self.port_retries("aloha.worker.port"),
+            cores: self
+                .value("aloha.worker.cores")
+                .map(|_| self.count("aloha.worker.cores")),
+            memory_mib: match self.value("aloha.worker.memory") {
+                Some(Value::Bytes(bytes)) => Some(bytes >> 20),
+                _ => None,
+            },
+            directory: self
+                .path("aloha.worker.dir")
+                .expect("the registry gives it a default"),
+            kill_grace: self.duration("aloha.worker.killGrace"),
+            register_backoff_initial: self.duration("aloha.worker.register.backoff.initial"),
+            register_backoff_max: self.duration("aloha.worker.register.backoff.max"),
+            retained_applications: self.count("aloha.worker.retainedApplications"),
+        }
+    }
+
+    /// The RPC layer's part.
+    pub fn rpc(&self) -> RpcSettings {
+        RpcSettings {
+            ask_timeout: self.duration("aloha.rpc.askTimeout"),
+            lookup_timeout: self.duration("aloha.rpc.lookupTimeout"),
+            connect_timeout: self.duration("aloha.rpc.connectTimeout"),
+            handshake_timeout: self.duration("aloha.rpc.handshakeTimeout"),
+            message_bytes_max: self.bytes("aloha.rpc.message.maxSize"),
+            inbox_messages_max: self.count("aloha.rpc.inbox.messagesMax"),
+            outbox_bytes_max: self.bytes("aloha.rpc.outbox.bytesMax"),
+            codec: match self.value("aloha.rpc.codec") {
+                Some(Value::Word("postcard")) => Codec::Postcard,
+                _ => Codec::Bincode,
+            },
+        }
+    }
+
+    fn duration(&self, key: &str) -> Duration {
+        match self.value(key) {
+            Some(Value::Duration(value)) => *value,
+            other => unreachable!("the registry makes {key} a duration, not {other:?}"),
+        }
+    }
+
+    fn count<T: TryFrom<u64>>(&self, key: &str) -> T {
+        let value = match self.value(key) {
+            Some(Value::Count(value)) => T::try_from(*value).ok(),
+            _ => None,
+        };
+        value.unwrap_or_else(|| unreachable!("the registry makes {key} a number that fits"))
+    }
+
+    fn bytes(&self, key: &str) -> usize {
+        let value = match self.value(key) {
+            Some(Value::Bytes(value)) => usize::try_from(*value).ok(),
+            _ => None,
+        };
+        value.unwrap_or_else(|| unreachable!("the registry makes {key} a size that fits"))
+    }
+
+    fn is_on(&self, key: &str) -> bool {
+        self.value(key) == Some(&Value::Bool(true))
+    }
+
+    fn text(&self, key: &str) -> String {
+        match self.value(key) {
+            Some(Value::Text(value)) => value.clone(),
+            other => unreachable!("the registry makes {key} a text, not {other:?}"),
+        }
+    }
+
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        match self.value(key) {
+            Some(Value::Path(path)) => Some(path.clone()),
+            _ => None,
+        }
+    }
+
+    fn port(&self, key: &str) -> u16 {
+        self.count(key)
+    }
+
+    /// A port that was asked for by a flag is that port or an error.
+    fn port_retries(&self, port: &str) -> u16 {
+        match self.origin(port) {
+            Some(Origin::Flag(_)) => 0,
+            _ => self.count("aloha.port.maxRetries"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let config = Config::builder().load().expect("valid");
+        let (master, rest) = (config.master(), config.rest());
+        assert_eq!((master.host.as_str(), master.port), ("127.0.0.1", 7077));
+        assert_eq!(master.worker_timeout, Duration::from_secs(60));
+        assert_eq!(master.dead_worker_persistence, 15);
+        assert_eq!(master.retained_applications, 200);
+        assert_eq!(
+            (rest.enabled, rest.port, rest.insecure),
+            (true, 6066, false)
+        );
+        assert_eq!((rest.body_bytes_max, rest.token_file), (1 << 20, None));
+        let worker = config.worker();
+        assert_eq!(
+            (worker.port, worker.cores, worker.memory_mib),
+            (0, None, None)
+        );
+        assert_eq!(worker.kill_grace, Duration::from_secs(10));
+        assert_eq!(worker.retained_applications, 1000);
+        let rpc = config.rpc();
+        assert_eq!(rpc.ask_timeout, Duration::from_secs(60));
+        assert_eq!(rpc.message_bytes_max, 16 << 20);
+        assert_eq!(rpc.codec, Codec::Bincode);
+    }
+
+    #[test]
+    fn an_explicit_port_is_not_searched_for() {
+        let builder = || Config::builder().overrides(["aloha.port.maxRetries=3"]);
+        let config = builder().load().expect("valid");
+        assert_eq!(config.master().port_retries, 3);
+        let config = builder().flag("-p", "aloha.master.port", Some(7077));
+        let config = config.load().expect("valid");
+        assert_eq!(
+            (config.master().port_retries, config.rest().port_retries),
+            (0, 3)
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! Errors of the REST server and their HTTP status.
+
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::gateway::GatewayError;
+use super::protocol::{Reply, VERSION};
+
+/// Why a request was not processed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RestError {
+    #[error("{0}")]
+    Malformed(String),
+    #[error("unknown protocol version {0:?}, this server speaks {VERSION}")]
+    UnknownVersion(String),
+    #[error("this path wants {expected}")]
+    WrongMethod { expected: Method },
+    #[error("the body is larger than {bytes_max} bytes (aloha.master.rest.bodyBytesMax)")]
+    TooLarge { bytes_max: usize },
+    #[error("the body did not arrive within {timeout:?} (aloha.master.rest.bodyTimeout)")]
+    TooSlow { timeout: Duration },
+    #[error("a bearer token is required, and this request has none or a wrong one")]
+    Unauthorized,
+    #[error("{0}")]
+    Forbidden(String),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+}
+
+impl RestError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            // Spark's own, from the range that HTTP leaves free.
+            Self::UnknownVersion(_) => StatusCode::from_u16(468).expect("within 100 to 999"),
+            Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Gateway(GatewayError::NotReady { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Gateway(GatewayError::Failed { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The header that HTTP wants with this status.
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::WrongMethod { expected } => {
+                let value = HeaderValue::from_str(expected.as_str());
+                Some((header::ALLOW, value.expect("a method is a token")))
+            }
+            Self::Unauthorized => {
+                Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for RestError {
+    fn into_response(self) -> Response {
+        let newest = matches!(self, Self::UnknownVersion(_)).then_some(VERSION);
+        let mut response = Reply::error(self.to_string(), newest).into_response(self.status());
+        response.headers_mut().extend(self.header());
+        response
+    }
+}

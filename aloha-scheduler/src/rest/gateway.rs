@@ -1,0 +1,121 @@
+//! What the REST server asks of the master.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+
+/// The master, as the REST server sees it.
+#[async_trait]
+pub trait SubmissionGateway: Send + Sync + fmt::Debug {
+    /// Accepts an application, or says why not.
+    async fn submit(&self, submission: Submission) -> Result<SubmitAnswer, GatewayError>;
+
+    /// Ends an application, or keeps it from starting.
+    async fn kill(&self, id: &str) -> Result<KillAnswer, GatewayError>;
+
+    /// What is known of an application; `None` if nothing is.
+    async fn status(&self, id: &str) -> Result<Option<SubmissionStatus>, GatewayError>;
+
+    /// Whether submissions are taken right now.
+    async fn ready(&self) -> Result<(), GatewayError>;
+}
+
+/// An application that somebody submits; all fields are within their ranges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Submission {
+    /// What people call it.
+    pub name: String,
+    /// What kind of application it is.
+    pub entry_point: String,
+    /// What else it needs.
+    pub libs: Vec<String>,
+    /// Its arguments; the protocol's `args` text is one of them.
+    pub args: Vec<String>,
+    /// Cores it needs, at least 1.
+    pub cores: u32,
+    /// Memory it needs, at least 1.
+    pub memory_mib: u64,
+    /// Whether it is to be started again when it fails.
+    pub supervise: bool,
+    /// Variables for its environment.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// The answer to a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubmitAnswer {
+    /// It will run, or wait for its turn.
+    Accepted {
+        /// Its id from now on.
+        id: String,
+        /// For a person to read.
+        message: String,
+    },
+    /// It will not run.
+    Refused {
+        /// Why.
+        message: String,
+    },
+}
+
+/// The answer to a kill request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KillAnswer {
+    /// It is being ended.
+    Accepted {
+        /// For a person to read.
+        message: String,
+    },
+    /// There is nothing to end: the id is unknown, or the application has ended.
+    Refused {
+        /// Why.
+        message: String,
+    },
+}
+
+/// What is known of an application.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubmissionStatus {
+    /// The name of its state: `SUBMITTED`, `RUNNING`, ….
+    pub state: String,
+    /// Why it is in this state, where there is something to say.
+    pub message: Option<String>,
+    /// The worker it runs, or ran, on.
+    pub worker_id: Option<String>,
+    /// That worker's `host:port`.
+    pub worker_host_port: Option<String>,
+    /// With what it ended.
+    pub exit_code: Option<i32>,
+    /// Which attempt this is, counted from 1.
+    pub attempt: Option<u32>,
+    /// What it waits for, while it does not run.
+    pub waiting_for: Option<String>,
+    /// When it was submitted, in milliseconds since 1970.
+    pub submitted_at: Option<u64>,
+    /// When its latest attempt started, in milliseconds since 1970.
+    pub started_at: Option<u64>,
+    /// When it ended, in milliseconds since 1970.
+    pub finished_at: Option<u64>,
+}
+
+/// Why the master gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GatewayError {
+    /// Not the leader, or not yet: another master may answer, or this one later.
+    #[error("{reason}")]
+    NotReady {
+        /// What it is busy with.
+        reason: String,
+    },
+    /// It tried and failed, for instance to store the submission.
+    #[error("{reason}")]
+    Failed {
+        /// What happened, without paths or traces.
+        reason: String,
+    },
+}

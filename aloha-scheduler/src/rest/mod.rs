@@ -1,0 +1,245 @@
+//! The REST server: the protocol of Spark's submission server, over HTTP.
+//!
+//! ```text
+//!   request ─► guard (Host, Origin, token) ─► route ─► protocol (validation) ─► SubmissionGateway
+//!      ▲                                                                              │
+//!      └────────────────────── JSON, also for every error ◄───────────────────────────┘
+//! ```
+//!
+//! The master stands behind [`SubmissionGateway`], so that nothing here knows of RPC or of the master's state.
+
+mod error;
+mod gateway;
+mod guard;
+mod protocol;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use error::RestError;
+pub use gateway::{
+    GatewayError, KillAnswer, Submission, SubmissionGateway, SubmissionStatus, SubmitAnswer,
+};
+pub use guard::{ExposureError, RestGuard, RestToken, TokenError};
+use protocol::{CreateRequest, Reply, VERSION};
+
+/// How long requests under way may take once the server is asked to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a REST server may spend on one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestLimits {
+    /// Largest body.
+    pub body_bytes_max: usize,
+    /// How long the body may take to arrive.
+    pub body_timeout: Duration,
+}
+
+/// Everything a handler needs.
+#[derive(Debug, Clone)]
+struct Server {
+    gateway: Arc<dyn SubmissionGateway>,
+    limits: RestLimits,
+}
+
+/// Makes the routes of the REST server.
+pub fn rest_router(
+    gateway: Arc<dyn SubmissionGateway>,
+    guard: RestGuard,
+    limits: RestLimits,
+) -> Router {
+    Router::new()
+        .fallback(handle)
+        .layer(DefaultBodyLimit::max(limits.body_bytes_max))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::new(guard),
+            guard::check,
+        ))
+        .with_state(Server { gateway, limits })
+}
+
+/// Serves until `stop` is cancelled, then lets requests under way end, for a few seconds at most.
+///
+/// # Errors
+///
+/// Only where the listener is unusable; a failing connection concerns nobody else.
+pub async fn serve_rest(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let server = axum::serve(listener, router)
+        .with_graceful_shutdown(stop.clone().cancelled_owned())
+        .into_future();
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        biased;
+        ended = server => ended,
+        () = overdue => Ok(()),
+    }
+}
+
+/// What a path asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route<'a> {
+    Create,
+    Kill(&'a str),
+    Status(&'a str),
+    Ready,
+}
+
+impl Route<'_> {
+    fn method(self) -> Method {
+        match self {
+            Self::Create | Self::Kill(_) => Method::POST,
+            Self::Status(_) | Self::Ready => Method::GET,
+        }
+    }
+}
+
+/// Reads a path. What follows the segments that are needed is ignored, as Spark does.
+fn route(path: &str) -> Result<Route<'_>, RestError> {
+    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
+    match segments.next().unwrap_or_default() {
+        "" => return Err(RestError::Malformed("the path names no version".into())),
+        version if version != VERSION => {
+            return Err(RestError::UnknownVersion(version.to_owned()));
+        }
+        _ => {}
+    }
+    if segments.next() != Some("submissions") {
+        let text = format!("unknown path {path}, expected /{VERSION}/submissions/…");
+        return Err(RestError::Malformed(text));
+    }
+    let action = segments.next().unwrap_or_default();
+    let id = segments.next().unwrap_or_default();
+    match (action, id) {
+        ("create", _) => Ok(Route::Create),
+        ("readyz", _) => Ok(Route::Ready),
+        ("kill" | "status", "") => Err(RestError::Malformed(format!(
+            "the submission id is missing in {path}"
+        ))),
+        ("kill", id) => Ok(Route::Kill(id)),
+        ("status", id) => Ok(Route::Status(id)),
+        _ => Err(RestError::Malformed(format!(
+            "unknown path {path}, expected create, kill, status or readyz below /{VERSION}/submissions"
+        ))),
+    }
+}
+
+async fn handle(State(server): State<Server>, request: Request) -> Response {
+    match server.answer(request).await {
+        Ok(reply) => reply.into_response(StatusCode::OK),
+        Err(error) => error.into_response(),
+    }
+}
+
+impl Server {
+    async fn answer(&self, request: Request) -> Result<Reply, RestError> {
+        let path = request.uri().path().to_owned();
+        let route = route(&path)?;
+        let expected = route.method();
+        if request.method() != expected {
+            return Err(RestError::WrongMethod { expected });
+        }
+        match route {
+            Route::Create => {
+                let body = self.body(request).await?;
+                let CreateRequest {
+                    submission,
+                    unknown_fields,
+                } = protocol::create_request(&body).map_err(RestError::Malformed)?;
+                let answer = self.gateway.submit(submission).await?;
+                Ok(Reply::created(answer, unknown_fields))
+            }
+            Route::Kill(id) => Ok(Reply::killed(id, self.gateway.kill(id).await?)),
+            Route::Status(id) => Ok(Reply::status(id, self.gateway.status(id).await?)),
+            Route::Ready => {
+                self.gateway.ready().await?;
+                Ok(Reply::ready())
+            }
+        }
+    }
+
+    /// Reads the body, whatever its content type says.
+    async fn body(&self, request: Request) -> Result<Bytes, RestError> {
+        let limits = self.limits;
+        let body = Bytes::from_request(request, &());
+        match tokio::time::timeout(limits.body_timeout, body).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(refused)) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(RestError::TooLarge {
+                    bytes_max: limits.body_bytes_max,
+                })
+            }
+            Ok(Err(refused)) => Err(RestError::Malformed(refused.body_text())),
+            Err(_) => Err(RestError::TooSlow {
+                timeout: limits.body_timeout,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extra_segments_are_ignored_and_the_first_is_the_id() {
+        assert!(matches!(route("/v1/submissions/create"), Ok(Route::Create)));
+        assert!(matches!(
+            route("/v1/submissions/create/x/y"),
+            Ok(Route::Create)
+        ));
+        assert!(matches!(
+            route("/v1/submissions/kill/a/b/"),
+            Ok(Route::Kill("a"))
+        ));
+        assert!(matches!(
+            route("/v1/submissions/status/a"),
+            Ok(Route::Status("a"))
+        ));
+        assert!(matches!(route("/v1/submissions/readyz"), Ok(Route::Ready)));
+    }
+
+    #[test]
+    fn an_unknown_version_is_told_apart_from_an_unknown_path() {
+        for path in [
+            "/",
+            "",
+            "//",
+            "/v1",
+            "/v1/",
+            "/v1/submissions",
+            "/v1/submissions/",
+            "/v1/submissions/bad",
+            "/v1/submissions/kill",
+            "/v1/submissions/kill/",
+            "/v1/submissions/status//x",
+            "/v1/apps",
+        ] {
+            assert!(
+                matches!(route(path), Err(RestError::Malformed(_))),
+                "{path}"
+            );
+        }
+        for path in ["/bad-version", "/v2/submissions/create", "/V1"] {
+            assert!(
+                matches!(route(path), Err(RestError::UnknownVersion(_))),
+                "{path}"
+            );
+        }
+    }
+}

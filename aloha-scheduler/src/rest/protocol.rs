@@ -1,0 +1,494 @@
+//! The JSON of the submission protocol: what comes in is validated field by field, what goes out has sorted keys.
+
+use std::collections::BTreeMap;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::gateway::{KillAnswer, Submission, SubmissionStatus, SubmitAnswer};
+
+/// The only version of the protocol, as it stands in paths.
+pub(super) const VERSION: &str = "v1";
+
+const CREATE: &str = "CreateSubmissionRequest";
+const CORES_MAX: u64 = 65_536;
+/// A PiB.
+const MEMORY_MIB_MAX: u64 = 1 << 30;
+const NAME_BYTES_MAX: usize = 256;
+/// What a create request may hold; clients of the original send the last two.
+const FIELDS: &[&str] = &[
+    "action",
+    "name",
+    "entryPoint",
+    "libs",
+    "args",
+    "cores",
+    "memory",
+    "supervise",
+    "environmentVariables",
+    "clientVersion",
+    "message",
+];
+
+/// A create request that passed validation.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CreateRequest {
+    pub(super) submission: Submission,
+    pub(super) unknown_fields: Option<Vec<String>>,
+}
+
+/// Reads a create request; the error says which field is wrong, and how.
+pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
+    let value: Value =
+        serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
+    let Value::Object(object) = value else {
+        return Err(format!("the body is {}, expected an object", kind(&value)));
+    };
+    let fields = Fields(&object);
+    match fields.text("action")? {
+        CREATE => {}
+        other => return Err(format!("action is {other:?}, expected {CREATE:?}")),
+    }
+    if object.contains_key("appResource") && !object.contains_key("entryPoint") {
+        let text = "the field entryPoint is missing; Spark's form of the request is not supported by this version";
+        return Err(text.to_owned());
+    }
+    let name = fields.text("name")?;
+    if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
+        return Err(format!(
+            "the field name must have 1 to {NAME_BYTES_MAX} bytes, none of them a control character"
+        ));
+    }
+    let entry_point = fields.text("entryPoint")?;
+    if entry_point.trim().is_empty() {
+        return Err("the field entryPoint must not be empty".into());
+    }
+    let submission = Submission {
+        name: name.to_owned(),
+        entry_point: entry_point.to_owned(),
+        libs: fields.optional("libs", Fields::texts)?.unwrap_or_default(),
+        args: match fields.required("args")? {
+            Value::Array(_) => fields.texts("args")?,
+            _ => vec![fields.text("args")?.to_owned()],
+        },
+        cores: u32::try_from(fields.count("cores", CORES_MAX)?)
+            .expect("the maximum is far below u32's"),
+        memory_mib: fields.count("memory", MEMORY_MIB_MAX)?,
+        supervise: fields
+            .optional("supervise", Fields::bool)?
+            .unwrap_or_default(),
+        environment: fields
+            .optional("environmentVariables", Fields::variables)?
+            .unwrap_or_default(),
+    };
+    let mut unknown: Vec<String> = object
+        .keys()
+        .filter(|field| !FIELDS.contains(&field.as_str()))
+        .cloned()
+        .collect();
+    unknown.sort();
+    Ok(CreateRequest {
+        submission,
+        unknown_fields: (!unknown.is_empty()).then_some(unknown),
+    })
+}
+
+/// The fields of a request; `null` counts as absent, as in the original.
+struct Fields<'a>(&'a Map<String, Value>);
+
+impl<'a> Fields<'a> {
+    fn required(&self, name: &str) -> Result<&'a Value, String> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Err(format!("the field {name} is missing")),
+            Some(value) => Ok(value),
+        }
+    }
+
+    fn optional<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&Self, &str) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => read(self, name).map(Some),
+        }
+    }
+
+    fn text(&self, name: &str) -> Result<&'a str, String> {
+        let value = self.required(name)?;
+        value.as_str().ok_or_else(|| wrong(name, value, "a text"))
+    }
+
+    fn bool(&self, name: &str) -> Result<bool, String> {
+        let value = self.required(name)?;
+        value
+            .as_bool()
+            .ok_or_else(|| wrong(name, value, "true or false"))
+    }
+
+    fn count(&self, name: &str, max: u64) -> Result<u64, String> {
+        let value = self.required(name)?;
+        let number = value.as_u64().filter(|number| (1..=max).contains(number));
+        number.ok_or_else(|| wrong(name, value, &format!("a whole number from 1 to {max}")))
+    }
+
+    fn texts(&self, name: &str) -> Result<Vec<String>, String> {
+        let value = self.required(name)?;
+        let texts = value.as_array().and_then(|items| {
+            let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
+            texts.collect()
+        });
+        texts.ok_or_else(|| wrong(name, value, "a list of texts"))
+    }
+
+    fn variables(&self, name: &str) -> Result<BTreeMap<String, String>, String> {
+        let value = self.required(name)?;
+        let variables = value.as_object().and_then(|object| {
+            let variables = object
+                .iter()
+                .map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+            variables.collect::<Option<BTreeMap<_, _>>>()
+        });
+        let variables = variables.ok_or_else(|| wrong(name, value, "an object of texts"))?;
+        match variables
+            .keys()
+            .find(|variable| variable.is_empty() || variable.contains(['=', '\0']))
+        {
+            Some(variable) => Err(format!(
+                "the field {name} holds {variable:?}, which cannot name a variable"
+            )),
+            None => Ok(variables),
+        }
+    }
+}
+
+fn wrong(name: &str, value: &Value, expected: &str) -> String {
+    // Numbers are short; anything else may be long, or a secret.
+    match value {
+        Value::Number(number) => format!("the field {name} is {number}, expected {expected}"),
+        other => format!("the field {name} is {}, expected {expected}", kind(other)),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Everything the server answers. The fields stand in the order of their names in JSON; absent ones are left out.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Reply {
+    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver_state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    highest_protocol_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    submission_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    submitted_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    success: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown_fields: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_host_port: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_id: Option<String>,
+}
+
+impl Reply {
+    pub(super) fn created(answer: SubmitAnswer, unknown_fields: Option<Vec<String>>) -> Self {
+        let (success, submission_id, message) = match answer {
+            SubmitAnswer::Accepted { id, message } => (true, Some(id), message),
+            SubmitAnswer::Refused { message } => (false, None, message),
+        };
+        Self {
+            action: "CreateSubmissionResponse",
+            message: Some(message),
+            submission_id,
+            success: Some(success),
+            unknown_fields,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn killed(id: &str, answer: KillAnswer) -> Self {
+        let (success, message) = match answer {
+            KillAnswer::Accepted { message } => (true, message),
+            KillAnswer::Refused { message } => (false, message),
+        };
+        Self {
+            action: "KillSubmissionResponse",
+            message: Some(message),
+            submission_id: Some(id.to_owned()),
+            success: Some(success),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn status(id: &str, status: Option<SubmissionStatus>) -> Self {
+        let reply = Self {
+            action: "SubmissionStatusResponse",
+            submission_id: Some(id.to_owned()),
+            success: Some(status.is_some()),
+            ..Self::default()
+        };
+        let Some(status) = status else {
+            return Self {
+                message: Some(format!("application {id} is unknown")),
+                ..reply
+            };
+        };
+        Self {
+            attempt: status.attempt,
+            driver_state: Some(status.state),
+            exit_code: status.exit_code,
+            finished_at: status.finished_at,
+            message: status.message,
+            started_at: status.started_at,
+            submitted_at: status.submitted_at,
+            waiting_for: status.waiting_for,
+            worker_host_port: status.worker_host_port,
+            worker_id: status.worker_id,
+            ..reply
+        }
+    }
+
+    pub(super) fn ready() -> Self {
+        Self {
+            action: "ReadyzResponse",
+            message: Some(String::new()),
+            success: Some(true),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn error(message: String, highest_protocol_version: Option<&'static str>) -> Self {
+        Self {
+            action: "ErrorResponse",
+            highest_protocol_version,
+            message: Some(message),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn into_response(self, status: StatusCode) -> Response {
+        let body = serde_json::to_vec(&self).expect("texts and numbers are always JSON");
+        let json = HeaderValue::from_static("application/json");
+        (status, [(header::CONTENT_TYPE, json)], body).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn valid() -> Value {
+        json!({"action": CREATE, "name": "test", "entryPoint": "me.jrwang.app.SimpleProcess", "libs": [],
+               "args": "echo hi", "cores": 1, "memory": 256})
+    }
+
+    fn with(field: &str, value: Value) -> Result<CreateRequest, String> {
+        let mut request = valid();
+        request[field] = value;
+        create_request(request.to_string().as_bytes())
+    }
+
+    #[test]
+    fn the_request_of_the_contract_is_understood() {
+        let request = create_request(valid().to_string().as_bytes()).expect("valid");
+        let expected = Submission {
+            name: "test".into(),
+            entry_point: "me.jrwang.app.SimpleProcess".into(),
+            libs: Vec::new(),
+            args: vec!["echo hi".into()],
+            cores: 1,
+            memory_mib: 256,
+            supervise: false,
+            environment: BTreeMap::new(),
+        };
+        assert_eq!(request.submission, expected);
+        assert_eq!(request.unknown_fields, None);
+    }
+
+    #[test]
+    fn optional_fields_are_typed_and_unknown_ones_listed() {
+        let mut request = valid();
+        request["supervise"] = json!(true);
+        request["environmentVariables"] = json!({"A": "1"});
+        request["args"] = json!(["echo", "hi"]);
+        request["libs"] = Value::Null;
+        request["zebra"] = json!(1);
+        request["Cores"] = json!(1);
+        let request = create_request(request.to_string().as_bytes()).expect("valid");
+        let Submission {
+            supervise,
+            environment,
+            args,
+            ..
+        } = request.submission;
+        assert!(supervise);
+        assert_eq!(environment, [("A".to_owned(), "1".to_owned())].into());
+        assert_eq!(args, ["echo", "hi"]);
+        assert_eq!(
+            request.unknown_fields,
+            Some(vec!["Cores".into(), "zebra".into()])
+        );
+    }
+
+    #[test]
+    fn each_missing_field_is_named() {
+        for field in ["action", "name", "entryPoint", "args", "cores", "memory"] {
+            let expected = Err(format!("the field {field} is missing"));
+            assert_eq!(with(field, Value::Null), expected);
+            let mut request = valid();
+            request.as_object_mut().expect("an object").remove(field);
+            assert_eq!(create_request(request.to_string().as_bytes()), expected);
+        }
+    }
+
+    #[test]
+    fn each_bad_field_is_named_with_what_it_should_be() {
+        let cores = "a whole number from 1 to 65536";
+        let memory = "a whole number from 1 to 1073741824";
+        let cases = [
+            ("cores", json!(0), format!("is 0, expected {cores}")),
+            ("cores", json!(-1), format!("is -1, expected {cores}")),
+            ("cores", json!(1.5), format!("is 1.5, expected {cores}")),
+            (
+                "cores",
+                json!(65_537),
+                format!("is 65537, expected {cores}"),
+            ),
+            ("cores", json!("1"), format!("is a text, expected {cores}")),
+            ("memory", json!(0), format!("is 0, expected {memory}")),
+            (
+                "memory",
+                json!(u64::MAX),
+                format!("is {}, expected {memory}", u64::MAX),
+            ),
+            ("name", json!(1), "is 1, expected a text".into()),
+            (
+                "libs",
+                json!("a"),
+                "is a text, expected a list of texts".into(),
+            ),
+            (
+                "libs",
+                json!([1]),
+                "is a list, expected a list of texts".into(),
+            ),
+            ("args", json!({}), "is an object, expected a text".into()),
+            (
+                "supervise",
+                json!("true"),
+                "is a text, expected true or false".into(),
+            ),
+            (
+                "environmentVariables",
+                json!({"A": 1}),
+                "is an object, expected an object of texts".into(),
+            ),
+            (
+                "environmentVariables",
+                json!({"A=B": "1"}),
+                "holds \"A=B\", which cannot name a variable".into(),
+            ),
+            (
+                "name",
+                json!("a\nb"),
+                "must have 1 to 256 bytes, none of them a control character".into(),
+            ),
+            ("entryPoint", json!(""), "must not be empty".into()),
+        ];
+        for (field, value, message) in cases {
+            assert_eq!(
+                with(field, value),
+                Err(format!("the field {field} {message}"))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_create_request_is_refused() {
+        let refused = |body: &str| create_request(body.as_bytes()).expect_err("refused");
+        assert!(refused("").starts_with("the body is no JSON: "));
+        assert!(refused("{\"action\":").starts_with("the body is no JSON: "));
+        assert_eq!(
+            refused("\"hello\""),
+            "the body is a text, expected an object"
+        );
+        assert_eq!(
+            with("action", json!("Kill")),
+            Err("action is \"Kill\", expected \"CreateSubmissionRequest\"".into())
+        );
+        let spark = json!({"action": CREATE, "appResource": "x.jar", "mainClass": "X"});
+        assert!(refused(&spark.to_string()).contains("Spark's form"));
+    }
+
+    #[test]
+    fn keys_are_sorted_and_nulls_omitted() {
+        let full = Reply {
+            action: "A",
+            attempt: Some(1),
+            driver_state: Some(String::new()),
+            exit_code: Some(0),
+            finished_at: Some(0),
+            highest_protocol_version: Some("v1"),
+            message: Some(String::new()),
+            started_at: Some(0),
+            submission_id: Some(String::new()),
+            submitted_at: Some(0),
+            success: Some(true),
+            unknown_fields: Some(Vec::new()),
+            waiting_for: Some(String::new()),
+            worker_host_port: Some(String::new()),
+            worker_id: Some(String::new()),
+        };
+        let text = serde_json::to_string(&full).expect("JSON");
+        let keys: Vec<_> = text.split('"').filter(|part| !part.is_empty()).collect();
+        let keys: Vec<_> = keys
+            .windows(2)
+            .filter(|pair| pair[1].starts_with(':'))
+            .map(|pair| pair[0])
+            .collect();
+        assert_eq!(keys.len(), 15, "{text}");
+        assert!(keys.is_sorted(), "{keys:?}");
+        let created = Reply::created(
+            SubmitAnswer::Accepted {
+                id: "app-1".into(),
+                message: "accepted".into(),
+            },
+            None,
+        );
+        assert_eq!(
+            serde_json::to_string(&created).expect("JSON"),
+            r#"{"action":"CreateSubmissionResponse","message":"accepted","submissionId":"app-1","success":true}"#
+        );
+    }
+}

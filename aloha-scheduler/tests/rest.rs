@@ -1,0 +1,297 @@
+//! The REST server over real connections, with a fake master behind it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aloha_scheduler::rest::{
+    GatewayError, KillAnswer, RestGuard, RestLimits, Submission, SubmissionGateway,
+    SubmissionStatus, SubmitAnswer, rest_router, serve_rest,
+};
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// A master that knows one application.
+#[derive(Debug, Default)]
+struct Fake {
+    submitted: Mutex<Vec<Submission>>,
+    failure: Option<GatewayError>,
+}
+
+impl Fake {
+    fn check(&self) -> Result<(), GatewayError> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+#[async_trait]
+impl SubmissionGateway for Fake {
+    async fn submit(&self, submission: Submission) -> Result<SubmitAnswer, GatewayError> {
+        self.check()?;
+        self.submitted
+            .lock()
+            .expect("not poisoned")
+            .push(submission);
+        Ok(SubmitAnswer::Accepted {
+            id: "app-1".into(),
+            message: "submitted as app-1".into(),
+        })
+    }
+
+    async fn kill(&self, id: &str) -> Result<KillAnswer, GatewayError> {
+        self.check()?;
+        Ok(match id {
+            "app-1" => KillAnswer::Accepted {
+                message: "killing app-1".into(),
+            },
+            _ => KillAnswer::Refused {
+                message: format!("application {id} is unknown"),
+            },
+        })
+    }
+
+    async fn status(&self, id: &str) -> Result<Option<SubmissionStatus>, GatewayError> {
+        self.check()?;
+        Ok((id == "app-1").then(|| SubmissionStatus {
+            state: "RUNNING".into(),
+            worker_id: Some("worker-1".into()),
+            worker_host_port: Some("127.0.0.1:7078".into()),
+            attempt: Some(1),
+            submitted_at: Some(1_552_342_651_000),
+            ..SubmissionStatus::default()
+        }))
+    }
+
+    async fn ready(&self) -> Result<(), GatewayError> {
+        self.check()
+    }
+}
+
+struct Server {
+    address: String,
+    fake: Arc<Fake>,
+    client: reqwest::Client,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    async fn start(failure: Option<GatewayError>) -> Self {
+        let fake = Arc::new(Fake {
+            failure,
+            ..Fake::default()
+        });
+        let guard = RestGuard::new("127.0.0.1", &[], None, false).expect("loopback");
+        let limits = RestLimits {
+            body_bytes_max: 2048,
+            body_timeout: Duration::from_millis(200),
+        };
+        let router = rest_router(fake.clone(), guard, limits);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound").to_string();
+        let stop = CancellationToken::new();
+        let ended = tokio::spawn(serve_rest(listener, router, stop.clone()));
+        Self {
+            address,
+            fake,
+            client: reqwest::Client::new(),
+            stop,
+            ended,
+        }
+    }
+
+    async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+        let request = self.client.post(format!("http://{}{path}", self.address));
+        answer(request.body(body)).await
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        answer(self.client.get(format!("http://{}{path}", self.address))).await
+    }
+
+    async fn create(&self, body: &str) -> (u16, Value) {
+        self.post("/v1/submissions/create", body.to_owned()).await
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.expect("an answer");
+    let status = response.status().as_u16();
+    let kind = response.headers()["content-type"].to_str().expect("text");
+    assert_eq!(kind, "application/json");
+    (status, response.json().await.expect("JSON"))
+}
+
+#[track_caller]
+fn assert_error((status, body): (u16, Value), expected: u16) {
+    assert_eq!(status, expected, "{body}");
+    assert_eq!(body["action"], "ErrorResponse");
+    assert!(
+        body["message"]
+            .as_str()
+            .is_some_and(|text| !text.is_empty())
+    );
+    assert!(body.get("success").is_none());
+    let newest = (expected == 468).then_some("v1");
+    assert_eq!(
+        body.get("highestProtocolVersion").and_then(Value::as_str),
+        newest
+    );
+}
+
+const CREATE: &str = r#"{"action":"CreateSubmissionRequest","name":"test","entryPoint":"me.jrwang.app.SimpleProcess",
+    "libs":[],"args":"echo hi","cores":1,"memory":256,"colour":"red"}"#;
+
+#[tokio::test]
+async fn create_status_and_kill_answer_as_spark_does() {
+    let server = Server::start(None).await;
+    let created = json!({"action": "CreateSubmissionResponse", "message": "submitted as app-1",
+        "submissionId": "app-1", "success": true, "unknownFields": ["colour"]});
+    assert_eq!(server.create(CREATE).await, (200, created));
+    let submitted = server.fake.submitted.lock().expect("not poisoned").clone();
+    assert_eq!(submitted.len(), 1);
+    assert_eq!(submitted[0].args, ["echo hi"]);
+
+    let status = json!({"action": "SubmissionStatusResponse", "attempt": 1, "driverState": "RUNNING",
+        "submissionId": "app-1", "submittedAt": 1_552_342_651_000_u64, "success": true,
+        "workerHostPort": "127.0.0.1:7078", "workerId": "worker-1"});
+    assert_eq!(
+        server.get("/v1/submissions/status/app-1/extra").await,
+        (200, status)
+    );
+
+    let killed = json!({"action": "KillSubmissionResponse", "message": "killing app-1",
+        "submissionId": "app-1", "success": true});
+    assert_eq!(
+        server.post("/v1/submissions/kill/app-1", "").await,
+        (200, killed)
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_id_is_processed_without_success() {
+    let server = Server::start(None).await;
+    let killed = server.post("/v1/submissions/kill/app-9", "").await;
+    let status = server.get("/v1/submissions/status/app-9").await;
+    for (code, body) in [killed, status] {
+        assert_eq!(code, 200);
+        assert_eq!(
+            (&body["success"], &body["submissionId"]),
+            (&json!(false), &json!("app-9"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn bad_requests_are_errors_in_json() {
+    let server = Server::start(None).await;
+    for path in [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/submissions",
+        "/v1/submissions/",
+        "/v1/submissions/bad",
+    ] {
+        assert_error(server.get(path).await, 400);
+        assert_error(server.post(path, "").await, 400);
+    }
+    for path in ["/bad-version", "/bad-version/submissions/create", "/v2"] {
+        assert_error(server.get(path).await, 468);
+    }
+    for path in ["/v1/submissions/kill", "/v1/submissions/kill/"] {
+        assert_error(server.post(path, "").await, 400);
+    }
+    for path in ["/v1/submissions/status", "/v1/submissions/status/"] {
+        assert_error(server.get(path).await, 400);
+    }
+    for body in [
+        "",
+        "{",
+        "hello",
+        "\"hello\"",
+        "{\"action\":\"Other\"}",
+        "{\"a\":1}",
+    ] {
+        assert_error(server.create(body).await, 400);
+    }
+    assert_error(server.get("/v1/submissions/create").await, 405);
+    assert_error(server.get("/v1/submissions/kill/app-1").await, 405);
+    assert_error(server.post("/v1/submissions/status/app-1", "").await, 405);
+    assert_error(server.create(&" ".repeat(3000)).await, 413);
+    assert!(
+        server
+            .fake
+            .submitted
+            .lock()
+            .expect("not poisoned")
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_foreign_page_or_host_is_refused() {
+    let server = Server::start(None).await;
+    let url = format!("http://{}/v1/submissions/create", server.address);
+    for (name, value) in [("origin", "http://evil.example"), ("host", "evil.example")] {
+        let request = server.client.post(&url).header(name, value).body(CREATE);
+        assert_error(answer(request).await, 403);
+    }
+    assert!(
+        server
+            .fake
+            .submitted
+            .lock()
+            .expect("not poisoned")
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn what_the_master_cannot_do_has_its_own_status() {
+    let reason = || "Master is not ready.".to_owned();
+    let cases = [
+        (GatewayError::NotReady { reason: reason() }, 503),
+        (GatewayError::Failed { reason: reason() }, 500),
+    ];
+    for (failure, status) in cases {
+        let server = Server::start(Some(failure)).await;
+        assert_error(server.create(CREATE).await, status);
+        assert_error(server.post("/v1/submissions/kill/app-1", "").await, status);
+        assert_error(server.get("/v1/submissions/status/app-1").await, status);
+        let ready = server.get("/v1/submissions/readyz").await;
+        assert_eq!(ready.1["message"], "Master is not ready.");
+        assert_error(ready, status);
+    }
+    let server = Server::start(None).await;
+    let ready = json!({"action": "ReadyzResponse", "message": "", "success": true});
+    assert_eq!(server.get("/v1/submissions/readyz").await, (200, ready));
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_given_up() {
+    let server = Server::start(None).await;
+    let mut socket = TcpStream::connect(&server.address)
+        .await
+        .expect("connected");
+    let head =
+        "POST /v1/submissions/create HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{";
+    socket.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    socket
+        .read_to_string(&mut answer)
+        .await
+        .expect("answered and closed");
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+#[tokio::test]
+async fn stopping_closes_idle_connections_and_the_port() {
+    let server = Server::start(None).await;
+    server.get("/v1/submissions/readyz").await;
+    server.stop.cancel();
+    server.ended.await.expect("no panic").expect("no error");
+    assert!(TcpStream::connect(&server.address).await.is_err());
+}
