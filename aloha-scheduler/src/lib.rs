@@ -6,8 +6,11 @@
 
 mod app;
 mod attempt;
+mod client;
+mod clock;
 mod events;
 mod ids;
+mod messages;
 mod now;
 mod resources;
 
@@ -18,9 +21,14 @@ pub mod worker;
 
 pub use app::{AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement};
 pub use attempt::{AttemptReport, AttemptState, HeldAttempt, Outcome};
+pub use client::{ClientError, MasterClient};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
-pub use master::{MasterCore, MasterSettings};
+pub use master::{Master, MasterCore, MasterHandle, MasterSettings};
+pub use messages::{
+    KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
+    SubmitAnswer, WORKER, WorkerMessage,
+};
 pub use now::Now;
 pub use resources::Resources;
-pub use worker::{WorkerCore, WorkerRegistration, WorkerSettings};
+pub use worker::{Worker, WorkerCore, WorkerHandle, WorkerRegistration, WorkerSettings};

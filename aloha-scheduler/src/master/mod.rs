@@ -25,6 +25,7 @@
 mod apps;
 mod core;
 mod effect;
+mod endpoint;
 mod event;
 mod membership;
 mod placement;
@@ -38,5 +39,6 @@ mod workers;
 pub use self::apps::AppRecord;
 pub use self::core::{MasterCore, MasterSettings};
 pub use self::effect::{Effect, Record, Reply, WorkerCommand};
+pub use self::endpoint::{Master, MasterHandle};
 pub use self::event::{Event, ReplyTo};
 pub use self::workers::{WorkerRecord, WorkerState, WorkerStatus};

@@ -23,6 +23,7 @@ mod app_directory;
 mod attempts;
 mod core;
 mod effect;
+mod endpoint;
 mod event;
 mod facts;
 mod launcher;
@@ -35,6 +36,7 @@ mod tests;
 
 pub use self::core::{WorkerCore, WorkerSettings};
 pub use self::effect::{Effect, ExitReason, Signal};
+pub use self::endpoint::{OwnEvent, Worker, WorkerHandle};
 pub use self::event::{Event, RegistrationAnswer};
 pub use self::launcher::{
     AdoptError, Adopted, LaunchError, LaunchSpec, Launcher, RunningApp, SignalError,

@@ -1,0 +1,218 @@
+//! Every message between master, worker and client, grouped by direction.
+//!
+//! They grow by appended variants alone, so that masters, workers and clients can be upgraded one
+//! after another.
+
+use aloha_rpc::{RpcCallContext, RpcEndpointRef};
+use serde::de::{Deserialize, Deserializer};
+use serde::ser::{Serialize, Serializer};
+
+use crate::app::{AppDescription, AppStatus};
+use crate::attempt::AttemptReport;
+use crate::ids::{AppId, WorkerId};
+use crate::master::{WorkerCommand, WorkerStatus};
+use crate::worker::{LogStream, WorkerRegistration};
+
+/// The name of the master's endpoint.
+pub const MASTER: &str = "Master";
+/// The name of a worker's endpoint, in an environment of its own.
+pub const WORKER: &str = "Worker";
+
+/// What a master is told.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub enum MasterMessage {
+    /// Worker: here I am, with these applications.
+    RegisterWorker {
+        /// What it says of itself.
+        registration: WorkerRegistration,
+        /// Where to send commands.
+        worker: RpcEndpointRef<WorkerMessage>,
+        /// Welcome or not.
+        call: RpcCallContext<RegisterAnswer>,
+    },
+    /// Worker: I am alive.
+    Heartbeat {
+        /// Which.
+        id: WorkerId,
+        /// Where it is reached, if the master has forgotten it.
+        worker: RpcEndpointRef<WorkerMessage>,
+    },
+    /// Worker: I take no more applications.
+    WorkerLeaving {
+        /// Which.
+        id: WorkerId,
+    },
+    /// Worker: this is how an attempt goes.
+    Report {
+        /// Which.
+        id: WorkerId,
+        /// What happened.
+        report: AttemptReport,
+        /// It is stored, or will never be wanted.
+        call: RpcCallContext<()>,
+    },
+    /// Client: run this.
+    Submit {
+        /// What to run.
+        description: AppDescription,
+        /// Its id.
+        call: RpcCallContext<SubmitAnswer>,
+    },
+    /// Client: end it.
+    Kill {
+        /// Which.
+        app: AppId,
+        /// Whether it will end.
+        call: RpcCallContext<KillAnswer>,
+    },
+    /// Client: how is it?
+    Status {
+        /// Which.
+        app: AppId,
+        /// None if there is no such application.
+        call: RpcCallContext<Option<AppStatus>>,
+    },
+    /// Client: tell me when it has ended.
+    Wait {
+        /// Which.
+        app: AppId,
+        /// How long to wait for that before telling how it is, in milliseconds.
+        patience_millis: u64,
+        /// None if there is no such application.
+        call: RpcCallContext<Option<AppStatus>>,
+    },
+    /// Client: what is there?
+    Apps {
+        /// All that are remembered, in the order of submission.
+        call: RpcCallContext<Vec<AppStatus>>,
+    },
+    /// Client: who is there?
+    Workers {
+        /// All that are remembered.
+        call: RpcCallContext<Vec<WorkerStatus>>,
+    },
+    /// Client: what did it write?
+    ReadLog {
+        /// Which application.
+        app: AppId,
+        /// Which part.
+        request: LogRequest,
+        /// Answered by the worker, to which this is passed on.
+        call: RpcCallContext<LogAnswer>,
+    },
+    /// The master to itself.
+    Own(LocalOnly<crate::master::Event>),
+}
+
+/// What a worker is told.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub enum WorkerMessage {
+    /// Master: do this.
+    Command {
+        /// The master, as the worker knows it.
+        master: String,
+        /// What.
+        command: WorkerCommand,
+    },
+    /// Master, for a client: what did it write?
+    ReadLog {
+        /// Which application.
+        app: AppId,
+        /// Which part.
+        request: LogRequest,
+        /// The client.
+        call: RpcCallContext<LogAnswer>,
+    },
+    /// The worker to itself.
+    Own(LocalOnly<crate::worker::OwnEvent>),
+}
+
+/// The answer to a registration.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub enum RegisterAnswer {
+    /// Welcome.
+    Registered {
+        /// The epoch of this leadership.
+        epoch: u64,
+        /// How often to send a heartbeat, in milliseconds.
+        heartbeat_millis: u64,
+    },
+    /// This master does not lead.
+    Standby,
+    /// Never.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The answer to a submission.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum SubmitAnswer {
+    /// It will run.
+    Accepted {
+        /// Its id.
+        app: AppId,
+    },
+    /// It will not.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The answer to a request to end an application.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KillAnswer {
+    /// Whether it is ended, or will be.
+    pub success: bool,
+    /// In words.
+    pub message: String,
+}
+
+/// A part of an application's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LogRequest {
+    /// Which of its two outputs.
+    pub stream: LogStream,
+    /// From where on, in bytes.
+    pub offset: u64,
+    /// How much at the most.
+    pub bytes_max: u32,
+}
+
+/// A piece of an application's output, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum LogAnswer {
+    /// The piece; empty at the end of what there is.
+    Chunk {
+        /// The piece.
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+        /// Where the next one starts.
+        next_offset: u64,
+    },
+    /// There is none.
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A part of a message that never leaves its environment: it cannot be encoded, and so not forged by a peer.
+#[derive(Debug)]
+pub struct LocalOnly<T>(pub T);
+
+impl<T> Serialize for LocalOnly<T> {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom(LOCAL_ONLY))
+    }
+}
+
+impl<'de, T> Deserialize<'de> for LocalOnly<T> {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom(LOCAL_ONLY))
+    }
+}
+
+const LOCAL_ONLY: &str = "this message stays inside its environment";

@@ -1,0 +1,475 @@
+//! The shell around [`WorkerCore`]: messages, the timer and the launcher's news in, effects out.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aloha_rpc::{
+    EndpointContext, EndpointError, RpcAddress, RpcCallContext, RpcEndpoint, RpcEndpointRef,
+    RpcEnv, SetupError,
+};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::{
+    Effect, Event, ExitReason, LaunchSpec, Launcher, RegistrationAnswer, RunningApp, Signal,
+    WorkerCore, WorkerRegistration, WorkerSettings, read_log,
+};
+use crate::app::AppDescription;
+use crate::attempt::{AttemptReport, Outcome};
+use crate::clock::{self, Alarm};
+use crate::ids::AppId;
+use crate::messages::{
+    LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer, WORKER, WorkerMessage,
+};
+
+/// The worker's endpoint.
+#[derive(Debug)]
+pub struct Worker {
+    core: WorkerCore,
+    settings: WorkerSettings,
+    work_directory: PathBuf,
+    launcher: Arc<dyn Launcher>,
+    apps: HashMap<Key, App>,
+    /// The masters found so far.
+    masters: HashMap<String, RpcEndpointRef<MasterMessage>>,
+    alarm: Option<Alarm>,
+    exit: watch::Sender<Option<ExitReason>>,
+}
+
+type Key = (AppId, u32);
+
+/// An attempt between its launch and its end.
+#[derive(Debug)]
+enum App {
+    Starting { signal: Option<Signal> },
+    Running(Arc<dyn RunningApp>),
+}
+
+/// What the worker's own tasks tell it.
+#[derive(Debug)]
+pub enum OwnEvent {
+    /// For the core as it is.
+    Core(Event),
+    /// A master was found, or not.
+    MasterAnswered {
+        /// Which.
+        master: String,
+        /// How to reach it.
+        found: Option<RpcEndpointRef<MasterMessage>>,
+        /// What it said.
+        answer: RegistrationAnswer,
+    },
+    /// The launcher has started an attempt.
+    Started {
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
+        /// What runs.
+        running: Arc<dyn RunningApp>,
+    },
+}
+
+/// A worker that runs in an environment of this process.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle {
+    worker: RpcEndpointRef<WorkerMessage>,
+    exit: watch::Receiver<Option<ExitReason>>,
+}
+
+impl WorkerHandle {
+    /// Asks the worker to stop: with its applications, or leaving them. Asked again, it stops at once.
+    pub fn stop(&self, stop_apps: bool) {
+        // One that has stopped already needs no asking.
+        drop(
+            self.worker
+                .send(own(OwnEvent::Core(Event::StopRequested { stop_apps }))),
+        );
+    }
+
+    /// Waits until the worker has ended.
+    pub async fn ended(&mut self) -> ExitReason {
+        match self.exit.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().expect("waited for"),
+            Err(_) => ExitReason::Stopped,
+        }
+    }
+}
+
+fn own(event: OwnEvent) -> WorkerMessage {
+    WorkerMessage::Own(LocalOnly(event))
+}
+
+impl Worker {
+    /// Sets a worker up in `env`, under the name [`WORKER`]. Each application gets a directory of its own in
+    /// `work_directory`.
+    ///
+    /// # Errors
+    ///
+    /// The environment has a worker already, or is shut down.
+    pub fn start(
+        env: &RpcEnv,
+        settings: WorkerSettings,
+        work_directory: PathBuf,
+        launcher: Arc<dyn Launcher>,
+    ) -> Result<WorkerHandle, SetupError> {
+        let (exit, exited) = watch::channel(None);
+        let worker = Self {
+            core: WorkerCore::new(settings.clone()),
+            settings,
+            work_directory,
+            launcher,
+            apps: HashMap::new(),
+            masters: HashMap::new(),
+            alarm: None,
+            exit,
+        };
+        Ok(WorkerHandle {
+            worker: env.setup_endpoint(WORKER, worker)?,
+            exit: exited,
+        })
+    }
+
+    /// Tells the core what happened, and does what it says.
+    fn tell(&mut self, event: Event, ctx: &EndpointContext<WorkerMessage>) {
+        for effect in self.core.handle(event, clock::now()) {
+            match effect {
+                Effect::Register {
+                    master,
+                    registration,
+                } => self.register(master, registration, ctx),
+                Effect::SendHeartbeat { master } => {
+                    let (id, worker) = (self.settings.id.clone(), ctx.self_ref().clone());
+                    self.send(&master, MasterMessage::Heartbeat { id, worker });
+                }
+                Effect::Report { master, report } => self.report(master, report, ctx),
+                Effect::Leave { master } => {
+                    let id = self.settings.id.clone();
+                    self.send(&master, MasterMessage::WorkerLeaving { id });
+                }
+                Effect::StartApp {
+                    app,
+                    attempt,
+                    description,
+                } => self.start_app(app, attempt, &description, ctx),
+                Effect::SignalApp {
+                    app,
+                    attempt,
+                    signal,
+                } => self.signal_app(&(app, attempt), signal),
+                Effect::Exit(reason) => {
+                    info!(?reason, "worker ends");
+                    self.exit.send_replace(Some(reason));
+                    ctx.stop();
+                }
+            }
+        }
+        if let Some(alarm) = &self.alarm {
+            alarm.set(self.core.next_deadline());
+        }
+    }
+
+    fn register(
+        &self,
+        master: String,
+        registration: WorkerRegistration,
+        ctx: &EndpointContext<WorkerMessage>,
+    ) {
+        let (env, me) = (ctx.env().clone(), ctx.self_ref().clone());
+        let patience = self.settings.backoff.answer_within;
+        debug!(master, "registering");
+        tokio::spawn(async move {
+            let asked =
+                tokio::time::timeout(patience, ask_to_register(&env, &me, &master, registration))
+                    .await;
+            let (found, answer) = match asked {
+                Ok(Ok((found, answer))) => (Some(found), answer),
+                Ok(Err(reason)) => {
+                    info!(master, %reason, "master not reached");
+                    (None, RegistrationAnswer::Unreachable)
+                }
+                Err(_) => (None, RegistrationAnswer::Unreachable),
+            };
+            drop(me.send(own(OwnEvent::MasterAnswered {
+                master,
+                found,
+                answer,
+            })));
+        });
+    }
+
+    fn send(&self, master: &str, message: MasterMessage) {
+        let Some(found) = self.masters.get(master) else {
+            return;
+        };
+        if let Err(error) = found.send(message) {
+            warn!(master, %error, "cannot tell the master");
+        }
+    }
+
+    fn report(&self, master: String, report: AttemptReport, ctx: &EndpointContext<WorkerMessage>) {
+        let Some(found) = self.masters.get(&master) else {
+            return;
+        };
+        let ended = match &report {
+            AttemptReport::Started { .. } => None,
+            AttemptReport::Ended { app, attempt, .. } => Some((app.clone(), *attempt)),
+        };
+        let id = self.settings.id.clone();
+        // Queued now, so that reports arrive in order.
+        let ask = found.ask(|call| MasterMessage::Report { id, report, call });
+        let me = ctx.self_ref().clone();
+        tokio::spawn(async move {
+            let event = match (ask.await, ended) {
+                (Ok(()), Some((app, attempt))) => Event::ReportAcknowledged { app, attempt },
+                (Ok(()), None) => return,
+                // It is reported again once a master has taken us again.
+                (Err(error), _) => {
+                    info!(master, %error, "report unanswered");
+                    Event::MasterDisconnected { master }
+                }
+            };
+            drop(me.send(own(OwnEvent::Core(event))));
+        });
+    }
+
+    fn start_app(
+        &mut self,
+        app: AppId,
+        attempt: u32,
+        what: &AppDescription,
+        ctx: &EndpointContext<WorkerMessage>,
+    ) {
+        let spec = LaunchSpec {
+            app_id: app.to_string(),
+            attempt,
+            entry_point: what.entry_point.clone(),
+            libs: what.libs.clone(),
+            args: what.args.clone(),
+            environment: what.environment.clone(),
+            work_directory: self.work_directory.clone(),
+            master: self.masters_url(),
+            worker_id: self.settings.id.to_string(),
+        };
+        self.apps
+            .insert((app.clone(), attempt), App::Starting { signal: None });
+        let (launcher, me) = (Arc::clone(&self.launcher), ctx.self_ref().clone());
+        tokio::spawn(async move {
+            let outcome = match launcher.start(spec).await {
+                Ok(running) => {
+                    let running: Arc<dyn RunningApp> = running.into();
+                    let started = OwnEvent::Started {
+                        app: app.clone(),
+                        attempt,
+                        running: Arc::clone(&running),
+                    };
+                    drop(me.send(own(started)));
+                    running.wait().await
+                }
+                Err(error) => Outcome::CouldNotStart(with_causes(&error)),
+            };
+            drop(me.send(own(OwnEvent::Core(Event::AppExited {
+                app,
+                attempt,
+                outcome,
+            }))));
+        });
+    }
+
+    fn masters_url(&self) -> String {
+        format!("aloha://{}", self.settings.masters.join(","))
+    }
+
+    fn signal_app(&mut self, key: &Key, signal: Signal) {
+        match self.apps.get_mut(key) {
+            Some(App::Starting { signal: pending }) => *pending = Some(signal),
+            Some(App::Running(running)) => spawn_signal(Arc::clone(running), signal),
+            None => debug!(app = %key.0, "nothing to signal"),
+        }
+    }
+
+    fn on_own(&mut self, event: OwnEvent, ctx: &EndpointContext<WorkerMessage>) {
+        match event {
+            OwnEvent::Core(event) => {
+                if let Event::AppExited {
+                    app,
+                    attempt,
+                    outcome,
+                } = &event
+                {
+                    info!(%app, attempt, %outcome, "application ended");
+                    self.apps.remove(&(app.clone(), *attempt));
+                }
+                self.tell(event, ctx);
+            }
+            OwnEvent::MasterAnswered {
+                master,
+                found,
+                answer,
+            } => {
+                if let Some(found) = found {
+                    self.masters.insert(master.clone(), found);
+                }
+                if let RegistrationAnswer::Registered { epoch, .. } = &answer {
+                    info!(master, epoch, "registered");
+                }
+                self.tell(Event::RegistrationAnswered { master, answer }, ctx);
+            }
+            OwnEvent::Started {
+                app,
+                attempt,
+                running,
+            } => {
+                let before = self
+                    .apps
+                    .insert((app.clone(), attempt), App::Running(Arc::clone(&running)));
+                if let Some(App::Starting {
+                    signal: Some(signal),
+                }) = before
+                {
+                    spawn_signal(running, signal);
+                }
+                self.tell(Event::AppStarted { app, attempt }, ctx);
+            }
+        }
+    }
+
+    fn on_read_log(&self, app: AppId, request: LogRequest, call: RpcCallContext<LogAnswer>) {
+        let directory = self.work_directory.clone();
+        tokio::task::spawn_blocking(move || {
+            let LogRequest {
+                stream,
+                offset,
+                bytes_max,
+            } = request;
+            let bytes_max = usize::try_from(bytes_max.min(1 << 20)).unwrap_or(1 << 20);
+            call.reply(
+                match read_log(&directory, app.as_str(), None, stream, offset, bytes_max) {
+                    Ok(chunk) => LogAnswer::Chunk {
+                        bytes: chunk.bytes,
+                        next_offset: chunk.next_offset,
+                    },
+                    Err(error) => LogAnswer::Unavailable {
+                        reason: error.to_string(),
+                    },
+                },
+            );
+        });
+    }
+}
+
+impl RpcEndpoint for Worker {
+    type Message = WorkerMessage;
+
+    async fn on_start(
+        &mut self,
+        ctx: &EndpointContext<WorkerMessage>,
+    ) -> Result<(), EndpointError> {
+        let me = ctx.self_ref().clone();
+        self.alarm = Some(Alarm::new(move || {
+            // A worker that has stopped needs no time.
+            drop(me.send(own(OwnEvent::Core(Event::Tick))));
+        }));
+        self.tell(Event::Started, ctx);
+        Ok(())
+    }
+
+    async fn receive(
+        &mut self,
+        message: WorkerMessage,
+        ctx: &EndpointContext<WorkerMessage>,
+    ) -> Result<(), EndpointError> {
+        match message {
+            WorkerMessage::Command { master, command } => {
+                // The master names itself as it is advertised; the core knows it as it was configured.
+                let master = self
+                    .core
+                    .registration()
+                    .master()
+                    .map_or(master, str::to_owned);
+                self.tell(Event::Commanded { master, command }, ctx);
+            }
+            WorkerMessage::ReadLog { app, request, call } => self.on_read_log(app, request, call),
+            WorkerMessage::Own(LocalOnly(event)) => self.on_own(event, ctx),
+        }
+        Ok(())
+    }
+
+    async fn on_disconnected(
+        &mut self,
+        remote: &RpcAddress,
+        ctx: &EndpointContext<WorkerMessage>,
+    ) -> Result<(), EndpointError> {
+        let master = self
+            .masters
+            .iter()
+            .find(|(_, found)| found.address().as_ref() == Some(remote));
+        if let Some((master, _)) = master {
+            warn!(%remote, "connection to the master ended");
+            let master = master.clone();
+            self.tell(Event::MasterDisconnected { master }, ctx);
+        }
+        Ok(())
+    }
+}
+
+async fn ask_to_register(
+    env: &RpcEnv,
+    me: &RpcEndpointRef<WorkerMessage>,
+    master: &str,
+    registration: WorkerRegistration,
+) -> Result<(RpcEndpointRef<MasterMessage>, RegistrationAnswer), String> {
+    let address: RpcAddress = master
+        .parse()
+        .map_err(|error: aloha_rpc::AddressError| error.to_string())?;
+    let found = env
+        .retrieve_endpoint_ref(&address, MASTER)
+        .await
+        .map_err(|error| error.to_string())?;
+    let question = |call| MasterMessage::RegisterWorker {
+        registration,
+        worker: me.clone(),
+        call,
+    };
+    let answer = match found
+        .ask(question)
+        .await
+        .map_err(|error| error.to_string())?
+    {
+        RegisterAnswer::Registered {
+            epoch,
+            heartbeat_millis,
+        } => RegistrationAnswer::Registered {
+            epoch,
+            heartbeat_interval: Duration::from_millis(heartbeat_millis),
+        },
+        RegisterAnswer::Standby => RegistrationAnswer::Standby,
+        RegisterAnswer::Refused { reason } => RegistrationAnswer::Refused { reason },
+    };
+    Ok((found, answer))
+}
+
+fn spawn_signal(running: Arc<dyn RunningApp>, signal: Signal) {
+    tokio::spawn(async move {
+        if let Err(error) = running.signal(signal).await {
+            warn!(
+                app = running.app_id(),
+                error = with_causes(&error),
+                "cannot signal"
+            );
+        }
+    });
+}
+
+/// An error and what caused it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
