@@ -163,9 +163,10 @@ async fn an_application_that_exits_leaves_no_stragglers() {
 #[tokio::test]
 async fn asked_to_end_the_children_of_a_leader_that_died_may_clean_up_too() {
     let ground = Ground::new();
-    // The leader dies of TERM at once; its child waits until its line is read.
-    let script = "bash -c 'trap \"echo bye >$PIPE; echo cleaned; exit\" TERM; \
-                  sleep 1000 & echo up >$PIPE; wait' & wait";
+    // The leader dies of TERM at once; its child waits until its line is read. A process that bash forks after `trap`
+    // ignores TERM for a moment, so `sleep` comes before it.
+    let script = "bash -c 'sleep 1000 & trap \"echo bye >$PIPE; echo cleaned; exit\" TERM; \
+                  echo up >$PIPE; wait' & wait";
     let app = start(ground.script(script)).await;
     assert_eq!(ground.hear().await, "up");
     app.signal(Signal::Term).await.expect("signalled");
@@ -183,7 +184,7 @@ async fn ending_asks_first_and_kills_what_will_not_listen() {
     let outcome = app.end(Duration::from_millis(50)).await.expect("signalled");
     assert_eq!(outcome, Outcome::Signaled(9));
 
-    let mut spec = ground.script("trap 'exit 7' TERM; echo up >$PIPE; sleep 1000 & wait");
+    let mut spec = ground.script("sleep 1000 & trap 'exit 7' TERM; echo up >$PIPE; wait");
     spec.attempt = 2;
     let app = start(spec).await;
     assert_eq!(ground.hear().await, "up");

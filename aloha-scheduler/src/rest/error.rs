@@ -6,7 +6,8 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::gateway::GatewayError;
-use super::protocol::{Reply, VERSION};
+use super::protocol::VERSION;
+use super::reply::Reply;
 
 /// Why a request was not processed.
 #[derive(Debug, thiserror::Error)]

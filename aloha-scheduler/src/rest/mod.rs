@@ -12,6 +12,7 @@ mod error;
 mod gateway;
 mod guard;
 mod protocol;
+mod reply;
 
 use std::io;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ pub use gateway::{
     GatewayError, KillAnswer, Submission, SubmissionGateway, SubmissionStatus, SubmitAnswer,
 };
 pub use guard::{ExposureError, RestGuard, RestToken, TokenError};
-use protocol::{CreateRequest, Reply, VERSION};
+use protocol::{CreateRequest, VERSION};
+use reply::Reply;
 
 /// How long requests under way may take once the server is asked to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,13 +1,10 @@
-//! The JSON of the submission protocol: what comes in is validated field by field, what goes out has sorted keys.
+//! The JSON that comes in: a create request, validated field by field.
 
 use std::collections::BTreeMap;
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::gateway::{KillAnswer, Submission, SubmissionStatus, SubmitAnswer};
+use super::gateway::Submission;
 
 /// The only version of the protocol, as it stands in paths.
 pub(super) const VERSION: &str = "v1";
@@ -184,124 +181,6 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Everything the server answers. The fields stand in the order of their names in JSON; absent ones are left out.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Reply {
-    action: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempt: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    driver_state: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exit_code: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    finished_at: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    highest_protocol_version: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    started_at: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    submission_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    submitted_at: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    success: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unknown_fields: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    waiting_for: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    worker_host_port: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    worker_id: Option<String>,
-}
-
-impl Reply {
-    pub(super) fn created(answer: SubmitAnswer, unknown_fields: Option<Vec<String>>) -> Self {
-        let (success, submission_id, message) = match answer {
-            SubmitAnswer::Accepted { id, message } => (true, Some(id), message),
-            SubmitAnswer::Refused { message } => (false, None, message),
-        };
-        Self {
-            action: "CreateSubmissionResponse",
-            message: Some(message),
-            submission_id,
-            success: Some(success),
-            unknown_fields,
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn killed(id: &str, answer: KillAnswer) -> Self {
-        let (success, message) = match answer {
-            KillAnswer::Accepted { message } => (true, message),
-            KillAnswer::Refused { message } => (false, message),
-        };
-        Self {
-            action: "KillSubmissionResponse",
-            message: Some(message),
-            submission_id: Some(id.to_owned()),
-            success: Some(success),
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn status(id: &str, status: Option<SubmissionStatus>) -> Self {
-        let reply = Self {
-            action: "SubmissionStatusResponse",
-            submission_id: Some(id.to_owned()),
-            success: Some(status.is_some()),
-            ..Self::default()
-        };
-        let Some(status) = status else {
-            return Self {
-                message: Some(format!("application {id} is unknown")),
-                ..reply
-            };
-        };
-        Self {
-            attempt: status.attempt,
-            driver_state: Some(status.state),
-            exit_code: status.exit_code,
-            finished_at: status.finished_at,
-            message: status.message,
-            started_at: status.started_at,
-            submitted_at: status.submitted_at,
-            waiting_for: status.waiting_for,
-            worker_host_port: status.worker_host_port,
-            worker_id: status.worker_id,
-            ..reply
-        }
-    }
-
-    pub(super) fn ready() -> Self {
-        Self {
-            action: "ReadyzResponse",
-            message: Some(String::new()),
-            success: Some(true),
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn error(message: String, highest_protocol_version: Option<&'static str>) -> Self {
-        Self {
-            action: "ErrorResponse",
-            highest_protocol_version,
-            message: Some(message),
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn into_response(self, status: StatusCode) -> Response {
-        let body = serde_json::to_vec(&self).expect("texts and numbers are always JSON");
-        let json = HeaderValue::from_static("application/json");
-        (status, [(header::CONTENT_TYPE, json)], body).into_response()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -449,46 +328,5 @@ mod tests {
         );
         let spark = json!({"action": CREATE, "appResource": "x.jar", "mainClass": "X"});
         assert!(refused(&spark.to_string()).contains("Spark's form"));
-    }
-
-    #[test]
-    fn keys_are_sorted_and_nulls_omitted() {
-        let full = Reply {
-            action: "A",
-            attempt: Some(1),
-            driver_state: Some(String::new()),
-            exit_code: Some(0),
-            finished_at: Some(0),
-            highest_protocol_version: Some("v1"),
-            message: Some(String::new()),
-            started_at: Some(0),
-            submission_id: Some(String::new()),
-            submitted_at: Some(0),
-            success: Some(true),
-            unknown_fields: Some(Vec::new()),
-            waiting_for: Some(String::new()),
-            worker_host_port: Some(String::new()),
-            worker_id: Some(String::new()),
-        };
-        let text = serde_json::to_string(&full).expect("JSON");
-        let keys: Vec<_> = text.split('"').filter(|part| !part.is_empty()).collect();
-        let keys: Vec<_> = keys
-            .windows(2)
-            .filter(|pair| pair[1].starts_with(':'))
-            .map(|pair| pair[0])
-            .collect();
-        assert_eq!(keys.len(), 15, "{text}");
-        assert!(keys.is_sorted(), "{keys:?}");
-        let created = Reply::created(
-            SubmitAnswer::Accepted {
-                id: "app-1".into(),
-                message: "accepted".into(),
-            },
-            None,
-        );
-        assert_eq!(
-            serde_json::to_string(&created).expect("JSON"),
-            r#"{"action":"CreateSubmissionResponse","message":"accepted","submissionId":"app-1","success":true}"#
-        );
     }
 }

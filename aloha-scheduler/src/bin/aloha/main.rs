@@ -11,6 +11,8 @@ mod args;
 #[allow(dead_code, reason = "the subcommands that are configured follow")]
 mod config;
 mod daemon;
+#[allow(dead_code, reason = "the subcommands that connect follow")]
+mod master_urls;
 
 use std::error::Error;
 use std::fmt::Write as _;
