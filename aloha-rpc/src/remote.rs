@@ -34,8 +34,11 @@ struct Known {
     mailbox: Option<Arc<dyn Mailbox>>,
 }
 
-/// Where the peer can be called, or where it called from.
+/// Where the peer was called, where it says it can be called, or else where it called from.
 pub(crate) fn address_of(client: &TransportClient) -> Option<RpcAddress> {
+    if client.is_outbound() {
+        return client.peer().parse().ok();
+    }
     let hello = client.hello();
     let advertised = hello.as_ref().and_then(|hello| hello.address.as_deref());
     advertised.unwrap_or(client.peer()).parse().ok()

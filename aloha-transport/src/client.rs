@@ -199,6 +199,12 @@ impl TransportClient {
         self.connection.peer()
     }
 
+    /// Whether this side made the connection.
+    #[must_use]
+    pub fn is_outbound(&self) -> bool {
+        self.connection.is_outbound()
+    }
+
     /// What the peer said of itself, while the connection is open.
     #[must_use]
     pub fn hello(&self) -> Option<Arc<Hello>> {

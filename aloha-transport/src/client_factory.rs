@@ -51,7 +51,7 @@ impl TransportClientFactory {
         if let Some(client) = clients.get(address).filter(|client| client.is_active()) {
             return Ok(client.clone());
         }
-        let connection = self.context.connection(address);
+        let connection = self.context.connection(address, true);
         let client = TransportClient::of(Arc::clone(&connection));
         clients.retain(|_, client| client.is_active());
         clients.insert(Arc::clone(connection.peer()), client.clone());

@@ -38,6 +38,8 @@ const READ_BYTES_MAX: usize = 64 << 10;
 
 pub(crate) struct Connection {
     peer: Arc<str>,
+    /// Made by this side.
+    outbound: bool,
     config: Arc<TransportConfig>,
     runtime: Arc<dyn Runtime>,
     state: Mutex<State>,
@@ -74,6 +76,7 @@ enum Phase {
 impl Connection {
     pub(crate) fn new(
         peer: &str,
+        outbound: bool,
         config: Arc<TransportConfig>,
         runtime: Arc<dyn Runtime>,
     ) -> Arc<Self> {
@@ -93,6 +96,7 @@ impl Connection {
         };
         Arc::new(Self {
             peer,
+            outbound,
             config,
             runtime,
             state: Mutex::new(state),
@@ -112,6 +116,10 @@ impl Connection {
 
     pub(crate) fn peer(&self) -> &Arc<str> {
         &self.peer
+    }
+
+    pub(crate) fn is_outbound(&self) -> bool {
+        self.outbound
     }
 
     /// What the peer said of itself, once the handshake is done.

@@ -143,8 +143,13 @@ impl TransportContext {
         }
     }
 
-    pub(crate) fn connection(&self, peer: &str) -> Arc<Connection> {
-        Connection::new(peer, Arc::clone(&self.config), Arc::clone(&self.runtime))
+    pub(crate) fn connection(&self, peer: &str, outbound: bool) -> Arc<Connection> {
+        Connection::new(
+            peer,
+            outbound,
+            Arc::clone(&self.config),
+            Arc::clone(&self.runtime),
+        )
     }
 
     pub(crate) fn handler(&self, client: &TransportClient) -> Box<dyn RequestHandler> {

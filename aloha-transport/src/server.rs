@@ -133,7 +133,7 @@ async fn accept_loop(
     loop {
         match listener.accept().await {
             Ok(stream) => {
-                let connection = context.connection(&stream.peer_address);
+                let connection = context.connection(&stream.peer_address, false);
                 let admitted = connections.admit(&connection, context.limits().connections_max);
                 let serving = context.clone();
                 context.spawn(async move {

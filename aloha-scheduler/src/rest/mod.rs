@@ -11,6 +11,7 @@
 mod error;
 mod gateway;
 mod guard;
+mod master_gateway;
 mod protocol;
 mod reply;
 

@@ -312,9 +312,6 @@ impl Worker {
                 if let Some(found) = found {
                     self.masters.insert(master.clone(), found);
                 }
-                if let RegistrationAnswer::Registered { epoch, .. } = &answer {
-                    info!(master, epoch, "registered");
-                }
                 self.tell(Event::RegistrationAnswered { master, answer }, ctx);
             }
             OwnEvent::Started {

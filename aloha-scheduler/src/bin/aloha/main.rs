@@ -3,20 +3,18 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `wait` and `submit --wait` exit with the application's own.
 #![allow(clippy::print_stderr, reason = "a command talks to whoever typed it")]
 
-#[allow(
-    dead_code,
-    reason = "the subcommands that read the other fields follow"
-)]
 mod args;
-#[allow(dead_code, reason = "the subcommands that are configured follow")]
+mod client;
 mod config;
 mod daemon;
-#[allow(dead_code, reason = "the subcommands that connect follow")]
+mod machine;
 mod master_urls;
+mod serve;
+mod work_directory;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -43,22 +41,42 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Config(args) => config::run(&args).map(|()| 0),
         Command::Daemon(args) => daemon::run(&args, dispatch),
-        Command::Master(_)
-        | Command::Worker(_)
-        | Command::Local(_)
-        | Command::Submit(_)
-        | Command::Status(_)
-        | Command::Wait(_)
-        | Command::Kill(_)
-        | Command::Logs(_)
-        | Command::Apps(_)
-        | Command::Workers(_) => Err(Failure::new("this version cannot do that yet")),
+        Command::Master(args) => serve::master(&args),
+        Command::Worker(args) => serve::worker(&args),
+        Command::Local(args) => serve::local(&args),
+        Command::Submit(args) => client::submit(&args),
+        Command::Status(args) => client::status(&args),
+        Command::Wait(args) => client::wait(&args),
+        Command::Kill(args) => client::kill(&args),
+        Command::Logs(args) => client::logs(&args),
+        Command::Apps(args) => client::apps(&args),
+        Command::Workers(args) => client::workers(&args),
     }
 }
 
 /// The environment of this process; everything below gets it passed in.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// A runtime for one command.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))
+}
+
+/// Logs go to stderr; `RUST_LOG` says which, `info` and above by default.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .from_env_lossy();
+    let ansi = io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(ansi)
+        .init();
 }
 
 /// Writes a line to stdout. That nobody reads it any more, as in `aloha config | head`, is no failure.

@@ -1,0 +1,342 @@
+//! The commands that ask a master.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use aloha_rpc::{RpcAddress, RpcEnv};
+use aloha_scheduler::master::WorkerStatus;
+use aloha_scheduler::worker::LogStream;
+use aloha_scheduler::{
+    AppDescription, AppId, AppPhase, AppStatus, ClientError, KillAnswer, LogAnswer, MasterClient,
+    SubmitAnswer,
+};
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::{
+    AppsArgs, ClientArgs, KillArgs, LogsArgs, StatusArgs, SubmitArgs, WaitArgs, WorkersArgs,
+};
+use crate::{Failure, environment, print};
+
+/// How often a follower looks for more output while the application runs.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+/// What a shell says of a process that SIGKILL ended.
+const KILLED: u8 = 137;
+
+/// Submits a command; prints its id.
+pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
+    let name = args
+        .name
+        .clone()
+        .or_else(|| args.command.first().cloned())
+        .unwrap_or_default();
+    let description = AppDescription {
+        name,
+        entry_point: args.entry_point.clone(),
+        libs: args.libs.clone(),
+        args: args.command.clone(),
+        cores: args.cores,
+        memory_mib: args.memory_mib,
+        supervise: args.supervise,
+        environment: std::collections::BTreeMap::new(),
+    };
+    ask(&args.client, async |master| {
+        let app = match master.submit(description).await? {
+            SubmitAnswer::Accepted { app } => app,
+            SubmitAnswer::Refused { reason } => {
+                return Err(Failure::new(format_args!("refused: {reason}")));
+            }
+        };
+        if args.client.json {
+            print(json!({ "id": app }));
+        } else {
+            print(&app);
+        }
+        if args.follow {
+            follow(&master, &app, LogStream::Stdout).await?;
+        }
+        if args.wait {
+            exit_code(&wait_for(&master, &app).await?)
+        } else {
+            Ok(0)
+        }
+    })
+}
+
+/// Prints what is known of an application.
+pub(crate) fn status(args: &StatusArgs) -> Result<u8, Failure> {
+    let app = parse(&args.id)?;
+    ask(&args.client, async |master| {
+        let status = master
+            .status(app.clone())
+            .await?
+            .ok_or_else(|| unknown(&app))?;
+        if args.client.json {
+            print_json(&status);
+        } else {
+            print(describe(&status));
+        }
+        Ok(0)
+    })
+}
+
+/// Waits for the end of an application.
+pub(crate) fn wait(args: &WaitArgs) -> Result<u8, Failure> {
+    let app = parse(&args.id)?;
+    ask(&args.client, async |master| {
+        let status = wait_for(&master, &app).await?;
+        if args.client.json {
+            print_json(&status);
+        }
+        exit_code(&status)
+    })
+}
+
+/// Ends an application.
+pub(crate) fn kill(args: &KillArgs) -> Result<u8, Failure> {
+    let app = parse(&args.id)?;
+    ask(&args.client, async |master| {
+        let KillAnswer { success, message } = master.kill(app).await?;
+        if args.client.json {
+            print(json!({ "success": success, "message": message }));
+            return Ok(u8::from(!success));
+        }
+        if !success {
+            return Err(Failure::new(message));
+        }
+        print(message);
+        Ok(0)
+    })
+}
+
+/// Prints the output of an application.
+pub(crate) fn logs(args: &LogsArgs) -> Result<u8, Failure> {
+    let app = parse(&args.id)?;
+    let stream = if args.stderr {
+        LogStream::Stderr
+    } else {
+        LogStream::Stdout
+    };
+    ask(&args.client, async |master| {
+        if args.follow {
+            follow(&master, &app, stream).await?;
+        } else {
+            copy(&master, &app, stream, 0).await?;
+        }
+        Ok(0)
+    })
+}
+
+/// Lists the applications.
+pub(crate) fn apps(args: &AppsArgs) -> Result<u8, Failure> {
+    ask(&args.client, async |master| {
+        let apps = master.apps().await?;
+        if args.client.json {
+            print_json(&apps);
+            return Ok(0);
+        }
+        let mut table = table([
+            "ID", "NAME", "STATE", "CORES", "MIB", "ATTEMPT", "WORKER", "MESSAGE",
+        ]);
+        for app in apps {
+            table.add_row([
+                app.id.to_string(),
+                app.name,
+                app.phase.to_string(),
+                app.cores.to_string(),
+                app.memory_mib.to_string(),
+                app.attempt.to_string(),
+                app.worker.map_or_else(String::new, |worker| worker.address),
+                app.waiting_for.or(app.message).unwrap_or_default(),
+            ]);
+        }
+        print(table.trim_fmt());
+        Ok(0)
+    })
+}
+
+/// Lists the workers.
+pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
+    ask(&args.client, async |master| {
+        let workers = master.workers().await?;
+        if args.client.json {
+            print_json(&workers);
+            return Ok(0);
+        }
+        let mut table = table(["ID", "ADDRESS", "STATE", "CORES", "MIB", "APPLICATIONS"]);
+        for WorkerStatus {
+            id,
+            host,
+            port,
+            state,
+            cores,
+            cores_used,
+            memory_mib,
+            memory_mib_used,
+            apps,
+            ..
+        } in workers
+        {
+            table.add_row([
+                id.to_string(),
+                format!("{host}:{port}"),
+                state.to_string(),
+                format!("{cores_used}/{cores}"),
+                format!("{memory_mib_used}/{memory_mib}"),
+                apps.len().to_string(),
+            ]);
+        }
+        print(table.trim_fmt());
+        Ok(0)
+    })
+}
+
+/// Finds the master and puts a question to it.
+fn ask(
+    args: &ClientArgs,
+    question: impl AsyncFnOnce(MasterClient) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    let masters = args.masters(environment).map_err(Failure::new)?;
+    let addresses: Result<Vec<RpcAddress>, _> = masters
+        .host_ports()
+        .iter()
+        .map(|text| text.parse())
+        .collect();
+    let addresses = addresses.map_err(Failure::new)?;
+    crate::runtime()?.block_on(async {
+        let env = RpcEnv::client("aloha-cli").await.map_err(Failure::new)?;
+        let master = MasterClient::connect(&env, &addresses).await?;
+        let answer = question(master).await;
+        env.shutdown().await;
+        answer
+    })
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let hint = match &error {
+            ClientError::NoMaster { .. } => {
+                "; start one with `aloha master` or `aloha local`, or name it with --master"
+            }
+            _ => "",
+        };
+        Self::new(format_args!("{error}{hint}"))
+    }
+}
+
+fn parse(id: &str) -> Result<AppId, Failure> {
+    id.parse()
+        .map_err(|error| Failure::new(format_args!("{id:?} is no id of an application: {error}")))
+}
+
+fn unknown(app: &AppId) -> Failure {
+    Failure::new(format_args!(
+        "there is no application {app}; `aloha apps` lists them"
+    ))
+}
+
+async fn wait_for(master: &MasterClient, app: &AppId) -> Result<AppStatus, Failure> {
+    master.wait(app).await?.ok_or_else(|| unknown(app))
+}
+
+/// The application's own exit code; an end without one is explained on stderr.
+fn exit_code(status: &AppStatus) -> Result<u8, Failure> {
+    match status.phase {
+        AppPhase::Killed => Ok(KILLED),
+        AppPhase::Finished | AppPhase::Failed => Ok(status
+            .exit_code
+            .map_or(1, |code| u8::try_from(code).unwrap_or(1))),
+        other => {
+            let message = status.message.as_deref().unwrap_or("no reason is known");
+            Err(Failure::new(format_args!(
+                "{} ended as {other}: {message}",
+                status.id
+            )))
+        }
+    }
+}
+
+/// Prints output until the application has ended and all of it is printed.
+async fn follow(master: &MasterClient, app: &AppId, stream: LogStream) -> Result<(), Failure> {
+    let mut offset = 0;
+    loop {
+        let status = master
+            .wait_for(app, FOLLOW_INTERVAL)
+            .await?
+            .ok_or_else(|| unknown(app))?;
+        // Looked at first: what is written before the end is then read after it.
+        let ended = status.phase.is_final();
+        if status.attempt > 0 && status.started_at.is_some() {
+            offset = copy(master, app, stream, offset).await?;
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Prints output from `offset` to its present end, and gives that.
+async fn copy(
+    master: &MasterClient,
+    app: &AppId,
+    stream: LogStream,
+    mut offset: u64,
+) -> Result<u64, Failure> {
+    loop {
+        match master.read_log(app, stream, offset).await? {
+            LogAnswer::Chunk { bytes, next_offset } if bytes.is_empty() => return Ok(next_offset),
+            LogAnswer::Chunk { bytes, next_offset } => {
+                let mut out = io::stdout().lock();
+                let written = out.write_all(&bytes).and_then(|()| out.flush());
+                written.map_err(|error| Failure::new(format_args!("cannot write: {error}")))?;
+                offset = next_offset;
+            }
+            LogAnswer::Unavailable { reason } => return Err(Failure::new(reason)),
+        }
+    }
+}
+
+fn describe(status: &AppStatus) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let mut row = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            table.add_row([key.to_owned(), value]);
+        }
+    };
+    row("id", Some(status.id.to_string()));
+    row("name", Some(status.name.clone()));
+    row("state", Some(status.phase.to_string()));
+    row("waiting for", status.waiting_for.clone());
+    row("message", status.message.clone());
+    row("exit code", status.exit_code.map(|code| code.to_string()));
+    row(
+        "attempt",
+        Some(status.attempt)
+            .filter(|attempt| *attempt > 0)
+            .map(|attempt| attempt.to_string()),
+    );
+    row(
+        "worker",
+        status
+            .worker
+            .as_ref()
+            .map(|placed| format!("{} at {}", placed.worker, placed.address)),
+    );
+    row("entry point", Some(status.entry_point.clone()));
+    row("cores", Some(status.cores.to_string()));
+    row("memory", Some(format!("{} MiB", status.memory_mib)));
+    table.trim_fmt()
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header);
+    table
+}
+
+fn print_json(value: &impl Serialize) {
+    print(serde_json::to_string_pretty(value).expect("these have only texts for keys"));
+}

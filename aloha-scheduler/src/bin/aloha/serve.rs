@@ -1,0 +1,446 @@
+//! `aloha master`, `worker` and `local`: start, say `ready`, serve until a signal.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aloha_rpc::{BindError, RpcConfig, RpcEnv, StartError, TransportConfig};
+use aloha_scheduler::config::{self as settings, Config, RestSettings};
+use aloha_scheduler::rest::{RestGuard, RestLimits, RestToken, rest_router, serve_rest};
+use aloha_scheduler::worker::{Backoff, ExitReason, ProcessLauncher};
+use aloha_scheduler::{
+    Master, MasterHandle, MasterSettings, Resources, Worker, WorkerHandle, WorkerId, WorkerSettings,
+};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::args::{LocalArgs, MasterArgs, WorkerArgs};
+use crate::work_directory::WorkDirectory;
+use crate::{Failure, config, machine, print};
+
+/// How long a master may take to answer a registration.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a shell says of a command that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Runs a master until a signal; applications run on.
+pub(crate) fn master(args: &MasterArgs) -> Result<u8, Failure> {
+    let config = config::of_master(args)?;
+    run(async |stop: Stop| {
+        let served = serve_master(&config).await?;
+        print(format_args!(
+            "ready master {}{}",
+            served.url(),
+            served.rest_suffix()
+        ));
+        stop.asked().await;
+        served.shutdown().await;
+        Ok(0)
+    })
+}
+
+/// Runs a worker until a signal, then ends its applications.
+pub(crate) fn worker(args: &WorkerArgs) -> Result<u8, Failure> {
+    let config = config::of_worker(args)?;
+    let masters = args.masters.host_ports().to_vec();
+    run(async |stop: Stop| {
+        let directory = WorkDirectory::take(&config.worker().directory)?;
+        directory.clear(config.worker().kill_grace).await?;
+        let mut served = serve_worker(&config, masters, &directory).await?;
+        print(format_args!("ready worker {}", url(&served.env)));
+        let reason = tokio::select! {
+            biased;
+            reason = served.worker.ended() => reason,
+            () = stop.asked() => served.stop().await,
+        };
+        served.env.shutdown().await;
+        match reason {
+            ExitReason::Stopped => Ok(0),
+            ExitReason::GaveUpWaiting => Err(Failure::new("some applications did not end in time")),
+            ExitReason::Refused(reason) => Err(Failure::new(format_args!(
+                "the master refused this worker: {reason}"
+            ))),
+        }
+    })
+}
+
+/// Runs a whole cluster in this process until a signal, then ends its applications.
+pub(crate) fn local(args: &LocalArgs) -> Result<u8, Failure> {
+    let config = config::of_local(args)?;
+    run(async |stop: Stop| {
+        let directory = WorkDirectory::take(&config.worker().directory)?;
+        directory.clear(config.worker().kill_grace).await?;
+        let master = serve_master(&config).await?;
+        let masters = vec![master.env.address().expect("a master listens").to_string()];
+        let mut workers = Vec::new();
+        for _ in 0..args.workers {
+            workers.push(serve_worker(&config, masters.clone(), &directory).await?);
+        }
+        print(format_args!(
+            "ready local {}{}",
+            master.url(),
+            master.rest_suffix()
+        ));
+        introduce(&master, &workers, &directory);
+        stop.asked().await;
+        for worker in &workers {
+            worker.worker.stop(true);
+        }
+        for worker in &mut workers {
+            worker.worker.ended().await;
+            worker.env.shutdown().await;
+        }
+        master.shutdown().await;
+        Ok(0)
+    })
+}
+
+fn introduce(master: &ServedMaster, workers: &[ServedWorker], directory: &WorkDirectory) {
+    for worker in workers {
+        print(format_args!("worker {}", url(&worker.env)));
+    }
+    print(format_args!(
+        "applications run in {}",
+        directory.path().display()
+    ));
+    if let Some(rest) = &master.rest {
+        print("try, from another terminal:");
+        print(format_args!(
+            "  curl -X POST -d '{{\"action\":\"CreateSubmissionRequest\",\"name\":\"test\",\"entryPoint\":\"SimpleProcess\",\"libs\":[],\
+             \"args\":\"i=0; while [ $i -le 10 ]; do echo $i; ((i++)); sleep 1; done\",\"cores\":1,\"memory\":256}}' \
+             http://{rest}/v1/submissions/create"
+        ));
+    }
+}
+
+/// Runs a server to its end; the second signal ends it at once.
+fn run(serve: impl AsyncFnOnce(Stop) -> Result<u8, Failure>) -> Result<u8, Failure> {
+    crate::log_to_stderr();
+    let runtime = crate::runtime()?;
+    let result = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let stop = Stop(CancellationToken::new());
+        let mut serving = std::pin::pin!(serve(stop.clone()));
+        tokio::select! {
+            biased;
+            result = &mut serving => return result,
+            () = signals.next() => info!("stopping"),
+        }
+        stop.0.cancel();
+        tokio::select! {
+            biased;
+            result = serving => result,
+            () = signals.next() => {
+                warn!("ended at once");
+                Ok(INTERRUPTED)
+            }
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+/// Says when a server is to stop.
+#[derive(Debug, Clone)]
+struct Stop(CancellationToken);
+
+impl Stop {
+    async fn asked(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::new(format_args!("cannot listen to signals: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+struct ServedMaster {
+    env: RpcEnv,
+    /// Kept, so that somebody listens to its events.
+    _master: MasterHandle,
+    rest: Option<SocketAddr>,
+    rest_stop: CancellationToken,
+}
+
+impl ServedMaster {
+    fn url(&self) -> String {
+        url(&self.env)
+    }
+
+    fn rest_suffix(&self) -> String {
+        self.rest
+            .map(|address| format!(" rest=http://{address}"))
+            .unwrap_or_default()
+    }
+
+    async fn shutdown(&self) {
+        self.rest_stop.cancel();
+        self.env.shutdown().await;
+    }
+}
+
+fn url(env: &RpcEnv) -> String {
+    env.address()
+        .map(aloha_rpc::RpcAddress::to_url)
+        .unwrap_or_default()
+}
+
+async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
+    let master = config.master();
+    // Before any port is open: a configuration that is refused must not serve for a moment.
+    let rest = config.rest();
+    let guard = if rest.enabled {
+        Some(guard(&rest)?)
+    } else {
+        None
+    };
+    let env = listen(
+        "master",
+        &master.host,
+        master.port,
+        master.port_retries,
+        config,
+    )
+    .await?;
+    let settings = MasterSettings {
+        worker_timeout: master.worker_timeout,
+        retained_apps: master.retained_applications,
+        dead_worker_persistence: master.dead_worker_persistence,
+        epoch: unix_millis(),
+    };
+    let handle = Master::start(&env, settings).map_err(Failure::new)?;
+    let rest_stop = CancellationToken::new();
+    let rest = match guard {
+        Some(guard) => Some(serve_submissions(&rest, guard, &handle, rest_stop.clone()).await?),
+        None => None,
+    };
+    Ok(ServedMaster {
+        env,
+        _master: handle,
+        rest,
+        rest_stop,
+    })
+}
+
+fn guard(rest: &RestSettings) -> Result<RestGuard, Failure> {
+    let token = rest
+        .token_file
+        .as_deref()
+        .map(RestToken::read)
+        .transpose()
+        .map_err(Failure::new)?;
+    RestGuard::new(&rest.host, &rest.allowed_hosts, token, rest.insecure).map_err(Failure::new)
+}
+
+async fn serve_submissions(
+    rest: &RestSettings,
+    guard: RestGuard,
+    master: &MasterHandle,
+    stop: CancellationToken,
+) -> Result<SocketAddr, Failure> {
+    let bind = async |port| TcpListener::bind((rest.host.as_str(), port)).await;
+    let taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let listener = first_free(rest.port, rest.port_retries, bind, taken)
+        .await
+        .map_err(|error| {
+            let hint = "set another with --rest-port, or 0 for any free one";
+            Failure::new(format_args!(
+                "cannot listen on REST port {}: {error}; {hint}",
+                rest.port
+            ))
+        })?;
+    let address = listener.local_addr().map_err(Failure::new)?;
+    let limits = RestLimits {
+        body_bytes_max: rest.body_bytes_max,
+        body_timeout: rest.body_timeout,
+    };
+    let router = rest_router(Arc::new(master.client().clone()), guard, limits);
+    tokio::spawn(async move {
+        if let Err(error) = serve_rest(listener, router, stop).await {
+            warn!(%error, "REST server ended");
+        }
+    });
+    Ok(address)
+}
+
+struct ServedWorker {
+    env: RpcEnv,
+    worker: WorkerHandle,
+}
+
+impl ServedWorker {
+    async fn stop(&mut self) -> ExitReason {
+        self.worker.stop(true);
+        self.worker.ended().await
+    }
+}
+
+async fn serve_worker(
+    config: &Config,
+    masters: Vec<String>,
+    directory: &WorkDirectory,
+) -> Result<ServedWorker, Failure> {
+    let worker = config.worker();
+    let env = listen(
+        "worker",
+        &worker.host,
+        worker.port,
+        worker.port_retries,
+        config,
+    )
+    .await?;
+    let address = env.address().expect("a worker listens");
+    let settings = WorkerSettings {
+        id: WorkerId::mint(wall(), address.host(), address.port()),
+        host: address.host().to_owned(),
+        port: address.port(),
+        offers: Resources {
+            cores: worker.cores.unwrap_or_else(machine::cores),
+            memory_mib: worker.memory_mib.unwrap_or_else(machine::memory_mib),
+        },
+        masters,
+        backoff: Backoff {
+            answer_within: REGISTRATION_TIMEOUT,
+            pause_min: worker.register_backoff_initial,
+            pause_max: worker.register_backoff_max,
+            jitter_seed: u64::from(address.port()) ^ unix_millis(),
+        },
+        kill_grace: worker.kill_grace,
+        retained_apps: worker.retained_applications,
+    };
+    let launcher = Arc::new(ProcessLauncher::new(worker.kill_grace));
+    let handle = Worker::start(&env, settings, directory.path().to_owned(), launcher)
+        .map_err(Failure::new)?;
+    Ok(ServedWorker {
+        env,
+        worker: handle,
+    })
+}
+
+/// An environment on `port`, or on one of the next where it is taken.
+async fn listen(
+    name: &str,
+    host: &str,
+    port: u16,
+    retries: u16,
+    config: &Config,
+) -> Result<RpcEnv, Failure> {
+    let rpc = rpc_config(&config.rpc());
+    let bind = async |port| {
+        RpcEnv::builder(name)
+            .bind(format!("{}:{port}", bracketed(host)))
+            .config(rpc.clone())
+            .start()
+            .await
+    };
+    let taken = |error: &StartError| matches!(error, StartError::Bind(BindError::InUse { .. }));
+    first_free(port, retries, bind, taken)
+        .await
+        .map_err(|error| {
+            let hint = "set another with -p, or 0 for any free one";
+            Failure::new(format_args!(
+                "cannot listen on RPC port {port}: {}; {hint}",
+                with_causes(&error)
+            ))
+        })
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
+}
+
+async fn first_free<T, E, F: Future<Output = Result<T, E>>>(
+    port: u16,
+    retries: u16,
+    bind: impl Fn(u16) -> F,
+    taken: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let last = if port == 0 {
+        0
+    } else {
+        port.saturating_add(retries)
+    };
+    let mut next = port;
+    loop {
+        match bind(next).await {
+            Err(error) if next < last && taken(&error) => next += 1,
+            bound => return bound,
+        }
+    }
+}
+
+/// The RPC layer's settings in its own terms.
+pub(crate) fn rpc_config(rpc: &settings::RpcSettings) -> RpcConfig {
+    let mut transport = TransportConfig::default();
+    transport.connect_timeout = rpc.connect_timeout;
+    transport.handshake_timeout = rpc.handshake_timeout;
+    transport.frame_bytes_max = rpc.message_bytes_max;
+    transport.outbound_bytes_max = rpc.outbox_bytes_max;
+    let codec = match rpc.codec {
+        settings::Codec::Postcard => aloha_rpc::Codec::Postcard,
+        _ => aloha_rpc::Codec::Bincode,
+    };
+    RpcConfig {
+        ask_timeout: rpc.ask_timeout,
+        lookup_timeout: rpc.lookup_timeout,
+        inbox_messages_max: rpc.inbox_messages_max,
+        codec,
+        transport,
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "ids and epochs are minted from the time on the wall"
+)]
+fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// A master without a store takes its epoch from the clock: a later one has a higher.
+fn unix_millis() -> u64 {
+    let since = wall()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
