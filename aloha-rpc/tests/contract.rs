@@ -44,14 +44,14 @@ enum Say {
     Forget(RpcCallContext<String>),
     Never(RpcCallContext<String>),
     Panic(RpcCallContext<String>),
-    Me(RpcCallContext<RpcEndpointRef<Say>>),
+    Me(RpcCallContext<RpcEndpointRef<Self>>),
     Both(RpcCallContext<String>, RpcCallContext<String>),
     Poisoned(RpcCallContext<String>, Poison),
     BothPoisoned(RpcCallContext<String>, RpcCallContext<String>, Poison),
-    Relay(RpcEndpointRef<Say>, RpcCallContext<String>),
-    RelayPoisoned(RpcEndpointRef<Say>, RpcCallContext<String>),
+    Relay(RpcEndpointRef<Self>, RpcCallContext<String>),
+    RelayPoisoned(RpcEndpointRef<Self>, RpcCallContext<String>),
     Unencodable(RpcCallContext<Poison>),
-    Collect(RpcEndpointRef<Say>, RpcCallContext<String>),
+    Collect(RpcEndpointRef<Self>, RpcCallContext<String>),
 }
 
 #[derive(Default)]
@@ -479,8 +479,8 @@ async fn a_decode_that_fails_after_two_calls_answers_both_once() {
         .caller
         .setup_endpoint("keeper", Keeper(calls))
         .expect("a new name");
-    let first = keeper.ask(|call| Keep(call));
-    let second = keeper.ask(|call| Keep(call));
+    let first = keeper.ask(Keep);
+    let second = keeper.ask(Keep);
     let (one, two) = (
         kept.recv().await.expect("kept"),
         kept.recv().await.expect("kept"),

@@ -71,6 +71,17 @@ impl MasterHandle {
 }
 
 impl Master {
+    /// The usual settings. Without a store the epoch is the time in milliseconds: a later master has a higher one.
+    #[must_use]
+    pub fn default_settings() -> MasterSettings {
+        MasterSettings {
+            worker_timeout: Duration::from_secs(60),
+            retained_apps: 200,
+            dead_worker_persistence: 15,
+            epoch: clock::now().unix_millis(),
+        }
+    }
+
     /// Sets a master up in `env`, under the name [`MASTER`].
     ///
     /// # Errors

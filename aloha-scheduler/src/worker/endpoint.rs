@@ -13,16 +13,17 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::{
-    Effect, Event, ExitReason, LaunchSpec, Launcher, RegistrationAnswer, RunningApp, Signal,
-    WorkerCore, WorkerRegistration, WorkerSettings, read_log,
+    Backoff, Effect, Event, ExitReason, LaunchSpec, Launcher, RegistrationAnswer, RunningApp,
+    Signal, WorkerCore, WorkerRegistration, WorkerSettings, read_log,
 };
 use crate::app::AppDescription;
 use crate::attempt::{AttemptReport, Outcome};
 use crate::clock::{self, Alarm};
-use crate::ids::AppId;
+use crate::ids::{AppId, WorkerId};
 use crate::messages::{
     LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer, WORKER, WorkerMessage,
 };
+use crate::resources::Resources;
 
 /// The worker's endpoint.
 #[derive(Debug)]
@@ -103,6 +104,36 @@ fn own(event: OwnEvent) -> WorkerMessage {
 }
 
 impl Worker {
+    /// The usual settings of a worker in `env` that offers `offers` and looks for these masters (`host:port`).
+    ///
+    /// # Panics
+    ///
+    /// The environment does not listen: a master could not reach the worker.
+    #[must_use]
+    pub fn default_settings(
+        env: &RpcEnv,
+        offers: Resources,
+        masters: Vec<String>,
+    ) -> WorkerSettings {
+        let address = env.address().expect("a worker's environment listens");
+        let now = clock::now();
+        WorkerSettings {
+            id: WorkerId::mint(now.wall, address.host(), address.port()),
+            host: address.host().to_owned(),
+            port: address.port(),
+            offers,
+            masters,
+            backoff: Backoff {
+                answer_within: Duration::from_secs(10),
+                pause_min: Duration::from_secs(1),
+                pause_max: Duration::from_secs(60),
+                jitter_seed: now.unix_millis() ^ u64::from(address.port()),
+            },
+            kill_grace: Duration::from_secs(10),
+            retained_apps: 1000,
+        }
+    }
+
     /// Sets a worker up in `env`, under the name [`WORKER`]. Each application gets a directory of its own in
     /// `work_directory`.
     ///

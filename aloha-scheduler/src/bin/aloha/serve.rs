@@ -4,14 +4,13 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use aloha_rpc::{BindError, RpcConfig, RpcEnv, StartError, TransportConfig};
 use aloha_scheduler::config::{self as settings, Config, RestSettings};
 use aloha_scheduler::rest::{RestGuard, RestLimits, RestToken, rest_router, serve_rest};
 use aloha_scheduler::worker::{Backoff, ExitReason, ProcessLauncher};
 use aloha_scheduler::{
-    Master, MasterHandle, MasterSettings, Resources, Worker, WorkerHandle, WorkerId, WorkerSettings,
+    Master, MasterHandle, MasterSettings, Resources, Worker, WorkerHandle, WorkerSettings,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,8 +21,6 @@ use crate::args::{LocalArgs, MasterArgs, WorkerArgs};
 use crate::work_directory::WorkDirectory;
 use crate::{Failure, config, machine, print};
 
-/// How long a master may take to answer a registration.
-const REGISTRATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a shell says of a command that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -232,7 +229,7 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
         worker_timeout: master.worker_timeout,
         retained_apps: master.retained_applications,
         dead_worker_persistence: master.dead_worker_persistence,
-        epoch: unix_millis(),
+        ..Master::default_settings()
     };
     let handle = Master::start(&env, settings).map_err(Failure::new)?;
     let rest_stop = CancellationToken::new();
@@ -315,24 +312,20 @@ async fn serve_worker(
         config,
     )
     .await?;
-    let address = env.address().expect("a worker listens");
+    let offers = Resources {
+        cores: worker.cores.unwrap_or_else(machine::cores),
+        memory_mib: worker.memory_mib.unwrap_or_else(machine::memory_mib),
+    };
+    let defaults = Worker::default_settings(&env, offers, masters);
     let settings = WorkerSettings {
-        id: WorkerId::mint(wall(), address.host(), address.port()),
-        host: address.host().to_owned(),
-        port: address.port(),
-        offers: Resources {
-            cores: worker.cores.unwrap_or_else(machine::cores),
-            memory_mib: worker.memory_mib.unwrap_or_else(machine::memory_mib),
-        },
-        masters,
         backoff: Backoff {
-            answer_within: REGISTRATION_TIMEOUT,
             pause_min: worker.register_backoff_initial,
             pause_max: worker.register_backoff_max,
-            jitter_seed: u64::from(address.port()) ^ unix_millis(),
+            ..defaults.backoff
         },
         kill_grace: worker.kill_grace,
         retained_apps: worker.retained_applications,
+        ..defaults
     };
     let launcher = Arc::new(ProcessLauncher::new(worker.kill_grace));
     let handle = Worker::start(&env, settings, directory.path().to_owned(), launcher)
@@ -401,11 +394,13 @@ async fn first_free<T, E, F: Future<Output = Result<T, E>>>(
 
 /// The RPC layer's settings in its own terms.
 pub(crate) fn rpc_config(rpc: &settings::RpcSettings) -> RpcConfig {
-    let mut transport = TransportConfig::default();
-    transport.connect_timeout = rpc.connect_timeout;
-    transport.handshake_timeout = rpc.handshake_timeout;
-    transport.frame_bytes_max = rpc.message_bytes_max;
-    transport.outbound_bytes_max = rpc.outbox_bytes_max;
+    let transport = TransportConfig {
+        connect_timeout: rpc.connect_timeout,
+        handshake_timeout: rpc.handshake_timeout,
+        frame_bytes_max: rpc.message_bytes_max,
+        outbound_bytes_max: rpc.outbox_bytes_max,
+        ..TransportConfig::default()
+    };
     let codec = match rpc.codec {
         settings::Codec::Postcard => aloha_rpc::Codec::Postcard,
         _ => aloha_rpc::Codec::Bincode,
@@ -417,22 +412,6 @@ pub(crate) fn rpc_config(rpc: &settings::RpcSettings) -> RpcConfig {
         codec,
         transport,
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "ids and epochs are minted from the time on the wall"
-)]
-fn wall() -> SystemTime {
-    SystemTime::now()
-}
-
-/// A master without a store takes its epoch from the clock: a later one has a higher.
-fn unix_millis() -> u64 {
-    let since = wall()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {
