@@ -109,6 +109,15 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_shows_the_table_that_is_printed() {
+        let readme = include_str!("../../../README.md");
+        assert!(
+            readme.contains(markdown_table().trim_end()),
+            "paste `aloha config --markdown` into README.md"
+        );
+    }
+
+    #[test]
     fn the_markdown_table_has_a_line_for_every_key_and_four_columns() {
         let table = markdown_table();
         assert_eq!(table.lines().count(), KEYS.len() + 2);

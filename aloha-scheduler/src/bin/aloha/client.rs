@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
+use aloha_scheduler::config::Config;
 use aloha_scheduler::master::WorkerStatus;
 use aloha_scheduler::worker::LogStream;
 use aloha_scheduler::{
@@ -17,7 +18,7 @@ use serde_json::json;
 use crate::args::{
     AppsArgs, ClientArgs, KillArgs, LogsArgs, StatusArgs, SubmitArgs, WaitArgs, WorkersArgs,
 };
-use crate::{Failure, environment, print};
+use crate::{Failure, environment, print, serve};
 
 /// How often a follower looks for more output while the application runs.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
@@ -197,6 +198,8 @@ fn ask(
     args: &ClientArgs,
     question: impl AsyncFnOnce(MasterClient) -> Result<u8, Failure>,
 ) -> Result<u8, Failure> {
+    // Limits and the codec must be those of the cluster.
+    let config = Config::builder().environment(environment).load()?;
     let masters = args.masters(environment).map_err(Failure::new)?;
     let addresses: Result<Vec<RpcAddress>, _> = masters
         .host_ports()
@@ -205,7 +208,9 @@ fn ask(
         .collect();
     let addresses = addresses.map_err(Failure::new)?;
     crate::runtime()?.block_on(async {
-        let env = RpcEnv::client("aloha-cli").await.map_err(Failure::new)?;
+        let rpc = serve::rpc_config(&config.rpc());
+        let env = RpcEnv::builder("aloha-cli").config(rpc).start().await;
+        let env = env.map_err(Failure::new)?;
         let master = MasterClient::connect(&env, &addresses).await?;
         let answer = question(master).await;
         env.shutdown().await;
