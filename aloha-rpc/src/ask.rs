@@ -169,12 +169,21 @@ impl<R: DeserializeOwned> Future for Ask<R> {
                         return Poll::Pending;
                     };
                     let timeout = deadline.timeout;
-                    std::task::ready!(this.env.deadlines.poll(&mut deadline.slot, deadline.at, cx));
+                    let expired = this.env.deadlines.poll(&mut deadline.slot, deadline.at, cx);
+                    // Looked at behind the insertion: either this or the shutdown sees the other.
+                    if expired.is_pending() && !this.env.is_stopped() {
+                        return Poll::Pending;
+                    }
+                    let endpoint = this.endpoint.uri(&this.env);
                     let key = RpcConfig::ASK_TIMEOUT_KEY;
-                    Err(AskError::TimedOut {
-                        endpoint: this.endpoint.uri(&this.env),
-                        timeout,
-                        key,
+                    Err(if this.env.is_stopped() {
+                        AskError::EnvironmentStopped { endpoint }
+                    } else {
+                        AskError::TimedOut {
+                            endpoint,
+                            timeout,
+                            key,
+                        }
                     })
                 }
             },

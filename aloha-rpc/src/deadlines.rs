@@ -84,6 +84,19 @@ impl Deadlines {
         drop(released);
     }
 
+    /// Ends every wait: the environment is shut down.
+    pub(crate) fn expire_all(&self) {
+        let mut expired = Vec::new();
+        for slot in &mut self.lock().slots {
+            if matches!(slot, Slot::Waiting { .. })
+                && let Slot::Waiting { waker, .. } = std::mem::replace(slot, Slot::Expired)
+            {
+                expired.push(waker);
+            }
+        }
+        expired.into_iter().for_each(Waker::wake);
+    }
+
     /// Wakes what is overdue, for as long as it is polled.
     pub(crate) async fn run(&self) {
         let mut sleep = pin!(tokio::time::sleep_until(self.runtime.now()));

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use aloha_transport::{
@@ -50,6 +50,8 @@ pub(crate) struct EnvInner {
     endpoints: TaskTracker,
     stopped: CancellationToken,
     terminated: CancellationToken,
+    /// Set before `terminated`; cheap to ask.
+    over: AtomicBool,
     next_token: AtomicU64,
     dead_letters: AtomicU64,
 }
@@ -136,6 +138,7 @@ impl RpcEnvBuilder {
                 endpoints: TaskTracker::new(),
                 stopped: CancellationToken::new(),
                 terminated: CancellationToken::new(),
+                over: AtomicBool::new(false),
                 next_token: AtomicU64::new(0),
                 dead_letters: AtomicU64::new(0),
             }
@@ -149,6 +152,7 @@ impl RpcEnvBuilder {
                 .terminated
                 .run_until_cancelled(timer.deadlines.run())
                 .await;
+            timer.deadlines.expire_all();
         }));
         if let Some(bind) = &self.bind {
             env.listen(bind, self.advertised_host.as_deref()).await?;
@@ -389,9 +393,8 @@ impl RpcEnv {
         if let Some(server) = server {
             server.stop().await;
         }
-        let flush = inner.config.transport.flush_timeout;
-        // A peer that does not read is not waited for longer.
-        drop(tokio::time::timeout(flush, inner.context.wait_closed()).await);
+        inner.context.wait_closed().await;
+        inner.over.store(true, Ordering::Release);
         inner.terminated.cancel();
     }
 
@@ -404,7 +407,7 @@ impl RpcEnv {
 impl EnvInner {
     pub(crate) fn is_stopped(&self) -> bool {
         // Endpoints may still answer and send until they have stopped.
-        self.terminated.is_cancelled()
+        self.over.load(Ordering::Acquire)
     }
 
     pub(crate) fn next_token(&self) -> u64 {

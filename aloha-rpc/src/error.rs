@@ -258,6 +258,12 @@ pub enum AskError {
         /// Who was asked.
         endpoint: String,
     },
+    /// This environment was shut down first.
+    #[error("no reply from {endpoint}: this environment is shut down")]
+    EnvironmentStopped {
+        /// Who was asked.
+        endpoint: String,
+    },
     /// Too much waits there already.
     #[error("{endpoint} is overloaded: {text}")]
     Overloaded {
@@ -374,6 +380,10 @@ impl AskError {
                 timeout,
                 key: RpcConfig::ASK_TIMEOUT_KEY,
             },
+            RequestError::ConnectionClosed {
+                reason: CloseReason::Local,
+                ..
+            } => Self::EnvironmentStopped { endpoint },
             RequestError::ConnectionClosed { reason, .. } => {
                 Self::Disconnected { endpoint, reason }
             }

@@ -140,12 +140,7 @@ impl RemoteHandler {
 
     fn gather(&mut self, env: &EnvInner, number: usize, mail: RemoteMail) {
         let known = &mut self.names[number];
-        // A name may be set up anew after its endpoint stopped.
-        if !known
-            .mailbox
-            .as_ref()
-            .is_some_and(|mailbox| mailbox.is_open())
-        {
+        if known.mailbox.is_none() {
             known.mailbox = env.dispatcher.find(&known.name).map(|found| found.mailbox);
         }
         let Some(mailbox) = &known.mailbox else {
@@ -178,6 +173,13 @@ impl RequestHandler for RemoteHandler {
         let mut dropped = 0;
         for (mailbox, mails) in &mut self.gathered {
             dropped += mailbox.deliver(mails);
+        }
+        if dropped > 0 {
+            // A name may be set up anew after its endpoint stopped.
+            for known in &mut self.names {
+                known.mailbox.take_if(|mailbox| !mailbox.is_open());
+            }
+            self.gathered.retain(|(mailbox, _)| mailbox.is_open());
         }
         // Keeps the buffers of the few endpoints a connection usually talks to.
         if self.gathered.len() > 8 {

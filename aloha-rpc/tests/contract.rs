@@ -732,6 +732,24 @@ async fn a_servers_coming_and_going_is_seen_by_its_address_and_ones_own_shutdown
     pair.caller.shutdown().await;
 }
 
+#[tokio::test]
+async fn an_ask_that_nobody_answers_ends_with_its_environment() {
+    for join in [common::Join::Local, common::Join::Tcp] {
+        let pair = Pair::new(join, aloha_rpc::Codec::Bincode).await;
+        let (calls, mut kept) = mpsc::channel(1);
+        let keeper = pair.set_up("keeper", Keeper(calls)).await;
+        let ask = tokio::spawn(keeper.ask(Keep));
+        let _call = kept.recv().await.expect("kept");
+        pair.caller.shutdown().await;
+        let ended = ask.await.expect("no panic").expect_err("nobody answers");
+        assert!(
+            matches!(ended, AskError::EnvironmentStopped { .. }),
+            "{ended}"
+        );
+        pair.server.shutdown().await;
+    }
+}
+
 #[test]
 fn a_blocking_ask_works_outside_async() {
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -418,8 +418,9 @@ impl Connection {
         completions.into_iter().for_each(Completion::run);
     }
 
-    /// Takes nothing new, writes what is queued, then ends. What was asked fails now.
-    pub(crate) fn close_gracefully(&self) {
+    /// Takes nothing new, writes what is queued for as long as the flush may take, then ends. What was
+    /// asked fails now.
+    pub(crate) fn close_gracefully(self: &Arc<Self>) {
         let mut state = self.lock();
         if !matches!(state.phase, Phase::Open(_)) {
             drop(state);
@@ -434,6 +435,14 @@ impl Connection {
         let completions = state.responses.fail_all(&error);
         self.wake_writer(state);
         completions.into_iter().for_each(Completion::run);
+        let closing = Arc::clone(self);
+        self.runtime.spawn(Box::pin(async move {
+            let flushed =
+                tokio::time::timeout(closing.config.flush_timeout, closing.closed.cancelled());
+            if flushed.await.is_err() {
+                closing.close(CloseReason::Local);
+            }
+        }));
     }
 
     /// Ends requests at their deadlines, for as long as it is polled.

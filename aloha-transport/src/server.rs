@@ -25,7 +25,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// [`stop`](Self::stop) or the peer ends them.
 #[derive(Debug)]
 pub struct TransportServer {
-    context: TransportContext,
     address: String,
     connections: Arc<Connections>,
     stopped: CancellationToken,
@@ -57,7 +56,6 @@ impl TransportServer {
         }
         context.advertise(address.clone());
         let server = Self {
-            context: context.clone(),
             address,
             connections: Arc::default(),
             stopped: CancellationToken::new(),
@@ -84,17 +82,8 @@ impl TransportServer {
         for connection in &open {
             connection.close_gracefully();
         }
-        let all = async {
-            for connection in &open {
-                TransportClient::of(Arc::clone(connection)).closed().await;
-            }
-        };
-        if tokio::time::timeout(self.context.limits().flush_timeout, all)
-            .await
-            .is_err()
-        {
-            open.iter()
-                .for_each(|connection| connection.close(CloseReason::Local));
+        for connection in open {
+            TransportClient::of(connection).closed().await;
         }
     }
 }
