@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bind("127.0.0.1:0")
         .start()
         .await?;
-    let master = Master::start(&master_env, Master::default_settings())?;
+    let master = Master::start(&master_env, Master::default_settings(&master_env))?;
     let mut events = master.events();
 
     let worker_env = RpcEnv::builder("worker")

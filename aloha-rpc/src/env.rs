@@ -225,10 +225,10 @@ impl RpcEnv {
         self.inner.address.get()
     }
 
-    /// The time as this environment sees it.
+    /// Where this environment takes time, randomness and tasks from; endpoints that do the same can be simulated.
     #[must_use]
-    pub fn now(&self) -> tokio::time::Instant {
-        self.inner.runtime.now()
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.inner.runtime
     }
 
     /// How many messages came for endpoints that are not there, or found an inbox full or closed.

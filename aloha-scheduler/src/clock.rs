@@ -1,20 +1,17 @@
-//! The only reader of the clock, and the one timer of each shell.
+//! The time for the cores, and the one timer of each shell. Both come from the environment's [`Runtime`].
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
+use aloha_rpc::Runtime;
 use tokio::sync::watch;
 
 use crate::now::Now;
 
-/// Reads both clocks: tokio's, which a test can pause, and the one on the wall.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where the clocks are read"
-)]
-pub(crate) fn now() -> Now {
+/// Both clocks, read once for an event.
+pub(crate) fn now(runtime: &dyn Runtime) -> Now {
     Now {
-        instant: tokio::time::Instant::now().into_std(),
-        wall: SystemTime::now(),
+        instant: runtime.now().into_std(),
+        wall: runtime.wall(),
     }
 }
 
@@ -26,38 +23,37 @@ pub(crate) struct Alarm {
 
 impl Alarm {
     /// An alarm without a time.
-    pub(crate) fn new(ring: impl Fn() + Send + 'static) -> Self {
-        let (deadline, mut changes) = watch::channel(None::<Instant>);
-        tokio::spawn(async move {
-            loop {
-                let deadline = *changes.borrow_and_update();
-                let due = async {
-                    match deadline {
-                        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let rung = tokio::select! {
-                    biased;
-                    changed = changes.changed() => match changed {
-                        Ok(()) => false,
-                        Err(_) => return,
-                    },
-                    () = due => true,
-                };
-                if rung {
-                    ring();
-                    if changes.changed().await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
+    pub(crate) fn new(runtime: &dyn Runtime, ring: impl Fn() + Send + Sync + 'static) -> Self {
+        let (deadline, changes) = watch::channel(None);
+        runtime.spawn(Box::pin(keep_time(changes, ring)));
         Self { deadline }
     }
 
-    /// Sets the time. After it rang, the same time rings again: whoever rings it may be early.
+    /// Sets the time. After it rang, the same time rings again: whoever it wakes may find it is early.
     pub(crate) fn set(&self, deadline: Option<Instant>) {
         self.deadline.send_replace(deadline);
+    }
+}
+
+async fn keep_time(mut changes: watch::Receiver<Option<Instant>>, ring: impl Fn()) {
+    loop {
+        let deadline = *changes.borrow_and_update();
+        let due = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = tokio::select! {
+            biased;
+            changed = changes.changed() => changed,
+            () = due => {
+                ring();
+                changes.changed().await
+            }
+        };
+        if changed.is_err() {
+            return;
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
+use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -12,8 +13,10 @@ use tokio::time::Instant;
 ///
 /// Sleeping is tokio's everywhere: a paused tokio clock holds it.
 pub trait Runtime: fmt::Debug + Send + Sync + 'static {
-    /// The time.
+    /// The time that never jumps: decides what is due.
     fn now(&self) -> Instant;
+    /// The time on the wall: names moments for people, decides nothing.
+    fn wall(&self) -> SystemTime;
     /// A number nobody can foretell, or the next of a seeded sequence.
     fn random_u64(&self) -> u64;
     /// Runs a future to its end in the background.
@@ -47,6 +50,14 @@ impl Runtime for TokioRuntime {
     )]
     fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the clock is read"
+    )]
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     fn random_u64(&self) -> u64 {

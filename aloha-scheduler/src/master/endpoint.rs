@@ -73,12 +73,12 @@ impl MasterHandle {
 impl Master {
     /// The usual settings. Without a store the epoch is the time in milliseconds: a later master has a higher one.
     #[must_use]
-    pub fn default_settings() -> MasterSettings {
+    pub fn default_settings(env: &RpcEnv) -> MasterSettings {
         MasterSettings {
             worker_timeout: Duration::from_secs(60),
             retained_apps: 200,
             dead_worker_persistence: 15,
-            epoch: clock::now().unix_millis(),
+            epoch: clock::now(&**env.runtime()).unix_millis(),
         }
     }
 
@@ -110,7 +110,7 @@ impl Master {
 
     /// Tells the core what happened, and does what it says.
     fn tell(&mut self, event: Event, ctx: &EndpointContext<MasterMessage>) {
-        for effect in self.core.handle(event, clock::now()) {
+        for effect in self.core.handle(event, clock::now(&**ctx.env().runtime())) {
             match effect {
                 // Recovery mode NONE, so far the only one, stores nothing.
                 Effect::Persist(record) => {
@@ -278,7 +278,7 @@ impl RpcEndpoint for Master {
         ctx: &EndpointContext<MasterMessage>,
     ) -> Result<(), EndpointError> {
         let me = ctx.self_ref().clone();
-        self.alarm = Some(Alarm::new(move || {
+        self.alarm = Some(Alarm::new(&**ctx.env().runtime(), move || {
             // A master that is stopped needs no time.
             drop(me.send(MasterMessage::Own(LocalOnly(Event::Tick))));
         }));
@@ -329,7 +329,7 @@ impl RpcEndpoint for Master {
                 call,
             } => {
                 let patience = Duration::from_millis(patience_millis).min(PATIENCE_MAX);
-                let deadline = clock::now().instant + patience;
+                let deadline = clock::now(&**ctx.env().runtime()).instant + patience;
                 let reply = self.keep(Caller::Wait(call));
                 self.tell(
                     Event::WaitRequested {
@@ -341,7 +341,9 @@ impl RpcEndpoint for Master {
                 );
             }
             MasterMessage::Apps { call } => call.reply(self.core.apps()),
-            MasterMessage::Workers { call } => call.reply(self.core.workers(clock::now())),
+            MasterMessage::Workers { call } => {
+                call.reply(self.core.workers(clock::now(&**ctx.env().runtime())))
+            }
             MasterMessage::ReadLog { app, request, call } => self.on_read_log(app, request, call),
             MasterMessage::Own(LocalOnly(event)) => self.tell(event, ctx),
         }

@@ -116,7 +116,7 @@ impl Worker {
         masters: Vec<String>,
     ) -> WorkerSettings {
         let address = env.address().expect("a worker's environment listens");
-        let now = clock::now();
+        let now = clock::now(&**env.runtime());
         WorkerSettings {
             id: WorkerId::mint(now.wall, address.host(), address.port()),
             host: address.host().to_owned(),
@@ -127,7 +127,7 @@ impl Worker {
                 answer_within: Duration::from_secs(10),
                 pause_min: Duration::from_secs(1),
                 pause_max: Duration::from_secs(60),
-                jitter_seed: now.unix_millis() ^ u64::from(address.port()),
+                jitter_seed: env.runtime().random_u64(),
             },
             kill_grace: Duration::from_secs(10),
             retained_apps: 1000,
@@ -165,7 +165,7 @@ impl Worker {
 
     /// Tells the core what happened, and does what it says.
     fn tell(&mut self, event: Event, ctx: &EndpointContext<WorkerMessage>) {
-        for effect in self.core.handle(event, clock::now()) {
+        for effect in self.core.handle(event, clock::now(&**ctx.env().runtime())) {
             match effect {
                 Effect::Register {
                     master,
@@ -189,7 +189,7 @@ impl Worker {
                     app,
                     attempt,
                     signal,
-                } => self.signal_app(&(app, attempt), signal),
+                } => self.signal_app(&(app, attempt), signal, ctx),
                 Effect::Exit(reason) => {
                     info!(?reason, "worker ends");
                     self.exit.send_replace(Some(reason));
@@ -211,7 +211,7 @@ impl Worker {
         let (env, me) = (ctx.env().clone(), ctx.self_ref().clone());
         let patience = self.settings.backoff.answer_within;
         debug!(master, "registering");
-        tokio::spawn(async move {
+        ctx.env().runtime().spawn(Box::pin(async move {
             let asked =
                 tokio::time::timeout(patience, ask_to_register(&env, &me, &master, registration))
                     .await;
@@ -228,7 +228,7 @@ impl Worker {
                 found,
                 answer,
             })));
-        });
+        }));
     }
 
     fn send(&self, master: &str, message: MasterMessage) {
@@ -252,7 +252,7 @@ impl Worker {
         // Queued now, so that reports arrive in order.
         let ask = found.ask(|call| MasterMessage::Report { id, report, call });
         let me = ctx.self_ref().clone();
-        tokio::spawn(async move {
+        ctx.env().runtime().spawn(Box::pin(async move {
             let event = match (ask.await, ended) {
                 (Ok(()), Some((app, attempt))) => Event::ReportAcknowledged { app, attempt },
                 (Ok(()), None) => return,
@@ -263,7 +263,7 @@ impl Worker {
                 }
             };
             drop(me.send(own(OwnEvent::Core(event))));
-        });
+        }));
     }
 
     fn start_app(
@@ -287,7 +287,7 @@ impl Worker {
         self.apps
             .insert((app.clone(), attempt), App::Starting { signal: None });
         let (launcher, me) = (Arc::clone(&self.launcher), ctx.self_ref().clone());
-        tokio::spawn(async move {
+        ctx.env().runtime().spawn(Box::pin(async move {
             let outcome = match launcher.start(spec).await {
                 Ok(running) => {
                     let running: Arc<dyn RunningApp> = running.into();
@@ -306,17 +306,17 @@ impl Worker {
                 attempt,
                 outcome,
             }))));
-        });
+        }));
     }
 
     fn masters_url(&self) -> String {
         format!("aloha://{}", self.settings.masters.join(","))
     }
 
-    fn signal_app(&mut self, key: &Key, signal: Signal) {
+    fn signal_app(&mut self, key: &Key, signal: Signal, ctx: &EndpointContext<WorkerMessage>) {
         match self.apps.get_mut(key) {
             Some(App::Starting { signal: pending }) => *pending = Some(signal),
-            Some(App::Running(running)) => spawn_signal(Arc::clone(running), signal),
+            Some(App::Running(running)) => spawn_signal(Arc::clone(running), signal, ctx),
             None => debug!(app = %key.0, "nothing to signal"),
         }
     }
@@ -357,7 +357,7 @@ impl Worker {
                     signal: Some(signal),
                 }) = before
                 {
-                    spawn_signal(running, signal);
+                    spawn_signal(running, signal, ctx);
                 }
                 self.tell(Event::AppStarted { app, attempt }, ctx);
             }
@@ -396,7 +396,7 @@ impl RpcEndpoint for Worker {
         ctx: &EndpointContext<WorkerMessage>,
     ) -> Result<(), EndpointError> {
         let me = ctx.self_ref().clone();
-        self.alarm = Some(Alarm::new(move || {
+        self.alarm = Some(Alarm::new(&**ctx.env().runtime(), move || {
             // A worker that has stopped needs no time.
             drop(me.send(own(OwnEvent::Core(Event::Tick))));
         }));
@@ -479,8 +479,12 @@ async fn ask_to_register(
     Ok((found, answer))
 }
 
-fn spawn_signal(running: Arc<dyn RunningApp>, signal: Signal) {
-    tokio::spawn(async move {
+fn spawn_signal(
+    running: Arc<dyn RunningApp>,
+    signal: Signal,
+    ctx: &EndpointContext<WorkerMessage>,
+) {
+    ctx.env().runtime().spawn(Box::pin(async move {
         if let Err(error) = running.signal(signal).await {
             warn!(
                 app = running.app_id(),
@@ -488,7 +492,7 @@ fn spawn_signal(running: Arc<dyn RunningApp>, signal: Signal) {
                 "cannot signal"
             );
         }
-    });
+    }));
 }
 
 /// An error and what caused it, in one line.

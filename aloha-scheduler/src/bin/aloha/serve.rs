@@ -229,7 +229,7 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
         worker_timeout: master.worker_timeout,
         retained_apps: master.retained_applications,
         dead_worker_persistence: master.dead_worker_persistence,
-        ..Master::default_settings()
+        ..Master::default_settings(&env)
     };
     let handle = Master::start(&env, settings).map_err(Failure::new)?;
     let rest_stop = CancellationToken::new();
