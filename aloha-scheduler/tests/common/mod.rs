@@ -1,0 +1,257 @@
+//! The real binary, as processes that end with the test.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Far above what anything here takes: a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The command `aloha`, with nothing of the tester's environment in it.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aloha"));
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("ALOHA_") || name == "RUST_LOG")
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A master, a worker or a whole cluster.
+pub struct Daemon {
+    process: Child,
+    pub rpc: String,
+    pub rest: Option<String>,
+    stderr: Receiver<String>,
+}
+
+impl Daemon {
+    /// Starts `aloha` with these arguments and waits for its `ready` line.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut process = command()
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary is built");
+        let (lines, stderr) = channel();
+        let err = process.stderr.take().expect("piped");
+        std::thread::spawn(move || {
+            for line in BufReader::new(err).lines().map_while(Result::ok) {
+                // Nobody may be interested any more.
+                drop(lines.send(line));
+            }
+        });
+        let mut out = BufReader::new(process.stdout.take().expect("piped"));
+        let mut ready = String::new();
+        out.read_line(&mut ready).expect("a line on stdout");
+        // The rest is read, lest the pipe fills.
+        std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+        let mut words = ready.split_whitespace();
+        let is_ready = words.next() == Some("ready");
+        assert!(
+            is_ready,
+            "{arguments:?}: {:?}",
+            stderr.try_iter().collect::<Vec<_>>()
+        );
+        let rpc = words.nth(1).expect("the RPC address").to_owned();
+        let rest = words
+            .next()
+            .and_then(|word| word.strip_prefix("rest="))
+            .map(str::to_owned);
+        Self {
+            process,
+            rpc,
+            rest,
+            stderr,
+        }
+    }
+
+    /// A master, a worker of two cores and 2 GiB, and REST, in one process.
+    pub fn local(directory: &Path) -> Self {
+        Self::local_with(directory, &[])
+    }
+
+    pub fn local_with(directory: &Path, more: &[&str]) -> Self {
+        let directory = directory.to_str().expect("UTF-8");
+        let arguments = [
+            "local",
+            "-c",
+            "2",
+            "-m",
+            "2G",
+            "-p",
+            "0",
+            "--rest-port",
+            "0",
+            "-d",
+            directory,
+        ];
+        let this = Self::start(&[&arguments, more].concat());
+        this.wait_for_line("worker registered");
+        this
+    }
+
+    pub fn master(more: &[&str]) -> Self {
+        Self::start(&[&["master", "-p", "0", "--rest-port", "0"], more].concat())
+    }
+
+    /// A worker of two cores and 1 GiB, once `master` has taken it.
+    pub fn worker(master: &Self, directory: &Path) -> Self {
+        let this = Self::worker_of(&master.rpc, directory);
+        master.wait_for_line("worker registered");
+        this
+    }
+
+    pub fn worker_of(master: &str, directory: &Path) -> Self {
+        let directory = directory.to_str().expect("UTF-8");
+        let fast = "aloha.worker.register.backoff.max=100ms";
+        let faster = "aloha.worker.register.backoff.initial=50ms";
+        Self::start(&[
+            "worker", "-c", "2", "-m", "1G", "-d", directory, "-D", fast, "-D", faster, master,
+        ])
+    }
+
+    pub fn rest(&self) -> &str {
+        self.rest.as_deref().expect("it serves REST")
+    }
+
+    /// Waits for a line of the log with this text.
+    #[track_caller]
+    pub fn wait_for_line(&self, text: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.stderr.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => seen.push(line),
+                Err(error) => panic!("no line with {text:?} ({error}): {seen:#?}"),
+            }
+        }
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.process)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("it is our child and not reaped");
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait().expect("it is our child")
+    }
+
+    /// Runs a client command against this master.
+    pub fn ask(&self, arguments: &[&str]) -> Answer {
+        let output = command()
+            .env("ALOHA_MASTER", &self.rpc)
+            .args(arguments)
+            .output()
+            .expect("the binary is built");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        Answer {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+
+    /// Submits a line for bash; gives the id.
+    pub fn submit(&self, script: &str) -> String {
+        self.submit_with(script, &[])
+    }
+
+    pub fn submit_with(&self, script: &str, flags: &[&str]) -> String {
+        let fixed = [
+            "submit",
+            "--entry-point",
+            "SimpleProcess",
+            "--memory",
+            "128",
+        ];
+        let answer = self.ask(&[&fixed[..], flags, &["--", script]].concat());
+        assert_eq!((answer.code, &*answer.stderr), (Some(0), ""));
+        answer.stdout.trim().to_owned()
+    }
+
+    /// The JSON of `aloha status`.
+    pub fn status(&self, id: &str) -> serde_json::Value {
+        let answer = self.ask(&["status", "--json", id]);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        serde_json::from_str(&answer.stdout).expect("JSON")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // TERM first: it ends its applications.
+        let _ = kill_process(self.pid(), Signal::TERM);
+        drop(self.process.wait());
+    }
+}
+
+/// What a client command said.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The processes that carry an application's id and its master in their environment. Ids alone may repeat between
+/// clusters that know nothing of each other.
+pub fn processes_of(id: &str, master: &str) -> Vec<String> {
+    let wanted = [
+        format!("ALOHA_APP_ID={id}"),
+        format!("ALOHA_MASTER={master}"),
+    ];
+    let carries = |path: &Path| {
+        let environment = std::fs::read(path.join("environ")).unwrap_or_default();
+        let has = |wanted: &String| {
+            environment
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == wanted.as_bytes())
+        };
+        wanted.iter().all(has)
+    };
+    let entries = std::fs::read_dir("/proc").expect("a system with /proc");
+    let paths = entries.map_while(Result::ok).map(|entry| entry.path());
+    paths
+        .filter(|path| carries(path))
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
+/// A named pipe: the line that an application writes into it tells how far it is.
+pub struct Pipe(pub std::path::PathBuf);
+
+impl Pipe {
+    pub fn new(directory: &Path, name: &str) -> Self {
+        let path = directory.join(name);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .expect("a new pipe");
+        Self(path)
+    }
+
+    /// Waits for a writer and reads what it writes.
+    pub fn read(&self) -> String {
+        std::fs::read_to_string(&self.0).expect("a pipe")
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
