@@ -138,7 +138,7 @@ impl TransportClient {
             .then(|| RpcResponseCallback::new(Arc::clone(&self.connection), id))
     }
 
-    /// Waits until another message may be queued. Cancel safe.
+    /// Waits until at least half of the bytes that may wait for the peer are free. Cancel safe.
     ///
     /// # Errors
     ///

@@ -244,11 +244,11 @@ impl Connection {
         Some(Deadline { at, timeout })
     }
 
-    /// Ready once another message may be queued, or none ever.
+    /// Ready once half of the queue's bytes are free, or none ever will be.
     pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<(), SendError>> {
         let mut state = self.lock();
         self.check_open(&state)?;
-        if state.queue.len() < self.config.outbound_bytes_max {
+        if state.queue.len() <= self.config.outbound_bytes_max / 2 {
             return Poll::Ready(Ok(()));
         }
         state.watchers.push(cx.waker().clone());

@@ -148,15 +148,21 @@ impl TransportResponseHandler {
         id: RequestId,
         answer: Answer,
     ) -> Result<Option<Completion>, UnknownId> {
-        let slot = self.slot(id).ok_or(UnknownId(id))?;
+        let index = id.index() as usize;
+        if self.slot(id).is_none() {
+            return Err(UnknownId(id));
+        }
+        let slot = &mut self.slots[index].1;
         match std::mem::replace(slot, Slot::Free) {
             Slot::Waiting { waker, .. } => {
                 *slot = Slot::Answered(answer);
                 self.in_flight -= 1;
                 Ok(waker.map(Completion::Wake))
             }
-            Slot::TimedOut(_) => {
-                *slot = Slot::Answered(answer);
+            // Its time was over first, whatever the peer says of it now.
+            Slot::TimedOut(timeout) => {
+                let peer = Arc::clone(&self.peer);
+                *slot = Slot::Answered(Err(RequestError::TimedOut { peer, timeout }));
                 self.in_flight -= 1;
                 Ok(None)
             }
