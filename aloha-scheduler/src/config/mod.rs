@@ -67,7 +67,7 @@ impl fmt::Display for Origin {
 ///
 /// ```
 /// use std::time::Duration;
-/// use aloha_scheduler::{Config, Origin};
+/// use aloha_scheduler::config::{Config, Origin};
 ///
 /// let config = Config::builder()
 ///     .environment(|name| (name == "ALOHA_MASTER_PORT").then(|| "7000".to_owned()))
@@ -79,7 +79,7 @@ impl fmt::Display for Origin {
 ///
 /// let error = Config::builder().overrides(["aloha.worker.timout=5"]).load().unwrap_err();
 /// assert!(error.to_string().contains("did you mean aloha.worker.timeout?"));
-/// # Ok::<(), aloha_scheduler::ConfigError>(())
+/// # Ok::<(), aloha_scheduler::config::ConfigError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Config {

@@ -215,7 +215,7 @@ impl fmt::Display for Value {
 /// # Examples
 ///
 /// ```
-/// use aloha_scheduler::{ByteUnit, parse_bytes};
+/// use aloha_scheduler::config::{ByteUnit, parse_bytes};
 ///
 /// assert_eq!(parse_bytes("4G", ByteUnit::Mebibytes), Some(4 << 30));
 /// assert_eq!(parse_bytes("256", ByteUnit::Mebibytes), Some(256 << 20));
