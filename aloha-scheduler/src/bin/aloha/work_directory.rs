@@ -4,6 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aloha_scheduler::Outcome;
 use aloha_scheduler::worker::{Adopted, Launcher as _, ProcessLauncher};
 use tracing::{info, warn};
 
@@ -48,10 +49,11 @@ impl WorkDirectory {
                 continue;
             }
             match launcher.adopt(&path).await {
+                // One whose end was recorded needs no word.
                 Ok(Adopted::Ended {
                     app_id,
                     attempt,
-                    outcome,
+                    outcome: outcome @ Outcome::Lost(_),
                 }) => {
                     info!(app = app_id, attempt, %outcome, "left behind by an earlier worker");
                 }
