@@ -9,7 +9,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use aloha_transport::{Failure, ResponseFuture};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -220,43 +220,29 @@ impl<R> fmt::Debug for Ask<R> {
     }
 }
 
-/// The value in a reply's bytes. Calls inside it that the value does not take are answered with a failure.
+/// The value in a reply's bytes.
 pub(crate) fn decode_reply<R: DeserializeOwned>(
-    mut body: Bytes,
+    body: Bytes,
     env: &Arc<EnvInner>,
     link: &Arc<Link>,
 ) -> Result<R, String> {
     let mut rest = &body[..];
     let envelope = Envelope::decode(&mut rest).map_err(|error| error.to_string())?;
-    let calls = envelope
-        .calls
-        .iter()
-        .map(|id| link.client.accept_id(*id))
-        .collect();
-    let head = body.len() - rest.len();
-    body.advance(head);
-    let (env, link) = (Arc::clone(env), Arc::clone(link));
+    if !envelope.calls.is_empty() {
+        return Err("a reply cannot carry a call context".to_owned());
+    }
     let codec = env.config.codec;
+    let (env, link) = (Arc::clone(env), Arc::clone(link));
     let decoding = Decoding {
         env,
         link,
         request: None,
-        calls,
+        calls: Vec::new(),
         deadline: None,
         trace: None,
     };
-    let (decoded, decoding) = scope::decoding(decoding, || codec.decode(&body));
-    match decoded {
-        Ok(value) => {
-            decoding.settle();
-            Ok(value)
-        }
-        Err(error) => {
-            let text = format!("cannot decode it: {error}");
-            decoding.fail(&Failure::new(crate::error::code::UNDECODABLE, text.clone()));
-            Err(text)
-        }
-    }
+    let (decoded, _) = scope::decoding(decoding, || codec.decode(rest));
+    decoded.map_err(|error| format!("cannot decode it: {error}"))
 }
 
 /// Runs a future that needs no runtime of its own to its end on this thread.

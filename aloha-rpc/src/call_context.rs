@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::address::RpcAddress;
 use crate::ask::decode_reply;
 use crate::env::EnvInner;
-use crate::envelope::{Envelope, TraceContext};
+use crate::envelope::{REPLY_ENVELOPE, TraceContext};
 use crate::error::{EndpointError, code};
 use crate::link::{Link, body_of};
 use crate::scope::{self, Arrived, Encoding, Transfer};
@@ -191,31 +191,14 @@ impl<T: Serialize> Responder<T> {
 }
 
 fn reply_remotely<T: Serialize>(call: RpcResponseCallback, env: &Arc<EnvInner>, value: &T) {
-    let link = Link::new(call.client());
     let codec = env.config.codec;
     let mut body = scope::take_scratch();
-    let (encoded, mut encoding) =
-        scope::encoding(Encoding::new(link, None), || codec.encode(value, &mut body));
-    let calls = encoded
-        .map_err(|error| error.to_string())
-        .and_then(|()| encoding.commit(env));
-    match calls {
-        Ok(calls) => {
-            // The head of a reply is one byte, unless calls travel in it.
-            let mut whole = Vec::new();
-            if calls.is_empty() {
-                call.on_success_parts(&[0], &body_of(&mut body));
-            } else {
-                Envelope {
-                    calls,
-                    ..Envelope::default()
-                }
-                .encode(&mut whole);
-                call.on_success_parts(&whole, &body_of(&mut body));
-            }
-        }
-        Err(reason) => {
-            let text = format!("cannot encode the reply: {reason}");
+    let encoding = Encoding::reply(Link::new(call.client()));
+    let (encoded, _) = scope::encoding(encoding, || codec.encode(value, &mut body));
+    match encoded {
+        Ok(()) => call.on_success_parts(&[REPLY_ENVELOPE], &body_of(&mut body)),
+        Err(error) => {
+            let text = format!("cannot encode the reply: {error}");
             call.on_failure(&Failure::new(code::REPLY_UNENCODABLE, text));
         }
     }

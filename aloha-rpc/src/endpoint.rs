@@ -185,7 +185,8 @@ impl<E: RpcEndpoint> Running<E> {
     /// The endpoint's life.
     pub(crate) async fn run(mut self) {
         let mut batch = Batch::default();
-        let started = guarded(self.endpoint.on_start(&self.ctx)).await;
+        let Self { endpoint, ctx, .. } = &mut self;
+        let started = guarded(async { endpoint.on_start(ctx).await }).await;
         let mut directive = self.check(started).await;
         while directive == Directive::Resume {
             self.inbox.next(&mut batch).await;
@@ -199,24 +200,27 @@ impl<E: RpcEndpoint> Running<E> {
             mail.bounce(code::ENDPOINT_STOPPED, "the endpoint is stopped");
         }
         drop_stopped(left.local);
-        let stopped = guarded(self.endpoint.on_stop()).await;
+        let endpoint = &mut self.endpoint;
+        let stopped = guarded(async { endpoint.on_stop().await }).await;
         self.check(stopped).await;
         debug!(endpoint = %self.inbox.name(), "endpoint stopped");
     }
 
     async fn work_through(&mut self, batch: &mut Batch<E::Message>) -> Directive {
         for event in batch.events.drain(..) {
-            let handled = match &event {
-                ConnectionEvent::Connected(remote) => {
-                    guarded(self.endpoint.on_connected(remote, &self.ctx)).await
+            let Self { endpoint, ctx, .. } = self;
+            let handled = guarded(async {
+                match &event {
+                    ConnectionEvent::Connected(remote) => endpoint.on_connected(remote, ctx).await,
+                    ConnectionEvent::Disconnected(remote) => {
+                        endpoint.on_disconnected(remote, ctx).await
+                    }
+                    ConnectionEvent::NetworkError(cause, remote) => {
+                        endpoint.on_network_error(cause, remote, ctx).await
+                    }
                 }
-                ConnectionEvent::Disconnected(remote) => {
-                    guarded(self.endpoint.on_disconnected(remote, &self.ctx)).await
-                }
-                ConnectionEvent::NetworkError(cause, remote) => {
-                    guarded(self.endpoint.on_network_error(cause, remote, &self.ctx)).await
-                }
-            };
+            })
+            .await;
             if self.check(handled).await == Directive::Stop {
                 return Directive::Stop;
             }
@@ -246,9 +250,11 @@ impl<E: RpcEndpoint> Running<E> {
 
     async fn handle(&mut self, sent: Sent, message: E::Message) -> Directive {
         tokio::task::coop::consume_budget().await;
+        let Self { endpoint, ctx, .. } = self;
+        // The callback is called inside the guard: it may panic before it has made its future.
         let handled = match sent {
-            Sent::OneWay => guarded(self.endpoint.receive(message, &self.ctx)).await,
-            Sent::Asked => guarded(self.endpoint.receive_and_reply(message, &self.ctx)).await,
+            Sent::OneWay => guarded(async { endpoint.receive(message, ctx).await }).await,
+            Sent::Asked => guarded(async { endpoint.receive_and_reply(message, ctx).await }).await,
         };
         match handled {
             Ok(()) => Directive::Resume,
@@ -260,7 +266,8 @@ impl<E: RpcEndpoint> Running<E> {
         let Err(error) = handled else {
             return Directive::Resume;
         };
-        let decided = catch(self.endpoint.on_error(error, &self.ctx)).await;
+        let Self { endpoint, ctx, .. } = self;
+        let decided = catch(async { endpoint.on_error(error, ctx).await }).await;
         decided.unwrap_or_else(|panic| {
             error!(endpoint = %self.inbox.name(), %panic, "on_error panicked, the endpoint stops");
             Directive::Stop

@@ -391,7 +391,7 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
         let mut body = scope::take_scratch();
         let codec = env.config.codec;
         let (encoded, mut encoding) =
-            scope::encoding(Encoding::new(Arc::clone(&link), token), || {
+            scope::encoding(Encoding::message(Arc::clone(&link), token), || {
                 codec.encode(message, &mut body)
             });
         encoded.map_err(|error| unencodable(error.to_string()))?;

@@ -30,6 +30,8 @@ const EXTENSION: u8 = 32;
 const RECEIVER: u8 = 64;
 const UNKNOWN: u8 = 128;
 
+/// The whole envelope of a reply: no flags.
+pub(crate) const REPLY_ENVELOPE: u8 = 0;
 /// How many calls one message may carry besides its own.
 pub(crate) const CALLS_MAX: usize = 255;
 /// The longest name of an endpoint, in bytes.

@@ -41,15 +41,30 @@ pub(crate) struct Encoding {
     /// The context that `ask` handed out, if this is an ask.
     token: Option<u64>,
     claimed: bool,
+    /// How many calls it may carry.
+    calls_max: usize,
     transfers: Vec<Box<dyn Transfer>>,
 }
 
 impl Encoding {
-    pub(crate) fn new(link: Arc<Link>, token: Option<u64>) -> Self {
+    /// A message that is sent, or asked under a token.
+    pub(crate) fn message(link: Arc<Link>, token: Option<u64>) -> Self {
         Self {
             link,
             token,
             claimed: false,
+            calls_max: CALLS_MAX,
+            transfers: Vec::new(),
+        }
+    }
+
+    /// A reply. It carries no calls: if its asker has gone, nobody would be there to answer them.
+    pub(crate) fn reply(link: Arc<Link>) -> Self {
+        Self {
+            link,
+            token: None,
+            claimed: false,
+            calls_max: 0,
             transfers: Vec::new(),
         }
     }
@@ -158,12 +173,16 @@ pub(crate) fn claim(token: u64) -> Result<u32, &'static str> {
 /// The place of a call that is passed on.
 pub(crate) fn pass_on(transfer: Box<dyn Transfer>) -> Result<u32, &'static str> {
     SCOPE.with_borrow_mut(|scope| match scope {
-        Scope::Encoding(encoding) if encoding.transfers.len() < CALLS_MAX => {
-            encoding.transfers.push(transfer);
-            u32::try_from(encoding.transfers.len())
-                .map_err(|_| "too many call contexts in one message")
+        Scope::Encoding(encoding) if encoding.calls_max == 0 => {
+            Err("a reply cannot carry a call context")
         }
-        Scope::Encoding(_) => Err("too many call contexts in one message"),
+        Scope::Encoding(encoding) if encoding.transfers.len() == encoding.calls_max => {
+            Err("too many call contexts in one message")
+        }
+        Scope::Encoding(encoding) => {
+            encoding.transfers.push(transfer);
+            Ok(u32::try_from(encoding.transfers.len()).expect("limited far below"))
+        }
         Scope::None | Scope::Decoding(_) => Err(OUTSIDE),
     })
 }

@@ -732,6 +732,37 @@ async fn a_servers_coming_and_going_is_seen_by_its_address_and_ones_own_shutdown
     pair.caller.shutdown().await;
 }
 
+/// Panics before it has made its future.
+struct Hasty;
+
+impl RpcEndpoint for Hasty {
+    type Message = Tally;
+
+    fn receive(
+        &mut self,
+        message: Tally,
+        _: &EndpointContext<Tally>,
+    ) -> impl Future<Output = Result<(), EndpointError>> + Send {
+        let call = match message {
+            Tally::Add => panic!("on purpose"),
+            Tally::Sum(call) => call,
+        };
+        async move {
+            call.reply(0);
+            Ok(())
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_before_the_first_await_does_not_wedge_the_endpoint() {
+    let pair = Pair::new(common::Join::Local, aloha_rpc::Codec::Bincode).await;
+    let hasty = pair.set_up("hasty", Hasty).await;
+    hasty.send(Tally::Add).expect("room");
+    assert_eq!(hasty.ask(Tally::Sum).await.expect("a reply"), 0);
+    pair.shutdown().await;
+}
+
 #[tokio::test]
 async fn an_ask_that_nobody_answers_ends_with_its_environment() {
     for join in [common::Join::Local, common::Join::Tcp] {

@@ -6,6 +6,7 @@
 
 mod app;
 mod attempt;
+mod causes;
 mod client;
 mod clock;
 mod events;
@@ -21,6 +22,7 @@ pub mod worker;
 
 pub use app::{AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement};
 pub use attempt::{AttemptReport, AttemptState, HeldAttempt, Outcome};
+pub use causes::with_causes;
 pub use client::{ClientError, MasterClient};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::app::AppDescription;
 use crate::attempt::{AttemptReport, Outcome};
+use crate::causes::with_causes;
 use crate::clock::{self, Alarm};
 use crate::ids::{AppId, WorkerId};
 use crate::messages::{
@@ -493,15 +494,4 @@ fn spawn_signal(
             );
         }
     }));
-}
-
-/// An error and what caused it, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -12,13 +12,12 @@ mod master_urls;
 mod serve;
 mod work_directory;
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use aloha_scheduler::config::ConfigError;
+use aloha_scheduler::with_causes;
 use clap::Parser as _;
 
 use args::{Cli, Command};
@@ -116,12 +115,6 @@ impl Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            write!(text, ": {cause}").expect("a String takes everything");
-            source = cause.source();
-        }
-        Self::new(text)
+        Self::new(with_causes(&error))
     }
 }

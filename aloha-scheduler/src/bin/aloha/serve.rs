@@ -11,6 +11,7 @@ use aloha_scheduler::rest::{RestGuard, RestLimits, RestToken, rest_router, serve
 use aloha_scheduler::worker::{Backoff, ExitReason, ProcessLauncher};
 use aloha_scheduler::{
     Master, MasterHandle, MasterSettings, Resources, Worker, WorkerHandle, WorkerSettings,
+    with_causes,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -412,14 +413,4 @@ pub(crate) fn rpc_config(rpc: &settings::RpcSettings) -> RpcConfig {
         codec,
         transport,
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

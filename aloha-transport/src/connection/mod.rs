@@ -1,40 +1,37 @@
-//! One connection: its write queue, the requests of both ends, and the loops that read and write.
+//! One connection: its write queue, the requests of both ends, its life.
 //!
 //! The object exists before the socket does: frames queue up while the connection is being made, in
 //! the order they will be written. One lock guards it all. It is held to append bytes, swap
 //! buffers or move answers, never while anything is encoded, woken or called.
 
+mod reading;
+mod writing;
+
 use std::any::Any;
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, trace};
+use tracing::debug;
 
 use crate::client::Body;
 use crate::config::TransportConfig;
 use crate::error::{CloseReason, Failure, FailureCode, RequestError, SendError};
-use crate::frame::{LENGTH_BYTES, cut_frame};
 use crate::handshake::{Hello, REQUESTS_IN_FLIGHT_MIN};
 use crate::incoming::IncomingRequests;
-use crate::message::{self, Message, RequestId, encode_failure};
-use crate::request_handler::{RequestHandler, RpcResponseCallback};
+use crate::message::{self, RequestId, encode_failure};
+use crate::request_handler::RequestHandler;
 use crate::response_handler::{
     Abandoned, Answer, Callback, Completion, Deadline, TransportResponseHandler,
 };
 use crate::runtime::Runtime;
 use crate::write_queue::{WriteQueue, frame_length, wire_length};
-
-/// The first read buffer; a connection that is busy gets larger ones.
-const READ_BYTES_MIN: usize = 4 << 10;
-const READ_BYTES_MAX: usize = 64 << 10;
 
 pub(crate) struct Connection {
     peer: Arc<str>,
@@ -478,8 +475,6 @@ impl Connection {
         .await;
     }
 
-    // ---- the loops -----------------------------------------------------------------------------
-
     /// Runs an open connection to its end. `received` holds what came behind the handshake.
     pub(crate) async fn run(
         self: &Arc<Self>,
@@ -508,216 +503,6 @@ impl Connection {
         let reason = self.write_loop(writer).await;
         self.close(reason);
     }
-
-    async fn write_loop(&self, mut writer: Box<dyn AsyncWrite + Send + Unpin>) -> CloseReason {
-        let mut batch = WriteQueue::default();
-        loop {
-            match self.next_batch(&mut batch).await {
-                NextBatch::Write => {}
-                NextBatch::Flushed => {
-                    drop(writer.shutdown().await);
-                    return CloseReason::Local;
-                }
-                NextBatch::Closed => {
-                    // A hint for the peer; one that does not read is not waited for.
-                    drop(tokio::time::timeout(Duration::ZERO, writer.shutdown()).await);
-                    return CloseReason::Local;
-                }
-            }
-            let written = self
-                .closed
-                .run_until_cancelled(batch.write_to(&mut *writer))
-                .await;
-            match written {
-                Some(Ok(())) => batch.clear(),
-                Some(Err(error)) => return CloseReason::Io(Arc::new(error)),
-                None => return CloseReason::Local,
-            }
-        }
-    }
-
-    /// Waits for frames and swaps them into `batch`.
-    async fn next_batch(&self, batch: &mut WriteQueue) -> NextBatch {
-        let crowded = poll_fn(|cx| {
-            let mut state = self.lock();
-            match &state.phase {
-                Phase::Closed(_) => return Poll::Ready(Err(NextBatch::Closed)),
-                Phase::Closing if state.queue.is_empty() => {
-                    return Poll::Ready(Err(NextBatch::Flushed));
-                }
-                Phase::Connecting | Phase::Open(_) | Phase::Closing => {}
-            }
-            if state.queue.is_empty() {
-                state.writer = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-            Poll::Ready(Ok(
-                state.responses.in_flight() > 1 || state.incoming.active() > 1
-            ))
-        })
-        .await;
-        match crowded {
-            Err(end) => return end,
-            // The first of many woke us: let the others append too, and write once for all.
-            Ok(true) => tokio::task::yield_now().await,
-            Ok(false) => {}
-        }
-        let mut state = self.lock();
-        std::mem::swap(&mut state.queue, batch);
-        let watchers = std::mem::take(&mut state.watchers);
-        drop(state);
-        watchers.into_iter().for_each(Waker::wake);
-        NextBatch::Write
-    }
-
-    async fn read_loop(
-        self: &Arc<Self>,
-        mut reader: Box<dyn AsyncRead + Send + Unpin>,
-        mut buffer: BytesMut,
-        handler: &mut dyn RequestHandler,
-    ) -> CloseReason {
-        let mut read = ReadBatch::default();
-        let mut chunk = READ_BYTES_MIN;
-        loop {
-            if let Err(reason) = self.take_frames(&mut buffer, &mut read, handler) {
-                return reason;
-            }
-            if buffer.capacity() - buffer.len() < chunk / 4 {
-                buffer.reserve(chunk.max(missing(&buffer)));
-            }
-            let room = buffer.capacity() - buffer.len();
-            match reader.read_buf(&mut buffer).await {
-                Ok(0) if buffer.is_empty() => return CloseReason::Peer,
-                Ok(0) => return CloseReason::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())),
-                Ok(bytes) if bytes == room => chunk = (4 * chunk).min(READ_BYTES_MAX),
-                Ok(_) => {}
-                Err(error) => return CloseReason::Io(Arc::new(error)),
-            }
-        }
-    }
-
-    /// Deals with every whole frame in the buffer: answers first, under one lock, then requests in order.
-    fn take_frames(
-        self: &Arc<Self>,
-        buffer: &mut BytesMut,
-        read: &mut ReadBatch,
-        handler: &mut dyn RequestHandler,
-    ) -> Result<(), CloseReason> {
-        let mut broken = None;
-        loop {
-            match cut_frame(buffer, self.config.frame_bytes_max) {
-                Ok(Some(frame)) => match Message::decode(frame) {
-                    Ok(message) => read.messages.push(message),
-                    Err(error) => broken = Some(CloseReason::Protocol(error.to_string())),
-                },
-                Ok(None) => break,
-                Err(error) => broken = Some(CloseReason::Protocol(error.to_string())),
-            }
-            if broken.is_some() {
-                break;
-            }
-        }
-        if !read.messages.is_empty() {
-            if let Err(reason) = self.settle(read) {
-                broken = Some(reason);
-            }
-            for request in read.requests.drain(..) {
-                match request {
-                    Request::Rpc(id, body) => {
-                        handler.on_request(body, RpcResponseCallback::new(Arc::clone(self), id));
-                    }
-                    Request::OneWay(body) => handler.on_one_way(body),
-                }
-            }
-            handler.on_read_complete();
-        }
-        broken.map_or(Ok(()), Err)
-    }
-
-    /// Under one lock: completes answers, notes cancels and requests. Then wakes and calls.
-    fn settle(&self, read: &mut ReadBatch) -> Result<(), CloseReason> {
-        let ReadBatch {
-            messages,
-            requests,
-            completions,
-            wakers,
-        } = read;
-        let mut result = Ok(());
-        let mut state = self.lock();
-        for message in messages.drain(..) {
-            let answered = match message {
-                Message::OneWay { body } => {
-                    requests.push(Request::OneWay(body));
-                    continue;
-                }
-                Message::RpcRequest { id, body } => {
-                    if state.incoming.register(id) {
-                        requests.push(Request::Rpc(id, body));
-                        continue;
-                    }
-                    result = Err(CloseReason::Protocol(format!(
-                        "request id {id:?} is in use or over the limit"
-                    )));
-                    break;
-                }
-                Message::RpcResponse { id, body } => state.responses.complete(id, Ok(body)),
-                Message::RpcFailure { id, failure } => state
-                    .responses
-                    .complete(id, Err(RequestError::Failed(failure))),
-                Message::Cancel { id } => {
-                    self.any_cancelled.store(true, Ordering::Release);
-                    wakers.append(&mut state.incoming.cancel(id));
-                    continue;
-                }
-                Message::Ping { nonce } => {
-                    state.queue.push(
-                        message::PONG,
-                        None,
-                        &nonce.to_le_bytes(),
-                        &Body::Copied(&[]),
-                    );
-                    continue;
-                }
-                Message::Pong { .. } => continue,
-            };
-            match answered {
-                Ok(completion) => completions.extend(completion),
-                Err(unknown) => {
-                    trace!(peer = %self.peer, id = ?unknown.0, "an answer that nobody waits for")
-                }
-            }
-        }
-        messages.clear();
-        let writer = if state.queue.is_empty() {
-            None
-        } else {
-            state.writer.take()
-        };
-        drop(state);
-        wakers.drain(..).chain(writer).for_each(Waker::wake);
-        completions.drain(..).for_each(Completion::run);
-        result
-    }
-}
-
-enum NextBatch {
-    Write,
-    Flushed,
-    Closed,
-}
-
-enum Request {
-    Rpc(RequestId, Bytes),
-    OneWay(Bytes),
-}
-
-/// What one read brought; kept between reads for its memory.
-#[derive(Default)]
-struct ReadBatch {
-    messages: Vec<Message>,
-    requests: Vec<Request>,
-    completions: Vec<Completion>,
-    wakers: Vec<Waker>,
 }
 
 fn push_failure(state: &mut State, id: RequestId, failure: &Failure) {
@@ -727,13 +512,4 @@ fn push_failure(state: &mut State, id: RequestId, failure: &Failure) {
         &encode_failure(failure),
         &Body::Copied(&[]),
     );
-}
-
-/// How much to reserve for the frame at the start of the buffer: what it lacks, but no more than
-/// has arrived of it, so that a claim alone reserves nothing.
-fn missing(buffer: &BytesMut) -> usize {
-    buffer.first_chunk::<LENGTH_BYTES>().map_or(0, |length| {
-        let whole = LENGTH_BYTES + u32::from_le_bytes(*length) as usize;
-        whole.saturating_sub(buffer.len()).min(buffer.len())
-    })
 }

@@ -1,0 +1,84 @@
+//! The writer: swaps the whole write queue for an empty one, and writes it once.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use super::{Connection, Phase};
+use crate::error::CloseReason;
+use crate::write_queue::WriteQueue;
+
+impl Connection {
+    pub(super) async fn write_loop(
+        &self,
+        mut writer: Box<dyn AsyncWrite + Send + Unpin>,
+    ) -> CloseReason {
+        let mut batch = WriteQueue::default();
+        loop {
+            match self.next_batch(&mut batch).await {
+                NextBatch::Write => {}
+                NextBatch::Flushed => {
+                    drop(writer.shutdown().await);
+                    return CloseReason::Local;
+                }
+                NextBatch::Closed => {
+                    // A hint for the peer; one that does not read is not waited for.
+                    drop(tokio::time::timeout(Duration::ZERO, writer.shutdown()).await);
+                    return CloseReason::Local;
+                }
+            }
+            let written = self
+                .closed
+                .run_until_cancelled(batch.write_to(&mut *writer))
+                .await;
+            match written {
+                Some(Ok(())) => batch.clear(),
+                Some(Err(error)) => return CloseReason::Io(Arc::new(error)),
+                None => return CloseReason::Local,
+            }
+        }
+    }
+
+    /// Waits for frames and swaps them into `batch`.
+    async fn next_batch(&self, batch: &mut WriteQueue) -> NextBatch {
+        let crowded = poll_fn(|cx| {
+            let mut state = self.lock();
+            match &state.phase {
+                Phase::Closed(_) => return Poll::Ready(Err(NextBatch::Closed)),
+                Phase::Closing if state.queue.is_empty() => {
+                    return Poll::Ready(Err(NextBatch::Flushed));
+                }
+                Phase::Connecting | Phase::Open(_) | Phase::Closing => {}
+            }
+            if state.queue.is_empty() {
+                state.writer = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(
+                state.responses.in_flight() > 1 || state.incoming.active() > 1
+            ))
+        })
+        .await;
+        match crowded {
+            Err(end) => return end,
+            // The first of many woke us: let the others append too, and write once for all.
+            Ok(true) => tokio::task::yield_now().await,
+            Ok(false) => {}
+        }
+        let mut state = self.lock();
+        std::mem::swap(&mut state.queue, batch);
+        let watchers = std::mem::take(&mut state.watchers);
+        drop(state);
+        watchers.into_iter().for_each(Waker::wake);
+        NextBatch::Write
+    }
+}
+
+enum NextBatch {
+    Write,
+    Flushed,
+    Closed,
+}
