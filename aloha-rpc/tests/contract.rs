@@ -52,6 +52,7 @@ enum Say {
     RelayPoisoned(RpcEndpointRef<Self>, RpcCallContext<String>),
     Unencodable(RpcCallContext<Poison>),
     Collect(RpcEndpointRef<Self>, RpcCallContext<String>),
+    Lend(RpcCallContext<RpcCallContext<String>>),
 }
 
 #[derive(Default)]
@@ -120,6 +121,7 @@ impl RpcEndpoint for Talker {
                 next.forward(Say::Poisoned(call, Poison { on_encode: true }))?
             }
             Say::Unencodable(call) => call.reply(Poison { on_encode: true }),
+            Say::Lend(call) => call.reply(self.pending.take().expect("one was collected")),
             // The second asker's call and the first one's go on in one message.
             Say::Collect(next, call) => match self.pending.take() {
                 None => self.pending = Some(call),
@@ -572,6 +574,20 @@ async fn a_reply_that_cannot_be_encoded_is_a_failure_at_once() {
         matches!(&failed, AskError::BadReply { text, .. } if text.contains("poison")),
         "{failed}"
     );
+    pair.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_call_inside_a_reply_is_refused_and_both_askers_are_told() {
+    let pair = joined().await;
+    let talker = pair.set_up("talker", Talker::default()).await;
+    let collected = talker.ask(|call| Say::Collect(talker.clone(), call));
+    let lent = talker.ask(Say::Lend).await.expect_err("not in a reply");
+    assert!(
+        matches!(&lent, AskError::BadReply { text, .. } if text.contains("a reply cannot carry")),
+        "{lent}"
+    );
+    assert!(matches!(collected.await, Err(AskError::Dropped { .. })));
     pair.shutdown().await;
 }
 
