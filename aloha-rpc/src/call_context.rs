@@ -50,6 +50,7 @@ enum Responder<T> {
     Remote {
         call: RpcResponseCallback,
         env: Arc<EnvInner>,
+        link: Arc<Link>,
     },
 }
 
@@ -185,15 +186,20 @@ impl<T: Serialize> Responder<T> {
         match self {
             // An error gives the value back: the asker has gone.
             Self::Local(reply) => drop(reply.send(Ok(value))),
-            Self::Remote { call, env } => reply_remotely(call, &env, &value),
+            Self::Remote { call, env, link } => reply_remotely(call, &env, link, &value),
         }
     }
 }
 
-fn reply_remotely<T: Serialize>(call: RpcResponseCallback, env: &Arc<EnvInner>, value: &T) {
+fn reply_remotely<T: Serialize>(
+    call: RpcResponseCallback,
+    env: &Arc<EnvInner>,
+    link: Arc<Link>,
+    value: &T,
+) {
     let codec = env.config.codec;
     let mut body = scope::take_scratch();
-    let encoding = Encoding::reply(Link::new(call.client()));
+    let encoding = Encoding::reply(link);
     let (encoded, _) = scope::encoding(encoding, || codec.encode(value, &mut body));
     match encoded {
         Ok(()) => call.on_success_parts(&[REPLY_ENVELOPE], &body_of(&mut body)),
@@ -273,11 +279,12 @@ impl<'de, T: Serialize + DeserializeOwned + Send + 'static> Deserialize<'de> for
         let Arrived {
             call,
             env,
+            link,
             deadline,
             trace,
         } = scope::arrive(place).map_err(serde::de::Error::custom)?;
         Ok(Self {
-            state: Mutex::new(State::Held(Responder::Remote { call, env })),
+            state: Mutex::new(State::Held(Responder::Remote { call, env, link })),
             deadline,
             trace,
         })

@@ -186,7 +186,7 @@ impl<E: RpcEndpoint> Running<E> {
     pub(crate) async fn run(mut self) {
         let mut batch = Batch::default();
         let Self { endpoint, ctx, .. } = &mut self;
-        let started = guarded(async { endpoint.on_start(ctx).await }).await;
+        let started = guarded(|| endpoint.on_start(ctx)).await;
         let mut directive = self.check(started).await;
         while directive == Directive::Resume {
             self.inbox.next(&mut batch).await;
@@ -201,7 +201,7 @@ impl<E: RpcEndpoint> Running<E> {
         }
         drop_stopped(left.local);
         let endpoint = &mut self.endpoint;
-        let stopped = guarded(async { endpoint.on_stop().await }).await;
+        let stopped = guarded(|| endpoint.on_stop()).await;
         self.check(stopped).await;
         debug!(endpoint = %self.inbox.name(), "endpoint stopped");
     }
@@ -209,15 +209,13 @@ impl<E: RpcEndpoint> Running<E> {
     async fn work_through(&mut self, batch: &mut Batch<E::Message>) -> Directive {
         for event in batch.events.drain(..) {
             let Self { endpoint, ctx, .. } = self;
-            let handled = guarded(async {
-                match &event {
-                    ConnectionEvent::Connected(remote) => endpoint.on_connected(remote, ctx).await,
-                    ConnectionEvent::Disconnected(remote) => {
-                        endpoint.on_disconnected(remote, ctx).await
-                    }
-                    ConnectionEvent::NetworkError(cause, remote) => {
-                        endpoint.on_network_error(cause, remote, ctx).await
-                    }
+            let handled = guarded(async || match &event {
+                ConnectionEvent::Connected(remote) => endpoint.on_connected(remote, ctx).await,
+                ConnectionEvent::Disconnected(remote) => {
+                    endpoint.on_disconnected(remote, ctx).await
+                }
+                ConnectionEvent::NetworkError(cause, remote) => {
+                    endpoint.on_network_error(cause, remote, ctx).await
                 }
             })
             .await;
@@ -251,10 +249,9 @@ impl<E: RpcEndpoint> Running<E> {
     async fn handle(&mut self, sent: Sent, message: E::Message) -> Directive {
         tokio::task::coop::consume_budget().await;
         let Self { endpoint, ctx, .. } = self;
-        // The callback is called inside the guard: it may panic before it has made its future.
         let handled = match sent {
-            Sent::OneWay => guarded(async { endpoint.receive(message, ctx).await }).await,
-            Sent::Asked => guarded(async { endpoint.receive_and_reply(message, ctx).await }).await,
+            Sent::OneWay => guarded(|| endpoint.receive(message, ctx)).await,
+            Sent::Asked => guarded(|| endpoint.receive_and_reply(message, ctx)).await,
         };
         match handled {
             Ok(()) => Directive::Resume,
@@ -267,7 +264,7 @@ impl<E: RpcEndpoint> Running<E> {
             return Directive::Resume;
         };
         let Self { endpoint, ctx, .. } = self;
-        let decided = catch(async { endpoint.on_error(error, ctx).await }).await;
+        let decided = catch(|| endpoint.on_error(error, ctx)).await;
         decided.unwrap_or_else(|panic| {
             error!(endpoint = %self.inbox.name(), %panic, "on_error panicked, the endpoint stops");
             Directive::Stop
@@ -323,8 +320,8 @@ fn open<M: DeserializeOwned>(mail: RemoteMail, env: &Arc<EnvInner>) -> Opened<M>
     Opened::Undecodable(EndpointError::new(EndpointError::UNDECODABLE, text))
 }
 
-async fn guarded(
-    callback: impl Future<Output = Result<(), EndpointError>>,
+async fn guarded<F: Future<Output = Result<(), EndpointError>>>(
+    callback: impl FnOnce() -> F,
 ) -> Result<(), EndpointError> {
     match catch(callback).await {
         Ok(result) => result,
@@ -332,11 +329,12 @@ async fn guarded(
     }
 }
 
-/// Runs a callback; a panic becomes its text.
-async fn catch<F: Future>(callback: F) -> Result<F::Output, String> {
-    let mut callback = pin!(callback);
+/// Runs a callback; a panic of it or of its future becomes its text.
+async fn catch<F: Future>(callback: impl FnOnce() -> F) -> Result<F::Output, String> {
+    let future = catch_unwind(AssertUnwindSafe(callback)).map_err(|panic| panic_text(&*panic))?;
+    let mut future = pin!(future);
     poll_fn(
-        |cx| match catch_unwind(AssertUnwindSafe(|| callback.as_mut().poll(cx))) {
+        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(poll) => poll.map(Ok),
             Err(panic) => Poll::Ready(Err(panic_text(&*panic))),
         },

@@ -191,6 +191,7 @@ pub(crate) fn pass_on(transfer: Box<dyn Transfer>) -> Result<u32, &'static str> 
 pub(crate) struct Arrived {
     pub(crate) call: RpcResponseCallback,
     pub(crate) env: Arc<EnvInner>,
+    pub(crate) link: Arc<Link>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) trace: Option<Box<TraceContext>>,
 }
@@ -210,6 +211,7 @@ pub(crate) fn arrive(place: u32) -> Result<Arrived, &'static str> {
             Ok(Arrived {
                 call,
                 env: Arc::clone(&decoding.env),
+                link: Arc::clone(&decoding.link),
                 deadline,
                 trace,
             })

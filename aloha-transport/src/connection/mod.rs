@@ -42,6 +42,8 @@ pub(crate) struct Connection {
     state: Mutex<State>,
     /// Ends the reader.
     closed: CancellationToken,
+    /// Set when the phase is no longer connecting or open.
+    ending: AtomicBool,
     /// Whether any request was ever cancelled.
     any_cancelled: AtomicBool,
     /// What the layer on top keeps about this connection.
@@ -99,6 +101,7 @@ impl Connection {
             state: Mutex::new(state),
             closed: CancellationToken::new(),
             attachment: OnceLock::new(),
+            ending: AtomicBool::new(false),
             any_cancelled: AtomicBool::new(false),
         })
     }
@@ -127,8 +130,9 @@ impl Connection {
         }
     }
 
+    /// Asked for every message, so without the lock: a stale yes is found out when the message is queued.
     pub(crate) fn is_active(&self) -> bool {
-        matches!(self.lock().phase, Phase::Connecting | Phase::Open(_))
+        !self.ending.load(Ordering::Acquire)
     }
 
     /// Ready once the handshake is done or has failed.
@@ -402,6 +406,7 @@ impl Connection {
             },
         };
         state.phase = Phase::Closed(reason);
+        self.ending.store(true, Ordering::Release);
         state.queue = WriteQueue::default();
         let completions = state.responses.fail_all(&error);
         self.any_cancelled.store(true, Ordering::Release);
@@ -424,6 +429,7 @@ impl Connection {
             return self.close(CloseReason::Local);
         }
         state.phase = Phase::Closing;
+        self.ending.store(true, Ordering::Release);
         let peer = Arc::clone(&self.peer);
         let error = RequestError::ConnectionClosed {
             peer,
