@@ -1,7 +1,7 @@
 //! Message ↔ bytes: the only place that knows the formats.
 //!
 //! Decoding is bounded by what was received: a length inside a body can make it fail, never make it reserve
-//! more than sixteen times the body. All bytes of a body must be used.
+//! much more than came. All bytes of a body must be used.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,16 +64,17 @@ impl Codec {
 }
 
 /// bincode takes its limit as a constant: the smallest of a few that is sixteen times the body, for one byte
-/// may stand for an integer of sixteen.
+/// may stand for an integer of sixteen. Very large bodies get less, so that no claim can exhaust a machine.
 fn decode_bincode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     use bincode::config::standard;
     use bincode::serde::decode_from_slice;
 
     let decoded = match bytes.len() {
         0..=0x400 => decode_from_slice(bytes, standard().with_limit::<{ 16 << 10 }>()),
-        0x401..=0x1_0000 => decode_from_slice(bytes, standard().with_limit::<{ 16 << 16 }>()),
-        0x1_0001..=0x40_0000 => decode_from_slice(bytes, standard().with_limit::<{ 16 << 22 }>()),
-        _ => decode_from_slice(bytes, standard().with_limit::<{ 16 << 32 }>()),
+        0x401..=0x1_0000 => decode_from_slice(bytes, standard().with_limit::<{ 1 << 20 }>()),
+        0x1_0001..=0x40_0000 => decode_from_slice(bytes, standard().with_limit::<{ 64 << 20 }>()),
+        0x40_0001..=0x400_0000 => decode_from_slice(bytes, standard().with_limit::<{ 1 << 30 }>()),
+        _ => decode_from_slice(bytes, standard().with_limit::<{ 4 << 30 }>()),
     };
     let (message, used) = decoded.map_err(|error| CodecError(error.to_string()))?;
     all_used(used, bytes.len())?;
@@ -151,6 +152,14 @@ mod tests {
         let claim = [0xff, 0xff, 0xff, 0xff, 0xff, 0x1f];
         assert!(Codec::Postcard.decode::<String>(&claim).is_err());
         assert!(Codec::Postcard.decode::<Vec<u64>>(&claim).is_err());
+    }
+
+    #[test]
+    fn a_large_body_that_claims_more_than_a_machine_has_is_an_error() {
+        let mut claim = vec![0xfd];
+        claim.extend_from_slice(&(1_u64 << 36).to_le_bytes());
+        claim.resize(5 << 20, 0);
+        assert!(Codec::Bincode.decode::<String>(&claim).is_err());
     }
 
     #[test]
