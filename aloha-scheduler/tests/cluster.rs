@@ -215,6 +215,8 @@ fn a_vanished_worker_is_noticed_and_its_application_ends_as_error() {
     let pipe = Pipe::new(directory.path(), "pipe");
     let id = master.submit(&format!("echo on > {}; sleep 1000", pipe.path()));
     assert_eq!(pipe.read(), "on\n");
+    // Its record is written by then; without one the next worker could not know it.
+    worker.wait_for_line("application started");
     worker.signal(Signal::KILL);
     worker.wait();
     let waited = master.ask(&["wait", &id]);
@@ -298,6 +300,8 @@ fn a_second_signal_ends_at_once() {
         pipe.path()
     ));
     assert_eq!(pipe.read(), "deaf\n");
+    // Its record is written by then; without one nobody would know it afterwards.
+    cluster.wait_for_line("application started");
     cluster.signal(Signal::INT);
     cluster.wait_for_line("stopping");
     cluster.signal(Signal::INT);

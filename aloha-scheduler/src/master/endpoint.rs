@@ -41,7 +41,12 @@ pub struct Master {
 
 #[derive(Debug)]
 enum Caller {
-    Register(RpcCallContext<RegisterAnswer>),
+    Register {
+        call: RpcCallContext<RegisterAnswer>,
+        id: WorkerId,
+        /// How the worker was reached before, if it was.
+        before: Option<RpcEndpointRef<WorkerMessage>>,
+    },
     Report(RpcCallContext<()>),
     Submit(RpcCallContext<SubmitAnswer>),
     Kill(RpcCallContext<KillAnswer>),
@@ -161,7 +166,7 @@ impl Master {
         };
         match (caller, reply) {
             (
-                Caller::Register(call),
+                Caller::Register { call, .. },
                 Reply::Registered {
                     epoch,
                     heartbeat_interval,
@@ -174,8 +179,12 @@ impl Master {
                     heartbeat_millis,
                 });
             }
-            (Caller::Register(call), Reply::Refused { reason }) => {
-                call.reply(RegisterAnswer::Refused { reason })
+            (Caller::Register { call, id, before }, Reply::Refused { reason }) => {
+                match before {
+                    Some(before) => drop(self.workers.insert(id, before)),
+                    None => drop(self.workers.remove(&id)),
+                }
+                call.reply(RegisterAnswer::Refused { reason });
             }
             (Caller::Report(call), Reply::Acknowledged) => call.reply(()),
             (Caller::Report(call), Reply::Refused { reason }) => {
@@ -296,8 +305,9 @@ impl RpcEndpoint for Master {
                 worker,
                 call,
             } => {
-                self.workers.insert(registration.id.clone(), worker);
-                let reply = self.keep(Caller::Register(call));
+                let id = registration.id.clone();
+                let before = self.workers.insert(id.clone(), worker);
+                let reply = self.keep(Caller::Register { call, id, before });
                 self.tell(
                     Event::WorkerRegistered {
                         registration,
@@ -307,8 +317,15 @@ impl RpcEndpoint for Master {
                 );
             }
             MasterMessage::Heartbeat { id, worker } => {
-                self.workers.entry(id.clone()).or_insert(worker);
-                self.tell(Event::Heartbeat { worker: id }, ctx);
+                let stranger = !self.workers.contains_key(&id);
+                if stranger {
+                    // Only for as long as it takes to tell it to register.
+                    self.workers.insert(id.clone(), worker);
+                }
+                self.tell(Event::Heartbeat { worker: id.clone() }, ctx);
+                if stranger {
+                    self.workers.remove(&id);
+                }
             }
             MasterMessage::WorkerLeaving { id } => {
                 self.tell(Event::WorkerLeaving { worker: id }, ctx)

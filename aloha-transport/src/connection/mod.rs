@@ -407,7 +407,7 @@ impl Connection {
         };
         state.phase = Phase::Closed(reason);
         self.ending.store(true, Ordering::Release);
-        state.queue = WriteQueue::default();
+        let queue = std::mem::take(&mut state.queue);
         let completions = state.responses.fail_all(&error);
         self.any_cancelled.store(true, Ordering::Release);
         let mut wakers = state.incoming.close();
@@ -415,6 +415,7 @@ impl Connection {
         wakers.extend(state.writer.take());
         wakers.extend(state.timer.take());
         drop(state);
+        drop(queue);
         self.closed.cancel();
         wakers.into_iter().for_each(Waker::wake);
         completions.into_iter().for_each(Completion::run);
