@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aloha_scheduler::AppDescription;
 use aloha_scheduler::rest::{
-    GatewayError, KillAnswer, RestGuard, RestLimits, Submission, SubmissionGateway,
-    SubmissionStatus, SubmitAnswer, rest_router, serve_rest,
+    GatewayError, KillAnswer, RestGuard, RestLimits, SubmissionGateway, SubmissionStatus,
+    SubmitAnswer, rest_router, serve_rest,
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// A master that knows one application.
 #[derive(Debug, Default)]
 struct Fake {
-    submitted: Mutex<Vec<Submission>>,
+    submitted: Mutex<Vec<AppDescription>>,
     failure: Option<GatewayError>,
 }
 
@@ -28,7 +29,7 @@ impl Fake {
 
 #[async_trait]
 impl SubmissionGateway for Fake {
-    async fn submit(&self, submission: Submission) -> Result<SubmitAnswer, GatewayError> {
+    async fn submit(&self, submission: AppDescription) -> Result<SubmitAnswer, GatewayError> {
         self.check()?;
         self.submitted
             .lock()

@@ -1,15 +1,16 @@
 //! What the REST server asks of the master.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
+
+use crate::app::AppDescription;
 
 /// The master, as the REST server sees it.
 #[async_trait]
 pub trait SubmissionGateway: Send + Sync + fmt::Debug {
     /// Accepts an application, or says why not.
-    async fn submit(&self, submission: Submission) -> Result<SubmitAnswer, GatewayError>;
+    async fn submit(&self, description: AppDescription) -> Result<SubmitAnswer, GatewayError>;
 
     /// Ends an application, or keeps it from starting.
     async fn kill(&self, id: &str) -> Result<KillAnswer, GatewayError>;
@@ -19,28 +20,6 @@ pub trait SubmissionGateway: Send + Sync + fmt::Debug {
 
     /// Whether submissions are taken right now.
     async fn ready(&self) -> Result<(), GatewayError>;
-}
-
-/// An application that somebody submits; all fields are within their ranges.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Submission {
-    /// What people call it.
-    pub name: String,
-    /// What kind of application it is.
-    pub entry_point: String,
-    /// What else it needs.
-    pub libs: Vec<String>,
-    /// Its arguments; the protocol's `args` text is one of them.
-    pub args: Vec<String>,
-    /// Cores it needs, at least 1.
-    pub cores: u32,
-    /// Memory it needs, at least 1.
-    pub memory_mib: u64,
-    /// Whether it is to be started again when it fails.
-    pub supervise: bool,
-    /// Variables for its environment.
-    pub environment: BTreeMap<String, String>,
 }
 
 /// The answer to a submission.

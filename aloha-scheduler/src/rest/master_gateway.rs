@@ -2,9 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::gateway::{
-    GatewayError, KillAnswer, Submission, SubmissionGateway, SubmissionStatus, SubmitAnswer,
-};
+use super::gateway::{GatewayError, KillAnswer, SubmissionGateway, SubmissionStatus, SubmitAnswer};
 use crate::app::{AppDescription, AppStatus};
 use crate::client::{ClientError, MasterClient};
 use crate::ids::AppId;
@@ -12,17 +10,7 @@ use crate::messages;
 
 #[async_trait]
 impl SubmissionGateway for MasterClient {
-    async fn submit(&self, submission: Submission) -> Result<SubmitAnswer, GatewayError> {
-        let description = AppDescription {
-            name: submission.name,
-            entry_point: submission.entry_point,
-            libs: submission.libs,
-            args: submission.args,
-            cores: submission.cores,
-            memory_mib: submission.memory_mib,
-            supervise: submission.supervise,
-            environment: submission.environment,
-        };
+    async fn submit(&self, description: AppDescription) -> Result<SubmitAnswer, GatewayError> {
         Ok(match Self::submit(self, description).await? {
             messages::SubmitAnswer::Accepted { app } => {
                 let message = format!("application submitted as {app}");

@@ -28,9 +28,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use error::RestError;
-pub use gateway::{
-    GatewayError, KillAnswer, Submission, SubmissionGateway, SubmissionStatus, SubmitAnswer,
-};
+pub use gateway::{GatewayError, KillAnswer, SubmissionGateway, SubmissionStatus, SubmitAnswer};
 pub use guard::{ExposureError, RestGuard, RestToken, TokenError};
 use protocol::{CreateRequest, VERSION};
 use reply::Reply;

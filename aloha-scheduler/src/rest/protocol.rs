@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::gateway::Submission;
+use crate::app::AppDescription;
 
 /// The only version of the protocol, as it stands in paths.
 pub(super) const VERSION: &str = "v1";
@@ -32,7 +32,7 @@ const FIELDS: &[&str] = &[
 /// A create request that passed validation.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CreateRequest {
-    pub(super) submission: Submission,
+    pub(super) submission: AppDescription,
     pub(super) unknown_fields: Option<Vec<String>>,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
     if entry_point.trim().is_empty() {
         return Err("the field entryPoint must not be empty".into());
     }
-    let submission = Submission {
+    let submission = AppDescription {
         name: name.to_owned(),
         entry_point: entry_point.to_owned(),
         libs: fields.optional("libs", Fields::texts)?.unwrap_or_default(),
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn the_request_of_the_contract_is_understood() {
         let request = create_request(valid().to_string().as_bytes()).expect("valid");
-        let expected = Submission {
+        let expected = AppDescription {
             name: "test".into(),
             entry_point: "me.jrwang.app.SimpleProcess".into(),
             libs: Vec::new(),
@@ -225,7 +225,7 @@ mod tests {
         request["zebra"] = json!(1);
         request["Cores"] = json!(1);
         let request = create_request(request.to_string().as_bytes()).expect("valid");
-        let Submission {
+        let AppDescription {
             supervise,
             environment,
             args,
