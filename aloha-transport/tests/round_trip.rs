@@ -256,3 +256,36 @@ async fn a_caller_that_says_nothing_is_turned_away() {
         .expect("an end");
     assert_eq!((answer, started.elapsed().as_secs()), (Vec::new(), 5));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_is_given_up() {
+    use aloha_transport::Network as _;
+    use tokio::io::AsyncWriteExt;
+
+    let network = Arc::new(MemoryNetwork::default());
+    let config = TransportConfig {
+        outbound_bytes_max: 1000,
+        frame_bytes_max: 1000,
+        ..TransportConfig::default()
+    };
+    let context = TransportContext::new("test", Obedient)
+        .network(Arc::clone(&network) as _)
+        .config(config);
+    let server = context
+        .create_server("server:0")
+        .await
+        .expect("a free port");
+    let mut stream = network.connect(server.address()).await.expect("it listens");
+    let hello =
+        b"ALOH\x12\x00\x00\x01\x00\x01\x00\x00\x00\x00\x10\x00\x00\x10\x00\x00\x00\x00\x00\x00";
+    stream.writer.write_all(hello).await.expect("open");
+    let ping = [9, 0, 0, 0, 6, 1, 2, 3, 4, 5, 6, 7, 8];
+    // Far more than the pipe, the queue and the batch being written hold.
+    let written = async {
+        for _ in 0..100_000 {
+            stream.writer.write_all(&ping).await?;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    written.await.expect_err("the server ends the connection");
+}

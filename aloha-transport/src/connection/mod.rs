@@ -307,10 +307,22 @@ impl Connection {
         }
     }
 
+    /// Wakes the writer after something was queued. Answers, cancels and pongs are queued whatever waits already;
+    /// a peer that makes them pile up far beyond the limit does not read, and is given up.
     fn wake_writer(&self, mut state: MutexGuard<'_, State>) {
-        let writer = state.writer.take();
+        let writer = if state.queue.is_empty() {
+            None
+        } else {
+            state.writer.take()
+        };
+        let piled_up =
+            state.queue.len() > 2 * self.config.outbound_bytes_max.max(state.frame_bytes_max);
         drop(state);
-        if let Some(writer) = writer {
+        if piled_up {
+            self.close(CloseReason::Protocol(
+                "it does not read what it is sent".to_owned(),
+            ));
+        } else if let Some(writer) = writer {
             writer.wake();
         }
     }
@@ -437,7 +449,12 @@ impl Connection {
             reason: CloseReason::Local,
         };
         let completions = state.responses.fail_all(&error);
-        self.wake_writer(state);
+        // The writer ends the connection, also when nothing is queued.
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
         completions.into_iter().for_each(Completion::run);
         let closing = Arc::clone(self);
         self.runtime.spawn(Box::pin(async move {

@@ -140,13 +140,8 @@ impl Connection {
             }
         }
         messages.clear();
-        let writer = if state.queue.is_empty() {
-            None
-        } else {
-            state.writer.take()
-        };
-        drop(state);
-        wakers.drain(..).chain(writer).for_each(Waker::wake);
+        self.wake_writer(state);
+        wakers.drain(..).for_each(Waker::wake);
         completions.drain(..).for_each(Completion::run);
         result
     }
