@@ -36,6 +36,9 @@ pub struct RpcEnv {
     inner: Arc<EnvInner>,
 }
 
+/// Tells the asks of a process apart, also those of two environments in it.
+static NEXT_TOKEN: AtomicU64 = AtomicU64::new(0);
+
 pub(crate) struct EnvInner {
     name: String,
     pub(crate) config: RpcConfig,
@@ -52,7 +55,6 @@ pub(crate) struct EnvInner {
     terminated: CancellationToken,
     /// Set before `terminated`; cheap to ask.
     over: AtomicBool,
-    next_token: AtomicU64,
     dead_letters: AtomicU64,
 }
 
@@ -139,7 +141,6 @@ impl RpcEnvBuilder {
                 stopped: CancellationToken::new(),
                 terminated: CancellationToken::new(),
                 over: AtomicBool::new(false),
-                next_token: AtomicU64::new(0),
                 dead_letters: AtomicU64::new(0),
             }
         });
@@ -411,7 +412,7 @@ impl EnvInner {
     }
 
     pub(crate) fn next_token(&self) -> u64 {
-        self.next_token.fetch_add(1, Ordering::Relaxed)
+        NEXT_TOKEN.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn count_dead_letters(&self, count: usize) {
