@@ -1,4 +1,4 @@
-//! A network in memory: listeners and connections without sockets, fit for a paused clock.
+//! The network in memory that delivers at once.
 
 use std::collections::HashMap;
 use std::io;
