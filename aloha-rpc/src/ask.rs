@@ -16,12 +16,12 @@ use tokio::time::Instant;
 
 use crate::call_context::RpcCallContext;
 use crate::config::RpcConfig;
-use crate::endpoint_ref::Target;
 use crate::env::EnvInner;
 use crate::envelope::Envelope;
 use crate::error::AskError;
 use crate::link::Link;
 use crate::scope::{self, Decoding};
+use crate::target::Target;
 
 /// The reply to an [`ask`](crate::RpcEndpointRef::ask), whose message was queued already. Dropping it
 /// cancels the ask: a message that still waits is skipped, a handler that runs can see it.

@@ -16,10 +16,11 @@ use tokio::time::Instant;
 use crate::address::RpcAddress;
 use crate::ask::decode_reply;
 use crate::env::EnvInner;
-use crate::envelope::{REPLY_ENVELOPE, TraceContext};
+use crate::envelope::REPLY_ENVELOPE;
 use crate::error::{EndpointError, code};
 use crate::link::{Link, body_of};
 use crate::scope::{self, Arrived, Encoding, Transfer};
+use crate::trace::TraceContext;
 
 /// The right to answer one ask, once, with a `T`.
 ///
@@ -199,7 +200,7 @@ fn reply_remotely<T: Serialize>(
 ) {
     let codec = env.config.codec;
     let mut body = scope::take_scratch();
-    let encoding = Encoding::reply(link);
+    let encoding = Encoding::reply(Arc::clone(env), link);
     let (encoded, _) = scope::encoding(encoding, || codec.encode(value, &mut body));
     match encoded {
         Ok(()) => call.on_success_parts(&[REPLY_ENVELOPE], &body_of(&mut body)),
@@ -220,8 +221,8 @@ impl<T> Drop for RpcCallContext<T> {
         };
         let failure = if std::thread::panicking() {
             Failure::new(FailureCode::PANICKED, "the endpoint panicked")
-        } else if crate::inbox::is_stopping() {
-            Failure::new(code::ENDPOINT_STOPPED, "the endpoint is stopped")
+        } else if let Some(why) = crate::inbox::discarding() {
+            why.failure()
         } else {
             Failure::new(
                 FailureCode::DROPPED,
@@ -264,9 +265,9 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Serialize for RpcCallCont
                 };
                 let shared = Arc::new(Mutex::new(Some(responder)));
                 *state = State::Shared(Arc::clone(&shared));
-                scope::pass_on(Box::new(shared))
+                scope::pass_on(Box::new(shared), self.deadline)
             }
-            State::Shared(shared) => scope::pass_on(Box::new(Arc::clone(shared))),
+            State::Shared(shared) => scope::pass_on(Box::new(Arc::clone(shared)), self.deadline),
         };
         drop(state);
         serializer.serialize_u32(place.map_err(serde::ser::Error::custom)?)
@@ -329,7 +330,7 @@ async fn relay<T: Serialize + DeserializeOwned>(
             Ok(Err(RequestError::Failed(failure))) => responder.fail(failure),
             Ok(Err(error)) => responder.fail(Failure::new(code::RELAY_LOST, error.to_string())),
             // The message was never sent.
-            Err(_) => responder.fail(Failure::new(FailureCode::DROPPED, "the call could not be passed on")),
+            Err(_) => responder.fail(Failure::new(code::RELAY_LOST, "the call could not be passed on")),
         },
         () = poll_fn(|cx| responder.poll_cancelled(cx)) => {
             link.client.cancel(id);

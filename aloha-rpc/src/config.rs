@@ -15,6 +15,12 @@ pub struct RpcConfig {
     pub lookup_timeout: Duration,
     /// How many local, and how many remote messages may wait for one endpoint. Default 65,536 each.
     pub inbox_messages_max: usize,
+    /// How many bytes of local, and how many of remote messages may wait for one endpoint. Default 64 MiB each. A local
+    /// message counts the size of its type unless [`EndpointBuilder::weight`](crate::EndpointBuilder::weight) says
+    /// otherwise.
+    pub inbox_bytes_max: usize,
+    /// Whether messages carry a trace and handlers run in a span: see [`TraceContext`](crate::TraceContext). Default no.
+    pub trace: bool,
     /// How messages are encoded. Default [`Codec::Bincode`].
     pub codec: Codec,
     /// The limits of connections.
@@ -28,6 +34,8 @@ impl RpcConfig {
     pub const LOOKUP_TIMEOUT_KEY: &'static str = "aloha.rpc.lookupTimeout";
     /// What the limit of an inbox is called in configuration files.
     pub const INBOX_MESSAGES_MAX_KEY: &'static str = "aloha.rpc.inbox.messagesMax";
+    /// What the other limit of an inbox is called in configuration files.
+    pub const INBOX_BYTES_MAX_KEY: &'static str = "aloha.rpc.inbox.bytesMax";
 }
 
 impl Default for RpcConfig {
@@ -36,6 +44,8 @@ impl Default for RpcConfig {
             ask_timeout: Duration::from_secs(60),
             lookup_timeout: Duration::from_secs(10),
             inbox_messages_max: 65_536,
+            inbox_bytes_max: 64 << 20,
+            trace: false,
             codec: Codec::default(),
             transport: TransportConfig::default(),
         }

@@ -1,22 +1,27 @@
 //! Endpoint name → inbox. The map is wrapped so that no guard of it escapes.
 
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use crate::inbox::{ConnectionEvent, Mailbox};
+use crate::inbox::{Control, Mailbox};
 
 /// An endpoint that is set up: its inbox, and what its messages look like.
 #[derive(Clone)]
 pub(crate) struct Registered {
     pub(crate) mailbox: Arc<dyn Mailbox>,
-    pub(crate) schema: Arc<str>,
+    /// Asked for at look-ups alone, so it is made anew each time.
+    pub(crate) schema: fn() -> String,
 }
+
+/// The order of a walk over all endpoints must be the same in every run; names come from this program alone.
+type FixedHasher = BuildHasherDefault<DefaultHasher>;
 
 #[derive(Default)]
 pub(crate) struct Dispatcher {
-    endpoints: DashMap<Arc<str>, Registered>,
+    endpoints: DashMap<Arc<str>, Registered, FixedHasher>,
 }
 
 impl Dispatcher {
@@ -40,17 +45,21 @@ impl Dispatcher {
         self.endpoints.remove(name);
     }
 
-    fn all(&self) -> Vec<Arc<dyn Mailbox>> {
+    pub(crate) fn all(&self) -> Vec<Arc<dyn Mailbox>> {
         self.endpoints
             .iter()
             .map(|entry| Arc::clone(&entry.mailbox))
             .collect()
     }
 
-    pub(crate) fn broadcast(&self, event: &ConnectionEvent) {
+    pub(crate) fn broadcast(&self, event: impl Fn() -> Control) {
         self.all()
             .iter()
-            .for_each(|mailbox| mailbox.notify(event.clone()));
+            .for_each(|mailbox| mailbox.control(event()));
+    }
+
+    pub(crate) fn abandon_all(&self) {
+        self.all().iter().for_each(|mailbox| mailbox.abandon());
     }
 
     pub(crate) fn stop_all(&self) {

@@ -2,128 +2,54 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aloha_transport::ConnectError;
-use serde::de::{DeserializeOwned, Error as _};
-use serde::ser::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
-use crate::address::{EndpointAddress, RpcAddress};
+use crate::address::RpcAddress;
 use crate::ask::Ask;
 use crate::call_context::RpcCallContext;
+use crate::dead_letter::DeadLetterReason;
 use crate::env::EnvInner;
-use crate::envelope::Envelope;
 use crate::error::{AskError, SendError};
-use crate::inbox::{Inbox, Refused, Sent};
-use crate::link::{Link, Verb};
+use crate::inbox::{Discard, Inbox, Refused, Sent, discard};
 use crate::outbox::Outbox;
-use crate::scope::{self, Encoding};
+use crate::permit::Permit;
+use crate::target::{Posting, RemoteTarget, Route, Target};
+use crate::verifier::{self, Verify};
 
 /// A reference to an endpoint, here or elsewhere, that takes messages of type `M`.
 ///
-/// It may travel inside messages. A reference to an endpoint of an environment that does not listen
-/// works for the peer it is connected to, over that connection; that peer cannot pass it on yet.
+/// It may travel inside messages, to any environment. One to an endpoint of an environment that listens is its address.
+/// One to an endpoint of a client works over the client's connection; passed on further, it leads through whoever passed
+/// it on, who relays messages and answers for as long as both connections live.
 pub struct RpcEndpointRef<M> {
     env: Arc<EnvInner>,
     target: TypedTarget<M>,
 }
 
-enum TypedTarget<M> {
+pub(crate) enum TypedTarget<M> {
     Local(Arc<Inbox<M>>),
     Remote(Arc<RemoteTarget>),
 }
 
-/// Whom a reference or an ask means, without the type of its messages.
-#[derive(Clone)]
-pub(crate) enum Target {
-    Local(Arc<str>),
-    Remote(Arc<RemoteTarget>),
-}
-
-pub(crate) struct RemoteTarget {
-    name: Arc<str>,
-    route: Route,
-    /// The link whose number for the name is known, and the number.
-    known: AtomicU64,
-}
-
-enum Route {
-    /// An environment that listens.
-    Address(Arc<Outbox>),
-    /// Whoever is at the other end of a connection.
-    Peer(Arc<Link>),
-}
-
-impl Target {
-    pub(crate) fn uri(&self, env: &EnvInner) -> String {
-        match self {
-            Self::Local(name) => EndpointAddress {
-                address: env.address.get().cloned(),
-                name: Arc::clone(name),
-            }
-            .to_string(),
-            Self::Remote(remote) => EndpointAddress {
-                address: remote.address(),
-                name: Arc::clone(&remote.name),
-            }
-            .to_string(),
-        }
-    }
-}
-
-impl RemoteTarget {
-    fn new(name: Arc<str>, route: Route) -> Arc<Self> {
-        Arc::new(Self {
-            name,
-            route,
-            known: AtomicU64::new(0),
-        })
-    }
-
-    fn address(&self) -> Option<RpcAddress> {
-        match &self.route {
-            Route::Address(outbox) => Some(outbox.address().clone()),
-            Route::Peer(link) => crate::remote::address_of(&link.client),
-        }
-    }
-
-    fn link(&self, env: &EnvInner, broken: Option<&Arc<Link>>) -> Result<Arc<Link>, ConnectError> {
-        match &self.route {
-            Route::Address(outbox) => outbox.link(&env.factory, broken),
-            Route::Peer(link) => Ok(Arc::clone(link)),
-        }
-    }
-
-    fn known(&self, link: &Link) -> Option<u32> {
-        let known = self.known.load(Ordering::Relaxed);
-        (known >> 32 == u64::from(link.id())).then_some(known as u32)
-    }
-
-    fn learn(&self, link: &Link, number: u32) {
-        self.known.store(
-            u64::from(link.id()) << 32 | u64::from(number),
-            Ordering::Relaxed,
-        );
-    }
-}
-
 impl<M> RpcEndpointRef<M> {
+    pub(crate) fn new(env: Arc<EnvInner>, target: TypedTarget<M>) -> Self {
+        Self { env, target }
+    }
+
     pub(crate) fn local(env: Arc<EnvInner>, inbox: Arc<Inbox<M>>) -> Self {
-        Self {
-            env,
-            target: TypedTarget::Local(inbox),
-        }
+        Self::new(env, TypedTarget::Local(inbox))
     }
 
     pub(crate) fn remote(env: Arc<EnvInner>, outbox: Arc<Outbox>, name: Arc<str>) -> Self {
-        let target = TypedTarget::Remote(RemoteTarget::new(name, Route::Address(outbox)));
-        Self { env, target }
+        let target = RemoteTarget::new(name, Route::Address(outbox));
+        Self::new(env, TypedTarget::Remote(target))
     }
 
     /// The name of the endpoint.
@@ -148,18 +74,18 @@ impl<M> RpcEndpointRef<M> {
     /// `aloha://name@host:port`.
     #[must_use]
     pub fn uri(&self) -> String {
-        self.untyped().uri(&self.env)
-    }
-
-    fn untyped(&self) -> Target {
         match &self.target {
-            TypedTarget::Local(inbox) => Target::Local(Arc::clone(inbox.name())),
-            TypedTarget::Remote(remote) => Target::Remote(Arc::clone(remote)),
+            TypedTarget::Local(inbox) => Target::Local(Arc::clone(inbox.name())).uri(&self.env),
+            TypedTarget::Remote(remote) => remote.uri(),
         }
     }
 
     pub(crate) fn env(&self) -> &Arc<EnvInner> {
         &self.env
+    }
+
+    pub(crate) fn target(&self) -> &TypedTarget<M> {
+        &self.target
     }
 
     pub(crate) fn inbox(&self) -> Option<&Arc<Inbox<M>>> {
@@ -169,7 +95,18 @@ impl<M> RpcEndpointRef<M> {
         }
     }
 
-    fn refused(&self, refused: Refused) -> SendError {
+    /// The verifier of a remote endpoint's environment.
+    pub(crate) fn verifier(&self) -> Option<RpcEndpointRef<Verify>> {
+        match &self.target {
+            TypedTarget::Local(_) => None,
+            TypedTarget::Remote(remote) => Some(RpcEndpointRef::new(
+                Arc::clone(&self.env),
+                TypedTarget::Remote(remote.beside(verifier::NAME)),
+            )),
+        }
+    }
+
+    pub(crate) fn refused(&self, refused: Refused) -> SendError {
         let endpoint = self.uri();
         match refused {
             Refused::Stopped if self.env.is_stopped() => SendError::EnvironmentStopped { endpoint },
@@ -181,37 +118,24 @@ impl<M> RpcEndpointRef<M> {
         }
     }
 
-    /// Waits for a place for one message: in the inbox of a local endpoint, in the queue to the peer of a
-    /// remote one. Cancel safe.
+    /// Waits for a place for one message: in the inbox of a local endpoint; for a remote one, for credit that it gives
+    /// and for room in the queue to it. Who waits first comes first at a local endpoint. Cancel safe.
     ///
     /// # Errors
     ///
-    /// The endpoint is stopped or the connection has ended.
+    /// The endpoint is stopped or the connection cannot be made.
     pub async fn reserve(&self) -> Result<Permit<'_, M>, SendError> {
         match &self.target {
-            TypedTarget::Local(inbox) => inbox
-                .reserve()
-                .await
-                .map_err(|refused| self.refused(refused))?,
+            TypedTarget::Local(inbox) => {
+                poll_fn(|cx| inbox.poll_reserve(cx))
+                    .await
+                    .map_err(|refused| self.refused(refused))?;
+                Ok(Permit::local(self))
+            }
             TypedTarget::Remote(remote) => {
-                let not_sent = |reason| SendError::Transport {
-                    endpoint: self.uri(),
-                    reason,
-                };
-                let link = remote
-                    .link(&self.env, None)
-                    .map_err(|error| not_sent(closed(error)))?;
-                match link.client.room().await {
-                    // The next message makes a new connection.
-                    Ok(()) | Err(aloha_transport::SendError::Closed { .. }) => {}
-                    Err(error) => return Err(not_sent(error)),
-                }
+                Ok(Permit::remote(self, remote.reserve(&self.env).await?))
             }
         }
-        Ok(Permit {
-            to: self,
-            used: false,
-        })
     }
 }
 
@@ -222,7 +146,8 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
     /// # Errors
     ///
     /// The message was not taken: the endpoint is known to be gone, the environment is shut down, or a bound
-    /// is reached. For a remote endpoint, what happens after queuing shows nowhere: ask if you need to know.
+    /// is reached ([`reserve`](Self::reserve) waits instead). For a remote endpoint, what happens after queuing shows
+    /// nowhere but in the dead letters of either side: ask if you need to know.
     pub fn send(&self, message: M) -> Result<(), SendError> {
         self.post(Sent::OneWay, message)
     }
@@ -238,26 +163,56 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
     }
 
     fn post(&self, sent: Sent, message: M) -> Result<(), SendError> {
+        let trace = self.env.outgoing_trace();
         match &self.target {
-            TypedTarget::Local(inbox) => inbox.post(sent, message).map_err(|(refused, message)| {
-                drop(message);
-                self.refused(refused)
-            }),
+            TypedTarget::Local(inbox) => {
+                self.post_locally(inbox, sent, message, trace)
+                    .map_err(|(refused, message)| {
+                        drop(message);
+                        self.refused(refused)
+                    })
+            }
             TypedTarget::Remote(remote) => {
-                let envelope = Envelope {
+                let posting = Posting {
                     asked: sent == Sent::Asked,
-                    ..Envelope::default()
+                    trace,
+                    ..Posting::default()
                 };
-                match self.transmit(remote, &message, None, envelope, Verb::OneWay) {
-                    Ok(_) => Ok(()),
-                    Err(AskError::NotSent(error)) => Err(error),
-                    Err(error) => Err(SendError::Unencodable {
-                        endpoint: self.uri(),
-                        reason: error.to_string(),
-                    }),
-                }
+                self.post_remotely(remote, &message, &posting)
             }
         }
+    }
+
+    pub(crate) fn post_remotely(
+        &self,
+        remote: &RemoteTarget,
+        message: &M,
+        posting: &Posting<'_>,
+    ) -> Result<(), SendError> {
+        match remote.transmit(&self.env, message, posting) {
+            Ok(_) => Ok(()),
+            Err(AskError::NotSent(error)) => Err(error),
+            Err(error) => Err(SendError::Unencodable {
+                endpoint: self.uri(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    fn post_locally(
+        &self,
+        inbox: &Inbox<M>,
+        sent: Sent,
+        message: M,
+        trace: Option<crate::TraceContext>,
+    ) -> Result<(), (Refused, M)> {
+        let now = self.env.observed_now();
+        if let Some(oldest) = inbox.post(sent, message, trace, now)? {
+            discard(oldest, Discard::Displaced);
+            self.env
+                .dead_letter(inbox.name(), DeadLetterReason::Displaced, 1);
+        }
+        Ok(())
     }
 
     /// Asks: `message` puts the call context it is given into the message. The message is queued now, not
@@ -286,12 +241,14 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
     ) -> Ask<R> {
         let env = &self.env;
         let deadline = env.runtime.now().checked_add(timeout);
+        let trace = env.outgoing_trace();
+        let for_context = trace.map(Box::new);
         match &self.target {
             TypedTarget::Local(inbox) => {
                 let (reply, answer) = oneshot::channel();
-                let message = message(RpcCallContext::local(reply, deadline, None));
+                let message = message(RpcCallContext::local(reply, deadline, for_context));
                 let target = Target::Local(Arc::clone(inbox.name()));
-                match inbox.post(Sent::Asked, message) {
+                match self.post_locally(inbox, Sent::Asked, message, trace) {
                     Ok(()) => Ask::local(
                         answer,
                         deadline.map(|at| (at, timeout)),
@@ -300,15 +257,27 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
                     ),
                     Err((refused, message)) => {
                         drop(message);
-                        Ask::failed(
-                            AskError::NotSent(self.refused(refused)),
-                            Arc::clone(env),
-                            target,
-                        )
+                        let error = self.refused(refused).into();
+                        Ask::failed(error, Arc::clone(env), target)
                     }
                 }
             }
-            TypedTarget::Remote(remote) => self.ask_remotely(remote, timeout, deadline, message),
+            TypedTarget::Remote(remote) => {
+                let token = env.next_token();
+                let message = message(RpcCallContext::asking(token, deadline, for_context));
+                let posting = Posting {
+                    asked: true,
+                    ask: Some((token, deadline.map(|_| timeout))),
+                    trace,
+                    reserved: None,
+                };
+                let target = Target::Remote(Arc::clone(remote));
+                match remote.transmit(env, &message, &posting) {
+                    Ok((Some(reply), link)) => Ask::remote(reply, link, Arc::clone(env), target),
+                    Ok((None, _)) => unreachable!("a request has a reply"),
+                    Err(error) => Ask::failed(error, Arc::clone(env), target),
+                }
+            }
         }
     }
 
@@ -322,170 +291,6 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
         message: impl FnOnce(RpcCallContext<R>) -> M,
     ) -> Result<R, AskError> {
         self.ask(message).wait()
-    }
-
-    fn ask_remotely<R>(
-        &self,
-        remote: &Arc<RemoteTarget>,
-        timeout: Duration,
-        deadline: Option<Instant>,
-        message: impl FnOnce(RpcCallContext<R>) -> M,
-    ) -> Ask<R> {
-        let token = self.env.next_token();
-        let message = message(RpcCallContext::asking(token, deadline, None));
-        let limit = deadline.map(|_| timeout);
-        let envelope = Envelope {
-            asked: true,
-            time_left: limit,
-            ..Envelope::default()
-        };
-        let target = Target::Remote(Arc::clone(remote));
-        match self.transmit(
-            remote,
-            &message,
-            Some(token),
-            envelope,
-            Verb::Request(limit),
-        ) {
-            Ok((Some(reply), link)) => Ask::remote(reply, link, Arc::clone(&self.env), target),
-            Ok((None, _)) => unreachable!("a request has a reply"),
-            Err(error) => Ask::failed(error, Arc::clone(&self.env), target),
-        }
-    }
-
-    /// Encodes a message and queues it on the link in use, or on a new one when that is found broken.
-    fn transmit(
-        &self,
-        remote: &RemoteTarget,
-        message: &M,
-        token: Option<u64>,
-        mut envelope: Envelope<'_>,
-        verb: Verb,
-    ) -> Result<(Option<aloha_transport::ResponseFuture>, Arc<Link>), AskError> {
-        let env = &self.env;
-        let not_sent = |reason| {
-            AskError::NotSent(SendError::Transport {
-                endpoint: self.uri(),
-                reason,
-            })
-        };
-        let unencodable = |reason| {
-            AskError::NotSent(SendError::Unencodable {
-                endpoint: self.uri(),
-                reason,
-            })
-        };
-        if env.is_stopped() {
-            return Err(AskError::NotSent(SendError::EnvironmentStopped {
-                endpoint: self.uri(),
-            }));
-        }
-        let mut link = remote
-            .link(env, None)
-            .map_err(|error| not_sent(closed(error)))?;
-        if !link.client.is_active() {
-            link = remote
-                .link(env, Some(&link))
-                .map_err(|error| not_sent(closed(error)))?;
-        }
-        let mut body = scope::take_scratch();
-        let codec = env.config.codec;
-        let (encoded, mut encoding) =
-            scope::encoding(Encoding::message(Arc::clone(&link), token), || {
-                codec.encode(message, &mut body)
-            });
-        encoded.map_err(|error| unencodable(error.to_string()))?;
-        if token.is_some() && !encoding.claimed() {
-            return Err(AskError::ContextMissing {
-                endpoint: self.uri(),
-            });
-        }
-        envelope.calls = encoding.commit(env).map_err(unencodable)?;
-        let mut head = HEADS.take();
-        head.clear();
-        let calls = envelope.calls.clone();
-        let mut number = remote.known(&link);
-        let was_known = number.is_some();
-        let queued = link.post(
-            verb,
-            &remote.name,
-            &mut number,
-            envelope,
-            &mut head,
-            &mut body,
-        );
-        HEADS.set(head);
-        scope::keep_scratch(body);
-        match queued {
-            Ok(reply) => {
-                if let (false, Some(number)) = (was_known, number) {
-                    remote.learn(&link, number);
-                }
-                Ok((reply, link))
-            }
-            Err(error) => {
-                // The askers of the calls inside learn that their way ended here.
-                calls.iter().for_each(|id| link.client.forget_id(*id));
-                Err(not_sent(error))
-            }
-        }
-    }
-}
-
-thread_local! {
-    /// Envelopes are written here before they go into the write queue.
-    static HEADS: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
-}
-
-fn closed(error: ConnectError) -> aloha_transport::SendError {
-    let peer = match &error {
-        ConnectError::Closed { address } => Arc::clone(address),
-        other => other.to_string().into(),
-    };
-    aloha_transport::SendError::Closed {
-        peer,
-        reason: aloha_transport::CloseReason::NotConnected(error),
-    }
-}
-
-/// A place for one message. Dropped unused, it is free again.
-#[must_use = "a permit that is dropped frees its place"]
-pub struct Permit<'a, M> {
-    to: &'a RpcEndpointRef<M>,
-    used: bool,
-}
-
-impl<M: Serialize + Send + 'static> Permit<'_, M> {
-    /// Sends the message that the place was for.
-    ///
-    /// # Errors
-    ///
-    /// The endpoint has stopped meanwhile, or the connection does not take the message.
-    pub fn send(mut self, message: M) -> Result<(), SendError> {
-        let Some(inbox) = self.to.inbox() else {
-            return self.to.send(message);
-        };
-        self.used = true;
-        inbox
-            .post_reserved(Sent::OneWay, message)
-            .map_err(|(refused, message)| {
-                drop(message);
-                self.to.refused(refused)
-            })
-    }
-}
-
-impl<M> Drop for Permit<'_, M> {
-    fn drop(&mut self) {
-        if let (false, Some(inbox)) = (self.used, self.to.inbox()) {
-            inbox.release();
-        }
-    }
-}
-
-impl<M> fmt::Debug for Permit<'_, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("to", self.to).finish()
     }
 }
 
@@ -524,73 +329,6 @@ impl<M> Hash for RpcEndpointRef<M> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.name().hash(state);
         self.address().hash(state);
-    }
-}
-
-/// A reference on the wire.
-#[derive(Serialize, Deserialize)]
-enum Encoded {
-    /// An endpoint of an environment that listens.
-    At(RpcAddress, String),
-    /// An endpoint of the environment that sends this.
-    Sender(String),
-    /// An endpoint of the environment that receives this.
-    Receiver(String),
-}
-
-impl<M> Serialize for RpcEndpointRef<M> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let link = scope::receiver().map_err(S::Error::custom)?;
-        let name = self.name().to_owned();
-        let encoded = match &self.target {
-            TypedTarget::Local(_) => match self.env.address.get() {
-                Some(address) => Encoded::At(address.clone(), name),
-                None => Encoded::Sender(name),
-            },
-            TypedTarget::Remote(remote) => match &remote.route {
-                Route::Address(outbox) => Encoded::At(outbox.address().clone(), name),
-                Route::Peer(peer) if peer.id() == link.id() => Encoded::Receiver(name),
-                Route::Peer(_) => {
-                    return Err(S::Error::custom(format!(
-                        "{} does not listen, so a reference to it cannot be passed on",
-                        self.uri()
-                    )));
-                }
-            },
-        };
-        encoded.serialize(serializer)
-    }
-}
-
-impl<'de, M: Send + 'static> Deserialize<'de> for RpcEndpointRef<M> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (env, link) = scope::sender().map_err(D::Error::custom)?;
-        let local = |env: &Arc<EnvInner>, name: &str| {
-            let found = env
-                .dispatcher
-                .find(name)
-                .and_then(|found| downcast(found.mailbox.as_any()));
-            found.map(|inbox| TypedTarget::Local(inbox))
-        };
-        let target = match Encoded::deserialize(deserializer)? {
-            Encoded::At(address, name) if env.address.get() == Some(&address) => {
-                let outbox = || Route::Address(env.outbox(&address));
-                local(&env, &name).unwrap_or_else(|| {
-                    TypedTarget::Remote(RemoteTarget::new(name.into(), outbox()))
-                })
-            }
-            Encoded::At(address, name) => {
-                let route = Route::Address(env.outbox(&address));
-                TypedTarget::Remote(RemoteTarget::new(name.into(), route))
-            }
-            Encoded::Sender(name) => {
-                TypedTarget::Remote(RemoteTarget::new(name.into(), Route::Peer(link)))
-            }
-            Encoded::Receiver(name) => local(&env, &name).ok_or_else(|| {
-                D::Error::custom(format!("a reference to endpoint {name}, which is not here"))
-            })?,
-        };
-        Ok(Self { env, target })
     }
 }
 

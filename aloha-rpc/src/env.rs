@@ -1,32 +1,46 @@
 //! An environment: the endpoints of one process under one address, and its way to others.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use aloha_transport::{
-    Network, Runtime, TokioRuntime, TransportClientFactory, TransportContext, TransportServer,
+    BindError, Failure, Network, Runtime, TokioRuntime, TransportClientFactory, TransportContext,
+    TransportServer,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 use crate::address::{EndpointAddress, RpcAddress};
 use crate::config::RpcConfig;
+use crate::context::EndpointContext;
+use crate::dead_letter::{DeadLetter, DeadLetterOffice, DeadLetterReason, DeadLetters};
 use crate::deadlines::Deadlines;
 use crate::dispatcher::{Dispatcher, Registered};
-use crate::endpoint::{RpcEndpoint, Running};
+use crate::endpoint::RpcEndpoint;
 use crate::endpoint_ref::{RpcEndpointRef, downcast};
 use crate::envelope::NAME_BYTES_MAX;
 use crate::error::{LookupError, SetupError, StartError};
-use crate::inbox::{Inbox, Mailbox};
+use crate::inbox::{Inbox, Mailbox, RemoteMail};
+use crate::link::Link;
+use crate::metrics::{ConnectionSnapshot, EndpointSnapshot, EnvSnapshot, Metrics};
 use crate::outbox::Outbox;
-use crate::remote::RemoteHandler;
+use crate::relay::{self, Relays};
+use crate::remote::{self, RemoteHandler};
+use crate::running::{Restarts, Running};
 use crate::schema::schema_of;
+use crate::setup::EndpointBuilder;
+use crate::supervision::Termination;
+use crate::trace::TraceContext;
 use crate::verifier::{self, Existence, RpcEndpointVerifier, Verify};
+use crate::watch::Watch;
 
 /// An environment of endpoints. Cheap to clone; all clones are the same environment.
 ///
@@ -35,6 +49,9 @@ use crate::verifier::{self, Existence, RpcEndpointVerifier, Verify};
 pub struct RpcEnv {
     inner: Arc<EnvInner>,
 }
+
+/// How long endpoints may take to give up what waits for them, once their time is over.
+const ABANDON_TIME: Duration = Duration::from_millis(100);
 
 /// Tells the asks of a process apart, also those of two environments in it.
 static NEXT_TOKEN: AtomicU64 = AtomicU64::new(0);
@@ -47,6 +64,10 @@ pub(crate) struct EnvInner {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) factory: TransportClientFactory,
     pub(crate) deadlines: Deadlines,
+    pub(crate) metrics: Option<Arc<dyn Metrics>>,
+    pub(crate) relays: Relays,
+    /// Open connections, by the number of their link.
+    connections: Mutex<BTreeMap<u32, Arc<Link>>>,
     context: TransportContext,
     server: Mutex<Option<TransportServer>>,
     outboxes: Mutex<HashMap<RpcAddress, Arc<Outbox>>>,
@@ -55,11 +76,10 @@ pub(crate) struct EnvInner {
     terminated: CancellationToken,
     /// Set before `terminated`; cheap to ask.
     over: AtomicBool,
-    dead_letters: AtomicU64,
+    dead_letters: DeadLetterOffice,
 }
 
 /// How an environment is to be.
-#[derive(Debug)]
 #[must_use = "an environment starts with `start`"]
 pub struct RpcEnvBuilder {
     name: String,
@@ -68,6 +88,8 @@ pub struct RpcEnvBuilder {
     advertised_host: Option<String>,
     network: Option<Arc<dyn Network>>,
     runtime: Option<Arc<dyn Runtime>>,
+    metrics: Option<Arc<dyn Metrics>>,
+    port_retries: u16,
 }
 
 impl RpcEnvBuilder {
@@ -102,6 +124,18 @@ impl RpcEnvBuilder {
         self
     }
 
+    /// With somebody who hears of what happens. Only then is the time of messages measured.
+    pub fn metrics(mut self, metrics: impl Metrics) -> Self {
+        self.metrics = Some(Arc::new(metrics));
+        self
+    }
+
+    /// Tries so many further ports, one after the other, where the one to [`bind`](Self::bind) is in use. Default none.
+    pub fn port_retries(mut self, retries: u16) -> Self {
+        self.port_retries = retries;
+        self
+    }
+
     /// Starts the environment on the current tokio runtime.
     ///
     /// # Errors
@@ -116,10 +150,15 @@ impl RpcEnvBuilder {
             .runtime
             .unwrap_or_else(|| Arc::new(TokioRuntime::current()));
         let inner = Arc::new_cyclic(|env: &std::sync::Weak<EnvInner>| {
-            let env = env.clone();
+            let (env, lost_in) = (env.clone(), env.clone());
             let mut context =
                 TransportContext::with_handlers(&self.name, Arc::clone(&runtime), move |client| {
                     Box::new(RemoteHandler::new(env.clone(), client))
+                })
+                .on_lost(move |peer, count| {
+                    if let Some(env) = lost_in.upgrade() {
+                        env.dead_letter(peer, DeadLetterReason::ConnectionLost, count);
+                    }
                 })
                 .config(self.config.transport.clone())
                 .codec(self.config.codec.id());
@@ -141,11 +180,15 @@ impl RpcEnvBuilder {
                 stopped: CancellationToken::new(),
                 terminated: CancellationToken::new(),
                 over: AtomicBool::new(false),
-                dead_letters: AtomicU64::new(0),
+                dead_letters: DeadLetterOffice::default(),
+                metrics: self.metrics,
+                relays: Relays::default(),
+                connections: Mutex::default(),
             }
         });
         let env = RpcEnv { inner };
-        env.set_up(verifier::NAME, RpcEndpointVerifier)
+        env.endpoint(verifier::NAME)
+            .setup(RpcEndpointVerifier)
             .expect("nobody else can have the name yet");
         let timer = Arc::clone(&env.inner);
         env.inner.runtime.spawn(Box::pin(async move {
@@ -156,7 +199,8 @@ impl RpcEnvBuilder {
             timer.deadlines.expire_all();
         }));
         if let Some(bind) = &self.bind {
-            env.listen(bind, self.advertised_host.as_deref()).await?;
+            let host = self.advertised_host.as_deref();
+            env.listen(bind, host, self.port_retries).await?;
         }
         Ok(env)
     }
@@ -172,6 +216,8 @@ impl RpcEnv {
             advertised_host: None,
             network: None,
             runtime: None,
+            metrics: None,
+            port_retries: 0,
         }
     }
 
@@ -188,11 +234,27 @@ impl RpcEnv {
         Self::builder(name).start().await
     }
 
-    async fn listen(&self, bind: &str, advertised_host: Option<&str>) -> Result<(), StartError> {
+    async fn listen(
+        &self,
+        bind: &str,
+        advertised_host: Option<&str>,
+        retries: u16,
+    ) -> Result<(), StartError> {
         let context = &self.inner.context;
-        let server = match advertised_host {
-            Some(host) => context.create_server_as(bind, host).await?,
-            None => context.create_server(bind).await?,
+        let mut bind = bind.to_owned();
+        let mut left = retries;
+        let server = loop {
+            let server = match advertised_host {
+                Some(host) => context.create_server_as(&bind, host).await,
+                None => context.create_server(&bind).await,
+            };
+            match server {
+                Err(BindError::InUse { .. }) if left > 0 => match next_port(&bind) {
+                    Some(next) => (bind, left) = (next, left - 1),
+                    None => break server?,
+                },
+                server => break server?,
+            }
         };
         let address = server
             .address()
@@ -208,6 +270,10 @@ impl RpcEnv {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(server);
         Ok(())
+    }
+
+    pub(crate) fn of(inner: Arc<EnvInner>) -> Self {
+        Self { inner }
     }
 
     pub(crate) fn inner(&self) -> &Arc<EnvInner> {
@@ -232,10 +298,17 @@ impl RpcEnv {
         &self.inner.runtime
     }
 
-    /// How many messages came for endpoints that are not there, or found an inbox full or closed.
+    /// How many messages were taken and not handled: no such endpoint, stopped before, displaced, undecodable, lost with
+    /// their connection.
     #[must_use]
     pub fn dead_letters(&self) -> u64 {
-        self.inner.dead_letters.load(Ordering::Relaxed)
+        self.inner.dead_letters.count()
+    }
+
+    /// The dead letters from now on.
+    #[must_use]
+    pub fn observe_dead_letters(&self) -> DeadLetters {
+        self.inner.dead_letters.observe()
     }
 
     /// Sets up an endpoint under a name and starts it.
@@ -248,40 +321,97 @@ impl RpcEnv {
         name: &str,
         endpoint: E,
     ) -> Result<RpcEndpointRef<E::Message>, SetupError> {
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(['@', '/']) {
-            return Err(SetupError::InvalidName(name.to_owned()));
-        }
-        if self.inner.stopped.is_cancelled() {
-            return Err(SetupError::EnvironmentStopped);
-        }
-        self.set_up(name, endpoint)
+        self.endpoint(name).setup(endpoint)
     }
 
-    fn set_up<E: RpcEndpoint>(
+    /// As [`setup_endpoint`](Self::setup_endpoint), with limits, a factory for restarts, several messages at once, or a
+    /// thread of its own.
+    pub fn endpoint<M: Serialize + DeserializeOwned + Send + 'static>(
         &self,
-        name: &str,
+        name: impl Into<String>,
+    ) -> EndpointBuilder<M> {
+        EndpointBuilder::new(self.clone(), name.into())
+    }
+
+    pub(crate) fn start_endpoint<E: RpcEndpoint>(
+        &self,
         endpoint: E,
+        restarts: Option<Box<Restarts<E>>>,
+        inbox: Arc<Inbox<E::Message>>,
+        own_thread: bool,
     ) -> Result<RpcEndpointRef<E::Message>, SetupError> {
-        let name: Arc<str> = name.into();
-        let inbox = Arc::new(Inbox::new(
-            Arc::clone(&name),
-            self.inner.config.inbox_messages_max,
-        ));
-        let mailbox: Arc<dyn Mailbox> = Arc::clone(&inbox) as _;
-        let schema = schema_of::<E::Message>().into();
-        if !self
-            .inner
-            .dispatcher
-            .register(Arc::clone(&name), Registered { mailbox, schema })
-        {
+        let inner = &self.inner;
+        let name = Arc::clone(inbox.name());
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(['@', '/']) {
+            return Err(SetupError::InvalidName(name.to_string()));
+        }
+        if inner.stopped.is_cancelled() {
+            return Err(SetupError::EnvironmentStopped);
+        }
+        let registered = Registered {
+            mailbox: Arc::clone(&inbox) as _,
+            schema: schema_of::<E::Message>,
+        };
+        if !inner.dispatcher.register(Arc::clone(&name), registered) {
             return Err(SetupError::NameTaken(name.to_string()));
         }
-        let self_ref = RpcEndpointRef::local(Arc::clone(&self.inner), Arc::clone(&inbox));
-        let running = Running::new(endpoint, inbox, self_ref.clone(), self.clone());
-        self.inner
-            .runtime
-            .spawn(Box::pin(self.inner.endpoints.track_future(running.run())));
+        let self_ref = RpcEndpointRef::local(Arc::clone(inner), Arc::clone(&inbox));
+        let ctx = EndpointContext::new(self_ref.clone(), self.clone(), inbox, restarts.is_some());
+        let running = Running::new(endpoint, restarts, ctx);
+        let task = Box::pin(inner.endpoints.track_future(running.run()));
+        if own_thread {
+            if let Err(error) = inner.runtime.spawn_thread(&name, task) {
+                inner.dispatcher.unregister(&name);
+                return Err(SetupError::NoThread {
+                    endpoint: name.to_string(),
+                    reason: error.to_string(),
+                });
+            }
+        } else {
+            inner.runtime.spawn(task);
+        }
         Ok(self_ref)
+    }
+
+    /// Ends when the endpoint does, here or elsewhere, or when its environment is out of reach; at once if it is not there.
+    pub fn watch<M: Serialize + DeserializeOwned + Send + 'static>(
+        &self,
+        endpoint: &RpcEndpointRef<M>,
+    ) -> Watch {
+        Watch::of(endpoint)
+    }
+
+    /// What every endpoint and connection is at, at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> EnvSnapshot {
+        let inner = &self.inner;
+        let now = inner.runtime.now();
+        let mut mailboxes = inner.dispatcher.all();
+        mailboxes.retain(|mailbox| {
+            let name = &**mailbox.name();
+            name != verifier::NAME && !name.starts_with(relay::NAME_PREFIX)
+        });
+        mailboxes.sort_by(|one, two| one.name().cmp(two.name()));
+        let endpoints = mailboxes.iter().map(|mailbox| {
+            let load = mailbox.load(now);
+            EndpointSnapshot {
+                name: Arc::clone(mailbox.name()),
+                waiting: load.waiting,
+                oldest: load.oldest,
+                handled: load.handled,
+                errors: load.errors,
+                restarts: load.restarts,
+                handler_time: load.handler_time,
+                handler_time_max: load.handler_time_max,
+            }
+        });
+        let links: Vec<Arc<Link>> = inner.connections().values().map(Arc::clone).collect();
+        let connections = links.iter().map(|link| inner.connection_snapshot(link));
+        EnvSnapshot {
+            endpoints: endpoints.collect(),
+            connections: connections.collect(),
+            dead_letters: inner.dead_letters.count(),
+        }
     }
 
     /// A reference to the endpoint `name` at `address`, once its environment has confirmed that it is there and
@@ -315,7 +445,7 @@ impl RpcEnv {
                 Some(inbox) => Ok(RpcEndpointRef::local(Arc::clone(&self.inner), inbox)),
                 None => Err(LookupError::WrongType {
                     uri: uri(),
-                    expected: found.schema.to_string(),
+                    expected: (found.schema)(),
                     given: schema,
                 }),
             };
@@ -374,9 +504,37 @@ impl RpcEnv {
         }
     }
 
+    /// Stops a local endpoint: it takes nothing new and handles what waits, for as long as `limit`; what waits then is
+    /// given up and becomes dead letters. Ends with the endpoint: a handler that runs is never cut short. Cancel
+    /// safe: the endpoint stops all the same.
+    pub async fn drain<M: Send + 'static>(
+        &self,
+        endpoint: &RpcEndpointRef<M>,
+        limit: Duration,
+    ) -> Termination {
+        let Some(inbox) = endpoint.inbox() else {
+            return Termination::NotFound;
+        };
+        Mailbox::stop(&**inbox);
+        let mut ended = inbox.watch();
+        match tokio::time::timeout(limit, &mut ended).await {
+            Ok(ended) => ended.unwrap_or(Termination::Stopped),
+            Err(_) => {
+                inbox.abandon();
+                ended.await.unwrap_or(Termination::Stopped)
+            }
+        }
+    }
+
     /// Stops every endpoint once it has handled what waits already, then writes what is queued and closes
     /// all connections. Endpoints hear nothing of their own environment's disconnects.
     pub async fn shutdown(&self) {
+        self.shutdown_within(Duration::MAX).await;
+    }
+
+    /// As [`shutdown`](Self::shutdown), but endpoints have no longer than `limit`: then what waits for them is given up,
+    /// and connections are closed also while a handler still runs.
+    pub async fn shutdown_within(&self, limit: Duration) {
         let inner = &self.inner;
         if inner.stopped.is_cancelled() {
             return inner.terminated.cancelled().await;
@@ -384,7 +542,14 @@ impl RpcEnv {
         inner.stopped.cancel();
         inner.dispatcher.stop_all();
         inner.endpoints.close();
-        inner.endpoints.wait().await;
+        let ended = inner.endpoints.wait();
+        if limit == Duration::MAX {
+            ended.await;
+        } else if tokio::time::timeout(limit, ended).await.is_err() {
+            inner.dispatcher.abandon_all();
+            // Time to answer what waits, but none for a handler that hangs.
+            drop(tokio::time::timeout(ABANDON_TIME, inner.endpoints.wait()).await);
+        }
         inner.factory.close();
         let server = inner
             .server
@@ -415,8 +580,76 @@ impl EnvInner {
         NEXT_TOKEN.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn count_dead_letters(&self, count: usize) {
-        self.dead_letters.fetch_add(count as u64, Ordering::Relaxed);
+    pub(crate) fn dead_letter(&self, receiver: &Arc<str>, reason: DeadLetterReason, count: u64) {
+        if count == 0 {
+            return;
+        }
+        debug!(%receiver, %reason, count, "dead letters");
+        let letter = DeadLetter {
+            receiver: Arc::clone(receiver),
+            reason,
+            count,
+        };
+        self.dead_letters.add(&letter);
+        if let Some(metrics) = &self.metrics {
+            metrics.on_dead_letter(&letter);
+        }
+    }
+
+    /// Answers a message that will not be handled; its sender may send another instead.
+    pub(crate) fn give_back_and_bounce(&self, mail: RemoteMail, failure: &Failure) {
+        let window = (
+            self.config.inbox_messages_max as u64,
+            self.config.inbox_bytes_max as u64,
+        );
+        mail.flow.give_back(1, mail.body.len() as u64, window);
+        mail.bounce(failure);
+    }
+
+    /// Whether the time of messages is measured.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.metrics.is_some()
+    }
+
+    pub(crate) fn observed_now(&self) -> Option<Instant> {
+        self.is_observed().then(|| self.runtime.now())
+    }
+
+    /// The trace that a message sent now carries.
+    pub(crate) fn outgoing_trace(&self) -> Option<TraceContext> {
+        self.config
+            .trace
+            .then(|| TraceContext::outgoing(self.runtime.as_ref()))
+    }
+
+    pub(crate) fn connections(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Link>>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connection_snapshot(&self, link: &Link) -> ConnectionSnapshot {
+        let (client, statistics) = (&link.client, link.client.statistics());
+        let remote = remote::address_of(client);
+        let reconnects = match &remote {
+            Some(address) if client.is_outbound() => self.outbox(address).reconnects(),
+            _ => 0,
+        };
+        ConnectionSnapshot {
+            remote,
+            outbound: client.is_outbound(),
+            reconnects,
+            received_bytes: statistics.received_bytes,
+            sent_bytes: statistics.sent_bytes,
+            queued_bytes: statistics.queued_bytes,
+            requests_outstanding: statistics.requests_outstanding,
+            answers_owed: statistics.answers_owed,
+        }
+    }
+
+    /// Waits for something, but not beyond the end of this environment.
+    pub(crate) async fn until_stopped(&self, future: impl Future<Output = ()>) {
+        self.stopped.run_until_cancelled(future).await.unwrap_or(());
     }
 
     pub(crate) fn outbox(&self, address: &RpcAddress) -> Arc<Outbox> {
@@ -429,6 +662,23 @@ impl EnvInner {
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(Box::pin(task));
+    }
+}
+
+/// The address with the port after it.
+fn next_port(address: &str) -> Option<String> {
+    let (host, port) = address.rsplit_once(':')?;
+    let next = port.parse::<u16>().ok()?.checked_add(1)?;
+    Some(format!("{host}:{next}"))
+}
+
+impl fmt::Debug for RpcEnvBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcEnvBuilder")
+            .field("name", &self.name)
+            .field("bind", &self.bind)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 

@@ -21,6 +21,8 @@ use std::time::Duration;
 use aloha_transport::RequestId;
 use bytes::Buf;
 
+use crate::trace::TraceContext;
+
 const NAMED: u8 = 1;
 const DEADLINE: u8 = 2;
 const TRACE: u8 = 4;
@@ -36,17 +38,6 @@ pub(crate) const REPLY_ENVELOPE: u8 = 0;
 pub(crate) const CALLS_MAX: usize = 255;
 /// The longest name of an endpoint, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 255;
-
-/// Who asked, for tracing: the ids of W3C trace context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceContext {
-    /// The whole trace.
-    pub trace_id: [u8; 16],
-    /// The span that sent the message.
-    pub span_id: [u8; 8],
-    /// Bit 0: sampled.
-    pub flags: u8,
-}
 
 /// The receiver of a message: a number, and the name it stands for when it is used first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

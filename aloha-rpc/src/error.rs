@@ -41,6 +41,14 @@ impl EndpointError {
     pub const PANIC: &'static str = "panic";
     /// The kind of a message that could not be decoded.
     pub const UNDECODABLE: &'static str = "undecodable";
+    /// The kind of the end of an endpoint that this one is [linked](crate::EndpointContext::link) to.
+    pub const LINKED: &'static str = "linked";
+
+    /// A message that no callback handled.
+    pub(crate) fn unhandled(endpoint: &str) -> Self {
+        let text = format!("endpoint {endpoint} does not handle this message");
+        Self::new(Self::UNHANDLED, text)
+    }
 
     /// An error of a kind of your own, with a text.
     pub fn new(kind: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Self {
@@ -129,6 +137,14 @@ pub enum SetupError {
     /// The environment is shut down.
     #[error("the environment is shut down")]
     EnvironmentStopped,
+    /// The system has no thread for it.
+    #[error("cannot start a thread for endpoint {endpoint}: {reason}")]
+    NoThread {
+        /// Its name.
+        endpoint: String,
+        /// What the system said.
+        reason: String,
+    },
 }
 
 /// Why an endpoint was not found.
@@ -183,7 +199,7 @@ pub enum SendError {
     },
     /// As many messages wait as may.
     #[error(
-        "the inbox of {endpoint} is full: {limit} messages wait ({})",
+        "the inbox of {endpoint} is full: it takes {limit} messages, or fewer large ones ({}); reserve waits for a place",
         RpcConfig::INBOX_MESSAGES_MAX_KEY
     )]
     InboxFull {
@@ -191,6 +207,12 @@ pub enum SendError {
         endpoint: String,
         /// [`RpcConfig::inbox_messages_max`].
         limit: usize,
+    },
+    /// A remote endpoint has not taken up enough of what it was sent.
+    #[error("{endpoint} takes no more messages for now; reserve waits for a place")]
+    NoCredit {
+        /// To whom.
+        endpoint: String,
     },
     /// The connection does not take it.
     #[error("cannot send to {endpoint}: {reason}")]
@@ -209,6 +231,31 @@ pub enum SendError {
         /// What the codec said.
         reason: String,
     },
+}
+
+impl SendError {
+    pub(crate) fn of_transport(endpoint: String, reason: aloha_transport::SendError) -> Self {
+        match reason {
+            aloha_transport::SendError::NoCredit { .. } => Self::NoCredit { endpoint },
+            reason => Self::Transport { endpoint, reason },
+        }
+    }
+
+    /// Whether a bound was reached, so that the same message may be taken later.
+    #[must_use]
+    pub fn is_overload(&self) -> bool {
+        match self {
+            Self::InboxFull { .. } | Self::NoCredit { .. } => true,
+            Self::Transport { reason, .. } => matches!(
+                reason,
+                aloha_transport::SendError::Full { .. }
+                    | aloha_transport::SendError::TooManyRequests { .. }
+            ),
+            Self::EndpointStopped { .. }
+            | Self::EnvironmentStopped { .. }
+            | Self::Unencodable { .. } => false,
+        }
+    }
 }
 
 /// Why an ask has no reply.
@@ -333,6 +380,39 @@ pub enum AskError {
 }
 
 impl AskError {
+    /// Whether a bound was reached, here or there, so that the same question may be taken later.
+    #[must_use]
+    pub fn is_overload(&self) -> bool {
+        match self {
+            Self::NotSent(error) => error.is_overload(),
+            Self::Overloaded { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the endpoint may have seen the message; if not, asking again cannot do it twice.
+    #[must_use]
+    pub fn may_have_been_seen(&self) -> bool {
+        match self {
+            Self::NotSent(_)
+            | Self::NotConnected { .. }
+            | Self::EndpointNotFound { .. }
+            | Self::EndpointStopped { .. }
+            | Self::Undecodable { .. }
+            | Self::Overloaded { .. }
+            | Self::Cancelled { .. }
+            | Self::ContextMissing { .. } => false,
+            Self::Disconnected { .. }
+            | Self::TimedOut { .. }
+            | Self::EnvironmentStopped { .. }
+            | Self::BadReply { .. }
+            | Self::Dropped { .. }
+            | Self::Panicked { .. }
+            | Self::RelayLost { .. }
+            | Self::Failed { .. } => true,
+        }
+    }
+
     /// A look-up has a limit of its own.
     pub(crate) fn of_lookup(self) -> Self {
         match self {
@@ -372,7 +452,7 @@ impl AskError {
     pub(crate) fn from_request(endpoint: String, error: RequestError) -> Self {
         match error {
             RequestError::NotSent(reason) => {
-                Self::NotSent(SendError::Transport { endpoint, reason })
+                Self::NotSent(SendError::of_transport(endpoint, reason))
             }
             RequestError::NotConnected(reason) => Self::NotConnected { endpoint, reason },
             RequestError::TimedOut { timeout, .. } => Self::TimedOut {

@@ -1,48 +1,85 @@
 //! One endpoint's mail: start first, stop last, one message at a time.
 //!
 //! Senders append under a short lock; the endpoint's task swaps the whole buffer out and works through it.
-//! It is woken only when it waits. Local messages are moved and keep their type; remote ones come
-//! as bytes and are decoded by the endpoint's task. Connection events have a lane of their own, looked at once a batch.
+//! It is woken only when it waits. There are three lanes:
+//!
+//! - *control*: stop, connection events, news of watched endpoints. Never bounded, never behind data; looked at
+//!   once a batch.
+//! - *local* messages are moved and keep their type. The lane is bounded in messages and in bytes; who finds it full
+//!   is refused, or displaces the oldest.
+//! - *remote* messages come as bytes and are decoded by the endpoint's task. Their senders spend credit
+//!   ([`InboundFlow`](crate::flow::InboundFlow)), so what was promised a place has one.
 
 use std::any::Any;
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::collections::VecDeque;
 use std::mem;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use aloha_transport::{Failure, FailureCode, RpcResponseCallback};
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::address::RpcAddress;
-use crate::config::RpcConfig;
-use crate::envelope::TraceContext;
-use crate::error::code;
-use crate::link::Link;
+use crate::error::{EndpointError, code};
+use crate::flow::InboundFlow;
+use crate::progress::Progress;
+use crate::supervision::{Terminated, Termination};
+use crate::trace::TraceContext;
 
 /// A buffer with room for more messages than this is not kept.
 const KEPT_MESSAGES_MAX: usize = 1024;
 
 thread_local! {
-    static STOPPING: Cell<bool> = const { Cell::new(false) };
+    static DROPPING: Cell<Option<Discard>> = const { Cell::new(None) };
 }
 
-/// Whether messages dropped now on this thread are dropped because their endpoint is stopped.
-pub(crate) fn is_stopping() -> bool {
-    STOPPING.get()
+/// Why messages are dropped unhandled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Discard {
+    /// Their endpoint is stopped.
+    Stopped,
+    /// Newer ones took their place.
+    Displaced,
+    /// They could not be passed on.
+    RelayLost,
 }
 
-/// Drops what a stopped endpoint leaves behind; the calls inside say so.
-pub(crate) fn drop_stopped<T>(mail: T) {
-    struct Reset(bool);
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            STOPPING.set(self.0);
+impl Discard {
+    /// What the calls inside are answered with.
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Self::Stopped => Failure::new(code::ENDPOINT_STOPPED, "the endpoint is stopped"),
+            Self::Displaced => Failure::new(
+                FailureCode::OVERLOADED,
+                "newer messages took its place in a full inbox",
+            ),
+            Self::RelayLost => Failure::new(code::RELAY_LOST, "the way to the endpoint is lost"),
         }
     }
-    let _reset = Reset(STOPPING.replace(true));
-    drop(mail);
+}
+
+/// Why messages that are dropped now on this thread are dropped, if this layer does it.
+pub(crate) fn discarding() -> Option<Discard> {
+    DROPPING.get()
+}
+
+/// Drops messages that nobody will handle; the calls inside say why. A panic of a message's `Drop` ends here.
+pub(crate) fn discard<T>(mail: T, why: Discard) {
+    struct Reset(Option<Discard>);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            DROPPING.set(self.0);
+        }
+    }
+    let _reset = Reset(DROPPING.replace(Some(why)));
+    drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(
+        || drop(mail),
+    )));
 }
 
 /// How a message was sent.
@@ -54,7 +91,7 @@ pub(crate) enum Sent {
 
 /// A message that came over a connection, not decoded yet.
 pub(crate) struct RemoteMail {
-    pub(crate) link: Arc<Link>,
+    pub(crate) flow: Arc<InboundFlow>,
     pub(crate) sent: Sent,
     pub(crate) body: Bytes,
     pub(crate) request: Option<RpcResponseCallback>,
@@ -65,42 +102,112 @@ pub(crate) struct RemoteMail {
 
 impl RemoteMail {
     /// Answers every call of the message with a failure.
-    pub(crate) fn bounce(self, code: FailureCode, text: &str) {
-        let failure = Failure::new(code, text);
+    pub(crate) fn bounce(self, failure: &Failure) {
         for call in self
             .request
             .into_iter()
             .chain(self.calls.into_iter().flatten())
         {
-            call.on_failure(&failure);
+            call.on_failure(failure);
         }
     }
 }
 
-/// Something that happened to a connection.
-#[derive(Debug, Clone)]
-pub(crate) enum ConnectionEvent {
+/// What comes by the control lane.
+#[derive(Debug)]
+pub(crate) enum Control {
     Connected(RpcAddress),
     Disconnected(RpcAddress),
     NetworkError(Arc<str>, RpcAddress),
+    Terminated(Terminated),
+    /// A handler that runs beside the endpoint's task failed, or a linked endpoint ended.
+    Failed(EndpointError),
 }
+
+/// What an inbox does with a message that it has no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The sender is told; nothing that was taken is lost.
+    #[default]
+    Refuse,
+    /// The oldest message makes room. It becomes a dead letter; if it was asked, its asker is told. Senders in
+    /// other environments are then never held back.
+    DropOldest,
+}
+
+/// The bounds of an inbox: of local messages, and again of remote ones.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) overflow: Overflow,
+}
+
+/// Bytes of a moved message, as the user counts them.
+pub(crate) type Weigh<M> = Box<dyn Fn(&M) -> usize + Send + Sync>;
 
 /// What the endpoint's task takes at a time. After the rest of the batch: stop, when `stop` is set.
 pub(crate) struct Batch<M> {
-    pub(crate) events: Vec<ConnectionEvent>,
-    pub(crate) local: Vec<(Sent, M)>,
-    pub(crate) remote: Vec<RemoteMail>,
+    pub(crate) control: Vec<Control>,
+    pub(crate) local: VecDeque<(Sent, M)>,
+    local_bytes: usize,
+    /// How many messages came by the local lane before the first in `local`.
+    pub(crate) local_first: u64,
+    /// The traces that local messages belong to, by their number.
+    pub(crate) traces: VecDeque<(u64, TraceContext)>,
+    pub(crate) remote: VecDeque<RemoteMail>,
+    remote_bytes: usize,
     pub(crate) stop: bool,
+    /// When its first message came, if anybody observes.
+    since: Option<Instant>,
 }
 
 impl<M> Default for Batch<M> {
     fn default() -> Self {
         Self {
-            events: Vec::new(),
-            local: Vec::new(),
-            remote: Vec::new(),
+            control: Vec::new(),
+            local: VecDeque::new(),
+            local_bytes: 0,
+            local_first: 0,
+            traces: VecDeque::new(),
+            remote: VecDeque::new(),
+            remote_bytes: 0,
             stop: false,
+            since: None,
         }
+    }
+}
+
+impl<M> Batch<M> {
+    fn is_empty(&self) -> bool {
+        self.local.is_empty() && self.remote.is_empty() && self.control.is_empty() && !self.stop
+    }
+
+    /// The next local message, and the trace it belongs to.
+    pub(crate) fn pop_local(&mut self) -> Option<(Sent, M, Option<TraceContext>)> {
+        let (sent, message) = self.local.pop_front()?;
+        let number = self.local_first;
+        self.local_first += 1;
+        let trace = if self.traces.is_empty() {
+            None
+        } else {
+            self.traces
+                .pop_front_if(|(of, _)| *of == number)
+                .map(|(_, trace)| trace)
+        };
+        Some((sent, message, trace))
+    }
+
+    /// Lets go of memory that an unusual burst needed.
+    pub(crate) fn trim(&mut self) {
+        self.local.shrink_to(KEPT_MESSAGES_MAX);
+        self.remote.shrink_to(KEPT_MESSAGES_MAX);
+    }
+
+    /// Messages of both lanes.
+    pub(crate) fn messages(&self) -> usize {
+        self.local.len() + self.remote.len()
     }
 }
 
@@ -111,10 +218,50 @@ pub(crate) enum Refused {
     Stopped,
 }
 
+/// Something the endpoint's task looks at before each message.
+pub(crate) mod flag {
+    /// Messages put aside are to be replayed.
+    pub(crate) const REPLAY: u8 = 1;
+    /// The time to drain is over: what waits is given up.
+    pub(crate) const ABANDON: u8 = 2;
+    /// Somebody waits for a place.
+    pub(crate) const WAITED_FOR: u8 = 4;
+}
+
+/// Counts of an endpoint's life; written by its task alone, apart from errors.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) handled: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) restarts: AtomicU64,
+    pub(crate) handler_nanos: AtomicU64,
+    pub(crate) handler_nanos_max: AtomicU64,
+}
+
+impl Counts {
+    pub(crate) fn on_handled(&self) {
+        let handled = self.handled.load(Ordering::Relaxed);
+        self.handled.store(handled + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn on_time(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.handler_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.handler_nanos_max.fetch_max(nanos, Ordering::Relaxed);
+    }
+}
+
 pub(crate) struct Inbox<M> {
     name: Arc<str>,
-    messages_max: usize,
+    limits: Limits,
+    weigh: Option<Weigh<M>>,
     state: Mutex<State<M>>,
+    flags: AtomicU8,
+    local: Progress,
+    remote: Progress,
+    /// Connections whose peers send to this endpoint.
+    flows: AtomicUsize,
+    pub(crate) counts: Counts,
 }
 
 struct State<M> {
@@ -122,26 +269,48 @@ struct State<M> {
     open: bool,
     /// Places promised to holders of permits.
     reserved: usize,
+    /// Messages and bytes of the batch that the task took last.
+    taken: (usize, usize),
+    working_since: Option<Instant>,
     /// The endpoint's task, while it waits.
     consumer: Option<Waker>,
-    /// Those who wait for a place.
-    waiting: Vec<Waker>,
+    /// Those who wait for a place, in order.
+    waiting: VecDeque<Waker>,
+    life: Life,
+}
+
+enum Life {
+    Alive(Vec<oneshot::Sender<Termination>>),
+    Ended(Termination),
 }
 
 impl<M> Inbox<M> {
-    pub(crate) fn new(name: Arc<str>, messages_max: usize) -> Self {
-        let batch = Batch::default();
+    pub(crate) fn new(name: Arc<str>, mut limits: Limits, weigh: Option<Weigh<M>>) -> Self {
+        if weigh.is_none() {
+            // All messages weigh the same: one of the two limits says it all.
+            let fitting = limits.bytes_max / size_of::<M>().max(1);
+            limits.messages_max = limits.messages_max.min(fitting.max(1));
+        }
         let state = State {
-            batch,
+            batch: Batch::default(),
             open: true,
             reserved: 0,
+            taken: (0, 0),
+            working_since: None,
             consumer: None,
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
+            life: Life::Alive(Vec::new()),
         };
         Self {
             name,
-            messages_max,
+            limits,
+            weigh,
             state: Mutex::new(state),
+            flags: AtomicU8::new(0),
+            local: Progress::default(),
+            remote: Progress::default(),
+            flows: AtomicUsize::new(0),
+            counts: Counts::default(),
         }
     }
 
@@ -150,7 +319,7 @@ impl<M> Inbox<M> {
     }
 
     pub(crate) fn messages_max(&self) -> usize {
-        self.messages_max
+        self.limits.messages_max
     }
 
     fn lock(&self) -> MutexGuard<'_, State<M>> {
@@ -165,42 +334,113 @@ impl<M> Inbox<M> {
         }
     }
 
-    /// Appends a local message, or gives it back.
-    pub(crate) fn post(&self, sent: Sent, message: M) -> Result<(), (Refused, M)> {
+    // ---- senders -------------------------------------------------------------------------------
+
+    fn weight(&self, message: &M) -> usize {
+        self.weigh.as_ref().map_or(0, |weigh| weigh(message))
+    }
+
+    /// Whether a local message of this weight has a place.
+    fn has_room(&self, state: &State<M>, bytes: usize) -> bool {
+        let waiting = state.batch.local.len() + state.reserved;
+        // The batch at work counts whole until it matters.
+        if waiting + state.taken.0 >= self.limits.messages_max
+            && waiting + self.local.messages() >= self.limits.messages_max
+        {
+            return false;
+        }
+        if self.weigh.is_none() {
+            return true;
+        }
+        let left = state.batch.local_bytes + self.local.bytes();
+        // A single message over the limit may still enter an empty inbox.
+        left == 0 || left + bytes <= self.limits.bytes_max
+    }
+
+    /// Appends a local message, or gives it back. The second of an `Ok` is what it displaced.
+    pub(crate) fn post(
+        &self,
+        sent: Sent,
+        message: M,
+        trace: Option<TraceContext>,
+        now: Option<Instant>,
+    ) -> Result<Option<M>, (Refused, M)> {
+        let bytes = self.weight(&message);
         let mut state = self.lock();
         if !state.open {
             return Err((Refused::Stopped, message));
         }
-        if state.batch.local.len() + state.reserved >= self.messages_max {
-            return Err((Refused::Full, message));
+        let mut displaced = None;
+        if !self.has_room(&state, bytes) {
+            if self.limits.overflow == Overflow::DropOldest {
+                displaced = state.batch.pop_local().map(|(_, oldest, _)| oldest);
+            }
+            let Some(oldest) = &displaced else {
+                return Err((Refused::Full, message));
+            };
+            if self.weigh.is_some() {
+                // User code, but of one message that is ours alone now; the lock is not its business.
+                drop(state);
+                let lighter = self.weight(oldest);
+                state = self.lock();
+                state.batch.local_bytes = state.batch.local_bytes.saturating_sub(lighter);
+                if !state.open {
+                    discard(displaced, Discard::Displaced);
+                    return Err((Refused::Stopped, message));
+                }
+            }
         }
-        state.batch.local.push((sent, message));
+        Self::append(&mut state, sent, message, bytes, trace, now);
         Self::wake(state);
-        Ok(())
+        Ok(displaced)
     }
 
-    /// A place for one local message.
-    pub(crate) async fn reserve(&self) -> Result<(), Refused> {
-        poll_fn(|cx| {
-            let mut state = self.lock();
-            if !state.open {
-                return Poll::Ready(Err(Refused::Stopped));
-            }
-            if state.batch.local.len() + state.reserved < self.messages_max {
-                state.reserved += 1;
-                return Poll::Ready(Ok(()));
-            }
-            state.waiting.push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await
+    fn append(
+        state: &mut State<M>,
+        sent: Sent,
+        message: M,
+        bytes: usize,
+        trace: Option<TraceContext>,
+        now: Option<Instant>,
+    ) {
+        let batch = &mut state.batch;
+        if let Some(trace) = trace {
+            let number = batch.local_first + batch.local.len() as u64;
+            batch.traces.push_back((number, trace));
+        }
+        if now.is_some() && batch.since.is_none() {
+            batch.since = now;
+        }
+        batch.local.push_back((sent, message));
+        batch.local_bytes += bytes;
+    }
+
+    /// Ready with a place for one local message.
+    pub(crate) fn poll_reserve(&self, cx: &Context<'_>) -> Poll<Result<(), Refused>> {
+        let mut state = self.lock();
+        if !state.open {
+            return Poll::Ready(Err(Refused::Stopped));
+        }
+        if self.limits.overflow == Overflow::DropOldest || self.has_room(&state, 0) {
+            state.reserved += 1;
+            return Poll::Ready(Ok(()));
+        }
+        if !state
+            .waiting
+            .iter()
+            .any(|waiting| waiting.will_wake(cx.waker()))
+        {
+            state.waiting.push_back(cx.waker().clone());
+        }
+        self.flags.fetch_or(flag::WAITED_FOR, Ordering::Relaxed);
+        Poll::Pending
     }
 
     /// Gives a place back.
     pub(crate) fn release(&self) {
         let mut state = self.lock();
         state.reserved -= 1;
-        let waiting = state.waiting.pop();
+        let waiting = state.waiting.pop_front();
         drop(state);
         if let Some(waiting) = waiting {
             waiting.wake();
@@ -208,38 +448,110 @@ impl<M> Inbox<M> {
     }
 
     /// Fills a place.
-    pub(crate) fn post_reserved(&self, sent: Sent, message: M) -> Result<(), (Refused, M)> {
+    pub(crate) fn post_reserved(
+        &self,
+        sent: Sent,
+        message: M,
+        trace: Option<TraceContext>,
+        now: Option<Instant>,
+    ) -> Result<(), (Refused, M)> {
+        let bytes = self.weight(&message);
         let mut state = self.lock();
         state.reserved -= 1;
         if !state.open {
             return Err((Refused::Stopped, message));
         }
-        state.batch.local.push((sent, message));
+        Self::append(&mut state, sent, message, bytes, trace, now);
         Self::wake(state);
         Ok(())
     }
 
-    /// Waits for mail and swaps it into `batch`, which must be empty.
-    pub(crate) async fn next(&self, batch: &mut Batch<M>) {
-        poll_fn(|cx| self.poll_next(batch, cx)).await;
-    }
+    // ---- the endpoint's task -------------------------------------------------------------------
 
-    fn poll_next(&self, batch: &mut Batch<M>, cx: &Context<'_>) -> Poll<()> {
+    /// Takes what waits into `batch`, of which nothing may be left but what was kept over a restart.
+    pub(crate) fn poll_next(&self, batch: &mut Batch<M>, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        let waiting = &state.batch;
-        if waiting.local.is_empty()
-            && waiting.remote.is_empty()
-            && waiting.events.is_empty()
-            && !waiting.stop
-        {
+        if state.batch.is_empty() {
             state.consumer = Some(cx.waker().clone());
+            state.working_since = None;
             return Poll::Pending;
         }
+        debug_assert!(
+            batch.is_empty(),
+            "a batch is worked through before the next"
+        );
         mem::swap(&mut state.batch, batch);
-        let waiting = mem::take(&mut state.waiting);
+        // The lane's numbers go on where this batch ends.
+        state.batch.local_first = batch.local_first + batch.local.len() as u64;
+        state.batch.since = None;
+        state.batch.local_bytes = 0;
+        state.batch.remote_bytes = 0;
+        state.taken = (batch.local.len(), batch.local_bytes);
+        state.working_since = batch.since;
+        self.local.begin(batch.local.len(), batch.local_bytes);
+        self.remote.begin(batch.remote.len(), batch.remote_bytes);
+        let waiting = self.take_waiting(&mut state);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
         Poll::Ready(())
+    }
+
+    /// Makes the endpoint's task look again.
+    pub(crate) fn nudge(&self) {
+        Self::wake(self.lock());
+    }
+
+    /// Ready once the endpoint is asked to stop.
+    pub(crate) fn poll_stop(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.batch.stop {
+            return Poll::Ready(());
+        }
+        state.consumer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn take_waiting(&self, state: &mut State<M>) -> VecDeque<Waker> {
+        if !state.waiting.is_empty() {
+            self.flags.fetch_and(!flag::WAITED_FOR, Ordering::Relaxed);
+        }
+        mem::take(&mut state.waiting)
+    }
+
+    /// A local message is taken up.
+    pub(crate) fn on_local(&self, message: &M) {
+        self.local.advance(self.weight(message));
+    }
+
+    /// A remote message is taken up.
+    pub(crate) fn on_remote(&self, bytes: usize) {
+        self.remote.advance(bytes);
+    }
+
+    /// What to look at before the next message.
+    pub(crate) fn flags(&self) -> u8 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn raise(&self, flag: u8) {
+        self.flags.fetch_or(flag, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lower(&self, flag: u8) {
+        self.flags.fetch_and(!flag, Ordering::Relaxed);
+    }
+
+    /// A place became free while somebody waits.
+    pub(crate) fn wake_waiting(&self) {
+        let mut state = self.lock();
+        let next = state.waiting.pop_front();
+        if state.waiting.is_empty() {
+            self.flags.fetch_and(!flag::WAITED_FOR, Ordering::Relaxed);
+        }
+        drop(state);
+        if let Some(next) = next {
+            next.wake();
+        }
     }
 
     /// Takes no more mail; gives back what waits.
@@ -247,60 +559,112 @@ impl<M> Inbox<M> {
         let mut state = self.lock();
         state.open = false;
         let batch = mem::take(&mut state.batch);
-        let waiting = mem::take(&mut state.waiting);
+        let waiting = self.take_waiting(&mut state);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
         batch
     }
-}
 
-impl<M> Batch<M> {
-    /// Lets go of memory that an unusual burst needed.
-    pub(crate) fn trim(&mut self) {
-        self.local.shrink_to(KEPT_MESSAGES_MAX);
-        self.remote.shrink_to(KEPT_MESSAGES_MAX);
+    /// Tells those who watch that the endpoint has ended.
+    pub(crate) fn end(&self, why: &Termination) {
+        let mut state = self.lock();
+        let life = mem::replace(&mut state.life, Life::Ended(why.clone()));
+        drop(state);
+        if let Life::Alive(watchers) = life {
+            for watcher in watchers {
+                // An error says that nobody watches any more.
+                drop(watcher.send(why.clone()));
+            }
+        }
     }
 }
 
 /// An inbox without its message type: what the dispatcher and the connections see.
 pub(crate) trait Mailbox: Send + Sync + 'static {
-    /// Appends messages of one read, under one lock. What has no place is answered with a failure;
-    /// gives the number of those that were dropped.
-    fn deliver(&self, mail: &mut Vec<RemoteMail>) -> usize;
-    fn notify(&self, event: ConnectionEvent);
+    fn name(&self) -> &Arc<str>;
+    /// Appends messages of one read, under one lock. What has no place is left in `mail`, or displaced into
+    /// it, and the reason given.
+    fn deliver(&self, mail: &mut Vec<RemoteMail>, now: Option<Instant>) -> Option<Discard>;
+    fn control(&self, control: Control);
     /// What was posted before is handled before.
     fn stop(&self);
+    /// What waits is given up.
+    fn abandon(&self);
     fn is_open(&self) -> bool;
+    /// Comes with the end of the endpoint.
+    fn watch(&self) -> oneshot::Receiver<Termination>;
+    /// A connection begins or ceases to send to this endpoint.
+    fn join(&self);
+    fn leave(&self);
+    fn load(&self, now: Instant) -> Load;
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
-impl<M: Send + 'static> Mailbox for Inbox<M> {
-    fn deliver(&self, mail: &mut Vec<RemoteMail>) -> usize {
-        let mut state = self.lock();
-        let open = state.open;
-        let room = self.messages_max.saturating_sub(state.batch.remote.len());
-        let taken = if open { mail.len().min(room) } else { 0 };
-        state.batch.remote.extend(mail.drain(..taken));
-        Self::wake(state);
-        let dropped = mail.len();
-        for mail in mail.drain(..) {
-            if open {
-                let key = RpcConfig::INBOX_MESSAGES_MAX_KEY;
-                mail.bounce(
-                    FailureCode::OVERLOADED,
-                    &format!("{} messages wait ({key})", self.messages_max),
-                );
-            } else {
-                mail.bounce(code::ENDPOINT_STOPPED, "the endpoint is stopped");
-            }
-        }
-        dropped
+/// What an inbox holds at a moment, and what its endpoint has done.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Load {
+    pub(crate) waiting: usize,
+    pub(crate) oldest: Option<Duration>,
+    pub(crate) handled: u64,
+    pub(crate) errors: u64,
+    pub(crate) restarts: u64,
+    pub(crate) handler_time: Duration,
+    pub(crate) handler_time_max: Duration,
+}
+
+impl<M> Inbox<M> {
+    /// How many messages and bytes each connection may have on the way to this endpoint.
+    pub(crate) fn window(&self) -> (u64, u64) {
+        let flows = self.flows.load(Ordering::Relaxed).max(1);
+        let share = |limit: usize| (limit / flows).max(1) as u64;
+        (
+            share(self.limits.messages_max),
+            share(self.limits.bytes_max),
+        )
     }
 
-    fn notify(&self, event: ConnectionEvent) {
+    /// Whether credit is given back as soon as a message came, for the inbox makes room by itself.
+    pub(crate) fn displaces(&self) -> bool {
+        self.limits.overflow == Overflow::DropOldest
+    }
+}
+
+impl<M: Send + 'static> Mailbox for Inbox<M> {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn deliver(&self, mail: &mut Vec<RemoteMail>, now: Option<Instant>) -> Option<Discard> {
         let mut state = self.lock();
-        if state.open {
-            state.batch.events.push(event);
+        if !state.open {
+            return Some(Discard::Stopped);
+        }
+        let batch = &mut state.batch;
+        if now.is_some() && batch.since.is_none() {
+            batch.since = now;
+        }
+        batch.remote_bytes += mail.iter().map(|mail| mail.body.len()).sum::<usize>();
+        batch.remote.extend(mail.drain(..));
+        if self.displaces() {
+            while batch.remote.len() > self.limits.messages_max
+                || (batch.remote_bytes > self.limits.bytes_max && batch.remote.len() > 1)
+            {
+                let Some(oldest) = batch.remote.pop_front() else {
+                    break;
+                };
+                batch.remote_bytes -= oldest.body.len();
+                mail.push(oldest);
+            }
+        }
+        Self::wake(state);
+        (!mail.is_empty()).then_some(Discard::Displaced)
+    }
+
+    fn control(&self, control: Control) {
+        let mut state = self.lock();
+        // Also after a stop was asked for: until it is done, the endpoint hears.
+        if matches!(state.life, Life::Alive(_)) {
+            state.batch.control.push(control);
             Self::wake(state);
         }
     }
@@ -314,8 +678,53 @@ impl<M: Send + 'static> Mailbox for Inbox<M> {
         }
     }
 
+    fn abandon(&self) {
+        self.raise(flag::ABANDON);
+        self.stop();
+    }
+
     fn is_open(&self) -> bool {
         self.lock().open
+    }
+
+    fn watch(&self) -> oneshot::Receiver<Termination> {
+        let (watcher, ended) = oneshot::channel();
+        match &mut self.lock().life {
+            Life::Alive(watchers) => {
+                // Those who lost interest go before the list grows.
+                if watchers.len() == watchers.capacity() {
+                    watchers.retain(|watcher| !watcher.is_closed());
+                }
+                watchers.push(watcher);
+            }
+            Life::Ended(why) => drop(watcher.send(why.clone())),
+        }
+        ended
+    }
+
+    fn join(&self) {
+        self.flows.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self) {
+        self.flows.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn load(&self, now: Instant) -> Load {
+        let state = self.lock();
+        let since = state.working_since.or(state.batch.since);
+        let waiting = state.batch.messages() + self.local.messages() + self.remote.messages();
+        drop(state);
+        let nanos = |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed));
+        Load {
+            waiting,
+            oldest: since.map(|since| now.saturating_duration_since(since)),
+            handled: self.counts.handled.load(Ordering::Relaxed),
+            errors: self.counts.errors.load(Ordering::Relaxed),
+            restarts: self.counts.restarts.load(Ordering::Relaxed),
+            handler_time: nanos(&self.counts.handler_nanos),
+            handler_time_max: nanos(&self.counts.handler_nanos_max),
+        }
     }
 
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -327,56 +736,156 @@ impl<M: Send + 'static> Mailbox for Inbox<M> {
 mod tests {
     use super::*;
 
+    fn limits(messages_max: usize, overflow: Overflow) -> Limits {
+        Limits {
+            messages_max,
+            bytes_max: 1 << 20,
+            overflow,
+        }
+    }
+
     fn inbox() -> Inbox<u32> {
-        Inbox::new("counter".into(), 2)
+        Inbox::new("counter".into(), limits(2, Overflow::Refuse), None)
+    }
+
+    fn post(inbox: &Inbox<u32>, sent: Sent, message: u32) -> Result<Option<u32>, (Refused, u32)> {
+        inbox.post(sent, message, None, None)
+    }
+
+    fn take<M>(inbox: &Inbox<M>) -> Option<Batch<M>> {
+        let mut batch = Batch::default();
+        let taken = inbox.poll_next(&mut batch, &Context::from_waker(Waker::noop()));
+        taken.is_ready().then_some(batch)
     }
 
     #[test]
     fn mail_is_taken_in_order_and_whole() {
         let inbox = inbox();
-        inbox.post(Sent::OneWay, 1).unwrap();
-        inbox.post(Sent::Asked, 2).unwrap();
-        let mut batch = Batch::default();
-        let cx = Context::from_waker(Waker::noop());
-        assert!(inbox.poll_next(&mut batch, &cx).is_ready());
+        post(&inbox, Sent::OneWay, 1).unwrap();
+        post(&inbox, Sent::Asked, 2).unwrap();
+        let batch = take(&inbox).unwrap();
         assert_eq!(batch.local, [(Sent::OneWay, 1), (Sent::Asked, 2)]);
-        batch.local.clear();
-        assert!(inbox.poll_next(&mut batch, &cx).is_pending());
+        assert!(take(&inbox).is_none());
     }
 
     #[test]
-    fn a_full_inbox_gives_the_message_back() {
+    fn a_full_inbox_gives_the_message_back_until_one_is_taken_up() {
         let inbox = inbox();
-        inbox.post(Sent::OneWay, 1).unwrap();
-        inbox.post(Sent::OneWay, 2).unwrap();
-        assert_eq!(inbox.post(Sent::OneWay, 3), Err((Refused::Full, 3)));
+        post(&inbox, Sent::OneWay, 1).unwrap();
+        post(&inbox, Sent::OneWay, 2).unwrap();
+        assert_eq!(post(&inbox, Sent::OneWay, 3), Err((Refused::Full, 3)));
+        let mut batch = take(&inbox).unwrap();
+        assert_eq!(
+            post(&inbox, Sent::OneWay, 3),
+            Err((Refused::Full, 3)),
+            "what is taken and not handled still counts"
+        );
+        let (_, message, _) = batch.pop_local().unwrap();
+        inbox.on_local(&message);
+        assert_eq!(post(&inbox, Sent::OneWay, 3), Ok(None));
+        assert_eq!(post(&inbox, Sent::OneWay, 4), Err((Refused::Full, 4)));
+    }
+
+    #[test]
+    fn the_oldest_makes_room_where_that_is_the_policy() {
+        let inbox = Inbox::new("news".into(), limits(2, Overflow::DropOldest), None);
+        assert_eq!(post(&inbox, Sent::OneWay, 1), Ok(None));
+        assert_eq!(post(&inbox, Sent::OneWay, 2), Ok(None));
+        assert_eq!(post(&inbox, Sent::OneWay, 3), Ok(Some(1)));
+        assert_eq!(
+            take(&inbox).unwrap().local,
+            [(Sent::OneWay, 2), (Sent::OneWay, 3)]
+        );
+    }
+
+    #[test]
+    fn bytes_are_counted_as_the_user_weighs_them() {
+        let limits = Limits {
+            messages_max: 10,
+            bytes_max: 8,
+            overflow: Overflow::Refuse,
+        };
+        let weigh: Weigh<String> = Box::new(String::len);
+        let inbox = Inbox::new("texts".into(), limits, Some(weigh));
+        let post = |text: &str| {
+            inbox
+                .post(Sent::OneWay, text.to_owned(), None, None)
+                .is_ok()
+        };
+        assert!(
+            post("twelve bytes"),
+            "one of any size may enter an empty inbox"
+        );
+        assert!(!post("x"));
+        let mut batch = take(&inbox).unwrap();
+        let (_, message, _) = batch.pop_local().unwrap();
+        inbox.on_local(&message);
+        assert!(post("1234") && post("5678") && !post("9"));
+    }
+
+    #[test]
+    fn without_a_weigher_a_message_weighs_its_size() {
+        let limits = Limits {
+            messages_max: 10,
+            bytes_max: 12,
+            overflow: Overflow::Refuse,
+        };
+        let inbox: Inbox<u32> = Inbox::new("numbers".into(), limits, None);
+        assert_eq!(inbox.messages_max(), 3);
+    }
+
+    #[test]
+    fn a_trace_stays_with_its_message() {
+        let inbox = Inbox::new("traced".into(), limits(2, Overflow::DropOldest), None);
+        let trace = |byte| TraceContext {
+            trace_id: [byte; 16],
+            span_id: [byte; 8],
+            flags: 1,
+        };
+        for n in 1..=3_u8 {
+            let traced = (n != 2).then(|| trace(n));
+            inbox
+                .post(Sent::OneWay, u32::from(n), traced, None)
+                .unwrap();
+        }
+        let mut batch = take(&inbox).unwrap();
+        assert_eq!(batch.pop_local(), Some((Sent::OneWay, 2, None)));
+        assert_eq!(batch.pop_local(), Some((Sent::OneWay, 3, Some(trace(3)))));
     }
 
     #[test]
     fn what_came_before_stop_is_handled_and_what_comes_after_is_refused() {
         let inbox = inbox();
-        inbox.post(Sent::OneWay, 1).unwrap();
+        post(&inbox, Sent::OneWay, 1).unwrap();
         inbox.stop();
         inbox.stop();
-        assert_eq!(inbox.post(Sent::OneWay, 2), Err((Refused::Stopped, 2)));
-        let mut batch = Batch::default();
-        assert!(
-            inbox
-                .poll_next(&mut batch, &Context::from_waker(Waker::noop()))
-                .is_ready()
-        );
-        assert_eq!((batch.local, batch.stop), (vec![(Sent::OneWay, 1)], true));
+        assert_eq!(post(&inbox, Sent::OneWay, 2), Err((Refused::Stopped, 2)));
+        let batch = take(&inbox).unwrap();
+        assert_eq!(batch.local, [(Sent::OneWay, 1)]);
+        assert!(batch.stop);
+    }
+
+    #[test]
+    fn a_place_goes_to_who_waited_first() {
+        let inbox = inbox();
+        let cx = Context::from_waker(Waker::noop());
+        assert!(inbox.poll_reserve(&cx).is_ready());
+        assert!(inbox.poll_reserve(&cx).is_ready());
+        assert_eq!(post(&inbox, Sent::OneWay, 1), Err((Refused::Full, 1)));
+        assert!(inbox.poll_reserve(&cx).is_pending());
+        inbox.release();
+        assert!(inbox.poll_reserve(&cx).is_ready());
     }
 
     #[test]
     fn ten_threads_racing_with_stop_lose_nothing_unsaid() {
-        let inbox = Inbox::new("counter".into(), 10_000);
+        let inbox = Inbox::new("counter".into(), limits(10_000, Overflow::Refuse), None);
         let taken: usize = std::thread::scope(|scope| {
             let senders: Vec<_> = (0..10)
                 .map(|_| {
                     scope.spawn(|| {
                         (0..100)
-                            .filter(|n| inbox.post(Sent::OneWay, *n).is_ok())
+                            .filter(|n| post(&inbox, Sent::OneWay, *n).is_ok())
                             .count()
                     })
                 })
@@ -388,5 +897,14 @@ mod tests {
                 .sum()
         });
         assert_eq!(inbox.close().local.len(), taken);
+    }
+
+    #[test]
+    fn whoever_watches_hears_of_the_end_also_afterwards() {
+        let inbox = inbox();
+        let mut early = inbox.watch();
+        inbox.end(&Termination::Stopped);
+        assert_eq!(early.try_recv(), Ok(Termination::Stopped));
+        assert_eq!(inbox.watch().try_recv(), Ok(Termination::Stopped));
     }
 }

@@ -56,9 +56,13 @@
 
 mod address;
 mod ask;
+mod behavior;
 mod call_context;
 mod codec;
+mod concurrent;
 mod config;
+mod context;
+mod dead_letter;
 mod deadlines;
 mod dispatcher;
 mod endpoint;
@@ -66,28 +70,57 @@ mod endpoint_ref;
 mod env;
 mod envelope;
 mod error;
+mod flow;
 mod inbox;
 mod link;
+mod metrics;
 mod outbox;
+mod permit;
+mod progress;
+mod relay;
 mod remote;
+mod running;
 mod schema;
 mod scope;
+mod setup;
+mod supervision;
+mod target;
+mod timers;
+mod trace;
+mod travel;
 mod verifier;
+mod watch;
+
+/// What a model checker exchanges for its own.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
+}
 
 pub use address::{AddressError, EndpointAddress, RpcAddress};
 pub use aloha_transport::{BindError, Network, Runtime, TokioRuntime, TransportConfig};
 pub use ask::Ask;
+pub use behavior::{Behavior, BehaviorEndpoint, Next};
 pub use call_context::RpcCallContext;
 pub use codec::{Codec, CodecError};
+pub use concurrent::ConcurrentEndpoint;
 pub use config::RpcConfig;
-pub use endpoint::{Directive, EndpointContext, RpcEndpoint};
-pub use endpoint_ref::{Permit, RpcEndpointRef};
+pub use context::{EndpointContext, StashFull};
+pub use dead_letter::{DeadLetter, DeadLetterReason, DeadLetters};
+pub use endpoint::RpcEndpoint;
+pub use endpoint_ref::RpcEndpointRef;
 pub use env::{RpcEnv, RpcEnvBuilder};
-pub use envelope::TraceContext;
 pub use error::{AskError, EndpointError, LookupError, SendError, SetupError, StartError};
+pub use inbox::Overflow;
+pub use metrics::{ConnectionSnapshot, EndpointSnapshot, EnvSnapshot, Metrics};
+pub use permit::Permit;
+pub use setup::EndpointBuilder;
+pub use supervision::{Directive, RestartPolicy, Terminated, Termination};
+pub use timers::TimerKey;
+pub use trace::TraceContext;
+pub use watch::Watch;
 
 /// Tools for tests of your own endpoints.
 #[cfg(feature = "testing")]
 pub mod testing {
-    pub use aloha_transport::testing::MemoryNetwork;
+    pub use aloha_transport::testing::{MemoryNetwork, SimConditions, SimNetwork, SimRuntime};
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aloha_transport::{Body, ResponseFuture, SendError, TransportClient};
+use aloha_transport::{Body, Charge, ResponseFuture, SendError, TransportClient};
 
 use crate::envelope::{Envelope, Receiver};
 
@@ -23,6 +23,16 @@ pub(crate) struct Link {
 struct Names {
     id: u32,
     numbers: Mutex<HashMap<Arc<str>, u32>>,
+}
+
+/// A message on its way out.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) verb: Verb,
+    /// The receiver.
+    pub(crate) name: &'a Arc<str>,
+    /// Whether its credit was taken beforehand.
+    pub(crate) reserved: bool,
 }
 
 /// What to do with a frame.
@@ -45,12 +55,18 @@ impl Link {
         self.names.id
     }
 
-    /// Queues a message for the endpoint `name`. `known` caches its number and is brought up to date. A large
-    /// body is taken out of `body`.
+    /// The number of a name that was used on this connection.
+    pub(crate) fn number_of(&self, name: &str) -> Option<u32> {
+        let numbers = self.names.numbers.lock();
+        let numbers = numbers.unwrap_or_else(PoisonError::into_inner);
+        numbers.get(name).copied()
+    }
+
+    /// Queues a message. `known` caches its receiver's number and is brought up to date. A large body is taken
+    /// out of `body`.
     pub(crate) fn post<'a>(
         &self,
-        verb: Verb,
-        name: &'a Arc<str>,
+        outgoing: Outgoing<'a>,
         known: &mut Option<u32>,
         mut envelope: Envelope<'a>,
         head: &mut Vec<u8>,
@@ -59,8 +75,9 @@ impl Link {
         if let Some(number) = *known {
             envelope.receiver = Some(Receiver { number, name: None });
             envelope.encode(head);
-            return self.queue(verb, head, body);
+            return self.queue(outgoing, number, head, body);
         }
+        let name = outgoing.name;
         let mut numbers = self
             .names
             .numbers
@@ -73,7 +90,7 @@ impl Link {
             drop(numbers);
             envelope.receiver = Some(Receiver { number, name: None });
             envelope.encode(head);
-            return self.queue(verb, head, body);
+            return self.queue(outgoing, number, head, body);
         }
         // Whoever introduces a name holds the lock until the introduction is queued, so that no
         // use of the number can overtake it.
@@ -82,7 +99,7 @@ impl Link {
             name: Some(name),
         });
         envelope.encode(head);
-        let queued = self.queue(verb, head, body);
+        let queued = self.queue(outgoing, next, head, body);
         match &queued {
             Ok(_) => drop(numbers.insert(Arc::clone(name), next)),
             Err(_) => *known = None,
@@ -92,14 +109,23 @@ impl Link {
 
     fn queue(
         &self,
-        verb: Verb,
+        outgoing: Outgoing<'_>,
+        number: u32,
         head: &[u8],
         body: &mut Vec<u8>,
     ) -> Result<Option<ResponseFuture>, SendError> {
         let body = body_of(body);
-        match verb {
-            Verb::OneWay => self.client.one_way(head, &body).map(|()| None),
-            Verb::Request(timeout) => self.client.request(head, &body, timeout).map(Some),
+        let charge = if outgoing.reserved {
+            Charge::Reserved(number)
+        } else {
+            Charge::Flow(number)
+        };
+        match outgoing.verb {
+            Verb::OneWay => self.client.one_way(charge, head, &body).map(|()| None),
+            Verb::Request(timeout) => {
+                let request = self.client.request(charge, head, &body, timeout);
+                request.map(Some)
+            }
         }
     }
 }

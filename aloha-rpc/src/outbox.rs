@@ -3,6 +3,7 @@
 //! Messages queue in the connection's own write queue while it is being made, so order holds; if it cannot be
 //! made, all that waited fails as one, and the next message tries anew.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aloha_transport::{ConnectError, TransportClientFactory};
@@ -13,6 +14,8 @@ use crate::link::Link;
 pub(crate) struct Outbox {
     address: RpcAddress,
     state: Mutex<State>,
+    /// How many connections were made, or tried.
+    links: AtomicU64,
 }
 
 enum State {
@@ -26,11 +29,17 @@ impl Outbox {
         Self {
             address,
             state: Mutex::new(State::Idle),
+            links: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn address(&self) -> &RpcAddress {
         &self.address
+    }
+
+    /// How many connections were made, or tried, before the one in use.
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.links.load(Ordering::Relaxed).saturating_sub(1)
     }
 
     /// The link in use. `broken` is the one that was found closed, if one was.
@@ -46,6 +55,7 @@ impl Outbox {
             }
             State::Idle | State::Linked(_) => {
                 let link = Link::new(factory.client(&self.address.to_string())?);
+                self.links.fetch_add(1, Ordering::Relaxed);
                 *state = State::Linked(Arc::clone(&link));
                 Ok(link)
             }

@@ -2,20 +2,21 @@
 
 use std::sync::{Arc, Weak};
 
-use aloha_transport::{CloseReason, RequestHandler, RpcResponseCallback, TransportClient};
+use aloha_transport::{
+    CloseReason, FLOWS_MAX, Failure, RequestHandler, RpcResponseCallback, TransportClient,
+};
 use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::address::RpcAddress;
+use crate::dead_letter::DeadLetterReason;
 use crate::env::EnvInner;
 use crate::envelope::{Envelope, Receiver};
 use crate::error::code;
-use crate::inbox::{ConnectionEvent, Mailbox, RemoteMail, Sent};
+use crate::flow::{InboundFlow, Received};
+use crate::inbox::{Control, Discard, Mailbox, RemoteMail, Sent};
 use crate::link::Link;
-
-/// How many names a peer may introduce on one connection.
-const NAMES_MAX: usize = 65_536;
 
 /// One connection's requests, gathered by endpoint until the read is complete.
 pub(crate) struct RemoteHandler {
@@ -31,7 +32,24 @@ pub(crate) struct RemoteHandler {
 
 struct Known {
     name: Box<str>,
+    flow: Arc<InboundFlow>,
+    received: Received,
     mailbox: Option<Arc<dyn Mailbox>>,
+}
+
+impl Known {
+    /// Lets go of an inbox.
+    fn leave(&mut self) {
+        if let Some(mailbox) = self.mailbox.take() {
+            mailbox.leave();
+        }
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 /// Where the peer was called, where it says it can be called, or else where it called from.
@@ -47,11 +65,17 @@ pub(crate) fn address_of(client: &TransportClient) -> Option<RpcAddress> {
 impl RemoteHandler {
     pub(crate) fn new(env: Weak<EnvInner>, client: &TransportClient) -> Self {
         let address = address_of(client);
-        if let (Some(env), Some(address)) = (env.upgrade(), &address) {
-            env.dispatcher
-                .broadcast(&ConnectionEvent::Connected(address.clone()));
-        }
         let link = Link::new(client.clone());
+        if let Some(env) = env.upgrade() {
+            env.connections().insert(link.id(), Arc::clone(&link));
+            if let Some(address) = &address {
+                env.dispatcher
+                    .broadcast(|| Control::Connected(address.clone()));
+                if let Some(metrics) = &env.metrics {
+                    metrics.on_connected(address);
+                }
+            }
+        }
         Self {
             env,
             link,
@@ -106,9 +130,16 @@ impl RemoteHandler {
         let trace = envelope.trace.map(Box::new);
         let head = message.len() - rest.len();
         message.advance(head);
-        let link = Arc::clone(&self.link);
+        let known = &mut self.names[number];
+        if !known.flow.receive(&mut known.received, message.len()) {
+            let reason = format!(
+                "more was sent to endpoint {} than it gave credit for",
+                known.name
+            );
+            return self.link.client.abort(reason);
+        }
         let mail = RemoteMail {
-            link,
+            flow: Arc::clone(&known.flow),
             sent,
             body: message,
             request,
@@ -125,12 +156,14 @@ impl RemoteHandler {
         match receiver.name {
             None if number < self.names.len() => Ok(number),
             None => Err(format!("endpoint {number} was never introduced")),
-            Some(_) if number != self.names.len() || number >= NAMES_MAX => {
+            Some(_) if number != self.names.len() || number >= FLOWS_MAX as usize => {
                 Err(format!("endpoint {number} is introduced out of turn"))
             }
             Some(name) => {
                 self.names.push(Known {
                     name: name.into(),
+                    flow: InboundFlow::new(Arc::clone(&self.link), receiver.number),
+                    received: Received::default(),
                     mailbox: None,
                 });
                 Ok(number)
@@ -142,11 +175,15 @@ impl RemoteHandler {
         let known = &mut self.names[number];
         if known.mailbox.is_none() {
             known.mailbox = env.dispatcher.find(&known.name).map(|found| found.mailbox);
+            if let Some(mailbox) = &known.mailbox {
+                mailbox.join();
+            }
         }
         let Some(mailbox) = &known.mailbox else {
             debug!(endpoint = %known.name, "a message for an endpoint that is not there");
-            env.count_dead_letters(1);
-            return mail.bounce(code::ENDPOINT_NOT_FOUND, "no such endpoint");
+            env.dead_letter(&Arc::from(&*known.name), DeadLetterReason::NoEndpoint, 1);
+            let failure = Failure::new(code::ENDPOINT_NOT_FOUND, "no such endpoint");
+            return env.give_back_and_bounce(mail, &failure);
         };
         match self
             .gathered
@@ -170,14 +207,38 @@ impl RequestHandler for RemoteHandler {
 
     fn on_read_complete(&mut self) {
         self.now = None;
-        let mut dropped = 0;
+        let Some(env) = self.env.upgrade() else {
+            return;
+        };
+        let now = env.observed_now();
+        let mut any_stopped = false;
         for (mailbox, mails) in &mut self.gathered {
-            dropped += mailbox.deliver(mails);
+            let Some(why) = mailbox.deliver(mails, now) else {
+                continue;
+            };
+            let reason = match why {
+                Discard::Displaced => DeadLetterReason::Displaced,
+                Discard::Stopped | Discard::RelayLost => {
+                    any_stopped = true;
+                    DeadLetterReason::Stopped
+                }
+            };
+            env.dead_letter(mailbox.name(), reason, mails.len() as u64);
+            let failure = why.failure();
+            for mail in mails.drain(..) {
+                env.give_back_and_bounce(mail, &failure);
+            }
         }
-        if dropped > 0 {
+        if any_stopped {
             // A name may be set up anew after its endpoint stopped.
             for known in &mut self.names {
-                known.mailbox.take_if(|mailbox| !mailbox.is_open());
+                if known
+                    .mailbox
+                    .as_ref()
+                    .is_some_and(|mailbox| !mailbox.is_open())
+                {
+                    known.leave();
+                }
             }
             self.gathered.retain(|(mailbox, _)| mailbox.is_open());
         }
@@ -185,23 +246,25 @@ impl RequestHandler for RemoteHandler {
         if self.gathered.len() > 8 {
             self.gathered.clear();
         }
-        if dropped > 0
-            && let Some(env) = self.env.upgrade()
-        {
-            env.count_dead_letters(dropped);
-        }
     }
 
     fn on_disconnected(&mut self, reason: &CloseReason) {
-        let (Some(env), Some(address)) = (self.env.upgrade(), self.address.clone()) else {
+        let Some(env) = self.env.upgrade() else {
+            return;
+        };
+        env.connections().remove(&self.link.id());
+        let Some(address) = self.address.clone() else {
             return;
         };
         if let CloseReason::Io(_) | CloseReason::Protocol(_) = reason {
             let cause: Arc<str> = reason.to_string().into();
             env.dispatcher
-                .broadcast(&ConnectionEvent::NetworkError(cause, address.clone()));
+                .broadcast(|| Control::NetworkError(Arc::clone(&cause), address.clone()));
         }
         env.dispatcher
-            .broadcast(&ConnectionEvent::Disconnected(address));
+            .broadcast(|| Control::Disconnected(address.clone()));
+        if let Some(metrics) = &env.metrics {
+            metrics.on_disconnected(&address);
+        }
     }
 }

@@ -7,13 +7,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
-use aloha_transport::{Failure, FailureCode, RequestId, RpcResponseCallback};
+use aloha_transport::{Failure, FailureCode, RequestId, RpcResponseCallback, Runtime};
 use tokio::time::Instant;
 
 use crate::env::EnvInner;
-use crate::envelope::{CALLS_MAX, TraceContext};
+use crate::envelope::CALLS_MAX;
 use crate::link::Link;
+use crate::trace::TraceContext;
 
 thread_local! {
     static SCOPE: RefCell<Scope> = const { RefCell::new(Scope::None) };
@@ -37,6 +39,7 @@ pub(crate) trait Transfer {
 
 /// One message being encoded.
 pub(crate) struct Encoding {
+    env: Arc<EnvInner>,
     pub(crate) link: Arc<Link>,
     /// The context that `ask` handed out, if this is an ask.
     token: Option<u64>,
@@ -44,28 +47,50 @@ pub(crate) struct Encoding {
     /// How many calls it may carry.
     calls_max: usize,
     transfers: Vec<Box<dyn Transfer>>,
+    /// Until when the calls inside are waited for; the latest of them, none without a limit.
+    deadline: Deadline,
+}
+
+/// Of the calls that were met so far.
+#[derive(Clone, Copy)]
+enum Deadline {
+    NoCalls,
+    Until(Instant),
+    Unlimited,
 }
 
 impl Encoding {
     /// A message that is sent, or asked under a token.
-    pub(crate) fn message(link: Arc<Link>, token: Option<u64>) -> Self {
+    pub(crate) fn message(env: Arc<EnvInner>, link: Arc<Link>, token: Option<u64>) -> Self {
         Self {
+            env,
             link,
             token,
             claimed: false,
             calls_max: CALLS_MAX,
             transfers: Vec::new(),
+            deadline: Deadline::NoCalls,
         }
     }
 
     /// A reply. It carries no calls: if its asker has gone, nobody would be there to answer them.
-    pub(crate) fn reply(link: Arc<Link>) -> Self {
+    pub(crate) fn reply(env: Arc<EnvInner>, link: Arc<Link>) -> Self {
         Self {
+            env,
             link,
             token: None,
             claimed: false,
             calls_max: 0,
             transfers: Vec::new(),
+            deadline: Deadline::NoCalls,
+        }
+    }
+
+    /// How long the calls inside are still waited for, if all have a limit.
+    pub(crate) fn time_left(&self, runtime: &dyn Runtime) -> Option<Duration> {
+        match self.deadline {
+            Deadline::Until(at) => Some(at.saturating_duration_since(runtime.now())),
+            Deadline::NoCalls | Deadline::Unlimited => None,
         }
     }
 
@@ -171,7 +196,10 @@ pub(crate) fn claim(token: u64) -> Result<u32, &'static str> {
 }
 
 /// The place of a call that is passed on.
-pub(crate) fn pass_on(transfer: Box<dyn Transfer>) -> Result<u32, &'static str> {
+pub(crate) fn pass_on(
+    transfer: Box<dyn Transfer>,
+    deadline: Option<Instant>,
+) -> Result<u32, &'static str> {
     SCOPE.with_borrow_mut(|scope| match scope {
         Scope::Encoding(encoding) if encoding.calls_max == 0 => {
             Err("a reply cannot carry a call context")
@@ -181,6 +209,11 @@ pub(crate) fn pass_on(transfer: Box<dyn Transfer>) -> Result<u32, &'static str> 
         }
         Scope::Encoding(encoding) => {
             encoding.transfers.push(transfer);
+            encoding.deadline = match (encoding.deadline, deadline) {
+                (Deadline::Unlimited, _) | (_, None) => Deadline::Unlimited,
+                (Deadline::Until(one), Some(two)) => Deadline::Until(one.max(two)),
+                (Deadline::NoCalls, Some(at)) => Deadline::Until(at),
+            };
             Ok(u32::try_from(encoding.transfers.len()).expect("limited far below"))
         }
         Scope::None | Scope::Decoding(_) => Err(OUTSIDE),
@@ -239,10 +272,10 @@ pub(crate) fn sender() -> Result<(Arc<EnvInner>, Arc<Link>), &'static str> {
     })
 }
 
-/// The connection of the message being encoded.
-pub(crate) fn receiver() -> Result<Arc<Link>, &'static str> {
+/// The environment and connection of the message being encoded.
+pub(crate) fn receiver() -> Result<(Arc<EnvInner>, Arc<Link>), &'static str> {
     SCOPE.with_borrow(|scope| match scope {
-        Scope::Encoding(encoding) => Ok(Arc::clone(&encoding.link)),
+        Scope::Encoding(encoding) => Ok((Arc::clone(&encoding.env), Arc::clone(&encoding.link))),
         Scope::None | Scope::Decoding(_) => Err(OUTSIDE),
     })
 }

@@ -1,20 +1,38 @@
-//! The built-in endpoint that answers: do you host this name, for this type of message?
+//! The built-in endpoint of every environment: do you host this name, for this type of message? Tell me when it ends.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::call_context::RpcCallContext;
-use crate::endpoint::{EndpointContext, RpcEndpoint};
+use crate::context::EndpointContext;
+use crate::endpoint::RpcEndpoint;
 use crate::error::EndpointError;
+use crate::inbox::Mailbox;
+use crate::supervision::Termination;
+use crate::watch::end_linked;
 
 /// The name of the verifier in every environment.
 pub(crate) const NAME: &str = "endpoint-verifier";
 
+/// Questions to an environment. Later versions append variants.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Verify {
     CheckExistence {
         name: String,
         schema: String,
         call: RpcCallContext<Existence>,
+    },
+    /// Answered when the endpoint ends.
+    Watch {
+        name: String,
+        call: RpcCallContext<Termination>,
+    },
+    /// As `Watch`; and when the call is cancelled, the endpoint `from` has ended.
+    Link {
+        name: String,
+        from: String,
+        call: RpcCallContext<Termination>,
     },
 }
 
@@ -35,14 +53,47 @@ impl RpcEndpoint for RpcEndpointVerifier {
         message: Verify,
         ctx: &EndpointContext<Verify>,
     ) -> Result<(), EndpointError> {
-        let Verify::CheckExistence { name, schema, call } = message;
-        call.reply(match ctx.env().inner().dispatcher.find(&name) {
-            None => Existence::Missing,
-            Some(found) if *found.schema == *schema => Existence::Exists,
-            Some(found) => Existence::WrongType {
-                expected: found.schema.to_string(),
+        let env = ctx.env().inner();
+        let find = |name: &str| env.dispatcher.find(name);
+        match message {
+            Verify::CheckExistence { name, schema, call } => call.reply(match find(&name) {
+                None => Existence::Missing,
+                Some(found) => {
+                    let expected = (found.schema)();
+                    if expected == schema {
+                        Existence::Exists
+                    } else {
+                        Existence::WrongType { expected }
+                    }
+                }
+            }),
+            Verify::Watch { name, call } => match find(&name) {
+                None => call.reply(Termination::NotFound),
+                Some(found) => env.spawn(tell_the_end(found.mailbox, None, call)),
             },
-        });
+            Verify::Link { name, from, call } => match find(&name) {
+                None => call.reply(Termination::NotFound),
+                Some(found) => env.spawn(tell_the_end(found.mailbox, Some(from), call)),
+            },
+        }
         Ok(())
+    }
+}
+
+async fn tell_the_end(
+    mailbox: Arc<dyn Mailbox>,
+    linked: Option<String>,
+    call: RpcCallContext<Termination>,
+) {
+    let ended = mailbox.watch();
+    tokio::select! {
+        biased;
+        ended = ended => call.reply(ended.unwrap_or(Termination::Stopped)),
+        () = call.cancelled() => {
+            if let Some(endpoint) = linked {
+                let reason = "it ended, or the connection to it did".to_owned();
+                end_linked(&*mailbox, endpoint, Termination::Disconnected { reason });
+            }
+        }
     }
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionStatistics};
+use crate::credit::Charge;
 use crate::error::{CloseReason, RequestError, SendError};
 use crate::handshake::Hello;
 use crate::message::RequestId;
@@ -63,7 +64,7 @@ impl TransportClient {
     /// The future fails with the reason why there is no reply, at the latest after `timeout`.
     #[must_use = "dropping the future cancels the request"]
     pub fn send_rpc(&self, message: &[u8], timeout: Duration) -> ResponseFuture {
-        match self.request(&[], &Body::Copied(message), Some(timeout)) {
+        match self.request(Charge::Free, &[], &Body::Copied(message), Some(timeout)) {
             Ok(future) => future,
             Err(error) => ResponseFuture {
                 state: ResponseState::Failed(Some(RequestError::NotSent(error))),
@@ -77,30 +78,31 @@ impl TransportClient {
     ///
     /// The connection has ended, or the message or the queue is over a limit.
     pub fn send(&self, message: &[u8]) -> Result<(), SendError> {
-        self.one_way(&[], &Body::Copied(message))
+        self.one_way(Charge::Free, &[], &Body::Copied(message))
     }
 
     /// Queues a message of two parts that wants no answer.
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send).
-    pub fn one_way(&self, head: &[u8], body: &Body<'_>) -> Result<(), SendError> {
-        self.connection.send_one_way(head, body)
+    /// As for [`send`](Self::send), or no credit is left.
+    pub fn one_way(&self, charge: Charge, head: &[u8], body: &Body<'_>) -> Result<(), SendError> {
+        self.connection.send_one_way(charge, head, body)
     }
 
     /// Queues a request of two parts; without a timeout it waits as long as the connection lives.
     ///
     /// # Errors
     ///
-    /// As for [`send`](Self::send), or too many requests are unanswered.
+    /// As for [`send`](Self::send), no credit is left, or too many requests are unanswered.
     pub fn request(
         &self,
+        charge: Charge,
         head: &[u8],
         body: &Body<'_>,
         timeout: Option<Duration>,
     ) -> Result<ResponseFuture, SendError> {
-        let id = self.connection.send_request(head, body, timeout)?;
+        let id = self.connection.send_request(charge, head, body, timeout)?;
         Ok(ResponseFuture {
             state: ResponseState::Sent(Arc::clone(&self.connection), id),
         })
@@ -136,6 +138,32 @@ impl TransportClient {
         self.connection
             .register_incoming(id)
             .then(|| RpcResponseCallback::new(Arc::clone(&self.connection), id))
+    }
+
+    /// Waits for the credit of one message, and takes it: to be used with [`Charge::Reserved`] or given back with
+    /// [`release`](Self::release). Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended, or the flow's number is too large.
+    pub async fn reserve(&self, flow: u32) -> Result<(), SendError> {
+        poll_fn(|cx| self.connection.poll_reserve(flow, cx)).await
+    }
+
+    /// Gives reserved credit back unused.
+    pub fn release(&self, flow: u32) {
+        self.connection.on_credit(flow, 1, 0);
+    }
+
+    /// Tells the peer that a receiver takes more.
+    pub fn grant(&self, flow: u32, messages: u32, bytes: u32) {
+        self.connection.grant(flow, messages, bytes);
+    }
+
+    /// What this connection has carried, and what it owes.
+    #[must_use]
+    pub fn statistics(&self) -> ConnectionStatistics {
+        self.connection.statistics()
     }
 
     /// Waits until at least half of the bytes that may wait for the peer are free. Cancel safe.

@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 use crate::client::TransportClient;
 use crate::client_factory::TransportClientFactory;
 use crate::config::TransportConfig;
-use crate::connection::Connection;
+use crate::connection::{Connection, LostHook};
 use crate::error::BindError;
 use crate::handshake::Hello;
 use crate::request_handler::{PerConnection, RequestHandler, RpcHandler};
@@ -30,6 +30,7 @@ pub struct TransportContext {
     handlers: Handlers,
     address: Arc<OnceLock<String>>,
     tasks: TaskTracker,
+    lost_hook: Option<LostHook>,
 }
 
 impl TransportContext {
@@ -64,6 +65,7 @@ impl TransportContext {
             handlers: Arc::new(handlers),
             address: Arc::default(),
             tasks: TaskTracker::new(),
+            lost_hook: None,
         }
     }
 
@@ -78,6 +80,14 @@ impl TransportContext {
     #[must_use]
     pub fn codec(mut self, codec: u8) -> Self {
         self.codec = codec;
+        self
+    }
+
+    /// Tells `hook` of messages that were queued, want no answer, and were not written before their connection
+    /// ended: to whom, and how many. Of the last write it is not known how much arrived; it counts as lost.
+    #[must_use]
+    pub fn on_lost(mut self, hook: impl Fn(&Arc<str>, u64) + Send + Sync + 'static) -> Self {
+        self.lost_hook = Some(Arc::new(hook));
         self
     }
 
@@ -149,6 +159,7 @@ impl TransportContext {
             outbound,
             Arc::clone(&self.config),
             Arc::clone(&self.runtime),
+            self.lost_hook.clone(),
         )
     }
 

@@ -122,6 +122,20 @@ pub enum SendError {
         /// The limit in force for this connection.
         limit: u32,
     },
+    /// The receiver has taken up too little of what was sent to it: no credit is left.
+    #[error("the receiver at {peer} takes no more messages for now")]
+    NoCredit {
+        /// The peer.
+        peer: Arc<str>,
+    },
+    /// Too many receivers were addressed over one connection.
+    #[error("more than {limit} receivers at {peer} were addressed over one connection")]
+    TooManyFlows {
+        /// The peer.
+        peer: Arc<str>,
+        /// [`FLOWS_MAX`](crate::FLOWS_MAX).
+        limit: u32,
+    },
     /// The message does not fit into a frame that the peer accepts.
     #[error("a message of {bytes} bytes to {peer} is over the limit of {limit}")]
     TooLarge {

@@ -51,6 +51,7 @@ mod client_factory;
 mod config;
 mod connection;
 mod context;
+mod credit;
 mod error;
 mod frame;
 mod handshake;
@@ -68,7 +69,9 @@ mod write_queue;
 pub use client::{Body, ResponseFuture, TransportClient};
 pub use client_factory::TransportClientFactory;
 pub use config::TransportConfig;
+pub use connection::ConnectionStatistics;
 pub use context::TransportContext;
+pub use credit::{Charge, FLOWS_MAX, INITIAL_CREDIT_BYTES, INITIAL_CREDIT_MESSAGES};
 pub use error::{
     BindError, CloseReason, ConnectError, Failure, FailureCode, RequestError, SendError,
 };

@@ -9,6 +9,7 @@
 //! | 5 | `Cancel` | request id u32 LE |
 //! | 6 | `Ping` | nonce u64 LE |
 //! | 7 | `Pong` | nonce u64 LE |
+//! | 8 | `Credit` | flow u32 LE, messages u32 LE, bytes u32 LE |
 //!
 //! An unknown type ends the connection: what a peer may send is settled by the version that the
 //! handshake agreed on.
@@ -26,6 +27,7 @@ pub(crate) const RPC_FAILURE: u8 = 4;
 pub(crate) const CANCEL: u8 = 5;
 pub(crate) const PING: u8 = 6;
 pub(crate) const PONG: u8 = 7;
+pub(crate) const CREDIT: u8 = 8;
 
 /// Names one unanswered request on one connection and in one direction.
 ///
@@ -122,6 +124,15 @@ pub enum Message {
         /// That of the ping.
         nonce: u64,
     },
+    /// A receiver takes more.
+    Credit {
+        /// The receiver, by the number that the sender gave it.
+        flow: u32,
+        /// So many more messages.
+        messages: u32,
+        /// So many more bytes of messages.
+        bytes: u32,
+    },
 }
 
 impl Message {
@@ -162,6 +173,14 @@ impl Message {
             PONG => Self::Pong {
                 nonce: frame.try_get_u64_le().map_err(|_| short)?,
             },
+            CREDIT => {
+                let mut field = || frame.try_get_u32_le().map_err(|_| short.clone());
+                Self::Credit {
+                    flow: field()?,
+                    messages: field()?,
+                    bytes: field()?,
+                }
+            }
             other => return Err(MessageError::UnknownType(other)),
         })
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::pin::Pin;
 use std::time::SystemTime;
 
@@ -21,6 +22,21 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     fn random_u64(&self) -> u64;
     /// Runs a future to its end in the background.
     fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
+    /// Runs a future that may block to its end on a thread of its own, named `name`. By default it is
+    /// [spawned](Self::spawn) like any other: right for a simulation, where nothing runs beside.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread for it; the future is dropped.
+    fn spawn_thread(
+        &self,
+        name: &str,
+        task: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) -> io::Result<()> {
+        let _ = name;
+        self.spawn(task);
+        Ok(())
+    }
 }
 
 /// The tokio runtime that was current when it was made.
@@ -66,5 +82,18 @@ impl Runtime for TokioRuntime {
 
     fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
         self.handle.spawn(task);
+    }
+
+    fn spawn_thread(
+        &self,
+        name: &str,
+        task: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) -> io::Result<()> {
+        let handle = self.handle.clone();
+        // A name that the system cannot show is no reason to fail.
+        let name = name.replace('\0', " ");
+        let thread = std::thread::Builder::new().name(name);
+        drop(thread.spawn(move || handle.block_on(task))?);
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::client::Body;
 use crate::frame::LENGTH_BYTES;
-use crate::message::RequestId;
+use crate::message::{self, RequestId};
 
 /// A spare buffer above this size is given back to the allocator.
 const KEPT_BYTES_MAX: usize = 1 << 20;
@@ -18,11 +18,17 @@ pub(crate) struct WriteQueue {
     bytes: Vec<u8>,
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
+    one_way: u64,
 }
 
 impl WriteQueue {
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() + self.shared_bytes
+    }
+
+    /// How many of the frames want no answer, so that nobody would hear of their loss.
+    pub(crate) fn one_way(&self) -> u64 {
+        self.one_way
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -36,6 +42,7 @@ impl WriteQueue {
             u32::try_from(length).expect("checked against the frame limit, which is a u32");
         self.bytes.extend_from_slice(&length.to_le_bytes());
         self.bytes.push(kind);
+        self.one_way += u64::from(kind == message::ONE_WAY);
         if let Some(id) = id {
             self.bytes.extend_from_slice(&id.to_bits().to_le_bytes());
         }
@@ -55,6 +62,7 @@ impl WriteQueue {
         self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.shared.clear();
         self.shared_bytes = 0;
+        self.one_way = 0;
     }
 
     pub(crate) async fn write_to(

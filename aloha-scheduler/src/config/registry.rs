@@ -166,6 +166,8 @@ pub static KEYS: &[Key] = &[
         "Largest message sent or accepted; memory is never reserved for a larger one."),
     text("aloha.rpc.inbox.messagesMax", count(1, 1 << 30), "65536",
         "Messages that may wait at one endpoint; a sender is refused, or waits, beyond it."),
+    text("aloha.rpc.inbox.bytesMax", bytes(1024, 1 << 40), "64m",
+        "Bytes of messages that may wait at one endpoint; what bounds memory where messages are large."),
     text("aloha.rpc.outbox.bytesMax", bytes(1024, 1 << 40), "64m",
         "Bytes that may wait for one peer; at least one message of aloha.rpc.message.maxSize must fit."),
     text("aloha.rpc.codec", Kind::Word { accepted: &["bincode", "postcard"], later: &[] }, "bincode",

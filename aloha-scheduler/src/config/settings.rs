@@ -89,6 +89,8 @@ pub struct RpcSettings {
     pub message_bytes_max: usize,
     /// Messages that may wait at one endpoint.
     pub inbox_messages_max: usize,
+    /// Bytes of messages that may wait at one endpoint.
+    pub inbox_bytes_max: usize,
     /// Bytes that may wait for one peer.
     pub outbox_bytes_max: usize,
     /// Encoding of messages.
@@ -168,6 +170,7 @@ impl Config {
             handshake_timeout: self.duration("aloha.rpc.handshakeTimeout"),
             message_bytes_max: self.bytes("aloha.rpc.message.maxSize"),
             inbox_messages_max: self.count("aloha.rpc.inbox.messagesMax"),
+            inbox_bytes_max: self.bytes("aloha.rpc.inbox.bytesMax"),
             outbox_bytes_max: self.bytes("aloha.rpc.outbox.bytesMax"),
             codec: match self.value("aloha.rpc.codec") {
                 Some(Value::Word("postcard")) => Codec::Postcard,

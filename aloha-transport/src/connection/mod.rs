@@ -10,7 +10,7 @@ mod writing;
 use std::any::Any;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tracing::debug;
 
 use crate::client::Body;
 use crate::config::TransportConfig;
+use crate::credit::{Charge, Credits, FLOWS_MAX, TooManyFlows};
 use crate::error::{CloseReason, Failure, FailureCode, RequestError, SendError};
 use crate::handshake::{Hello, REQUESTS_IN_FLIGHT_MIN};
 use crate::incoming::IncomingRequests;
@@ -46,6 +47,11 @@ pub(crate) struct Connection {
     ending: AtomicBool,
     /// Whether any request was ever cancelled.
     any_cancelled: AtomicBool,
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    /// Messages that want no answer and were not written.
+    lost: AtomicU64,
+    lost_hook: Option<LostHook>,
     /// What the layer on top keeps about this connection.
     attachment: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -53,6 +59,7 @@ pub(crate) struct Connection {
 struct State {
     phase: Phase,
     queue: WriteQueue,
+    credits: Credits,
     responses: TransportResponseHandler,
     incoming: IncomingRequests,
     frame_bytes_max: usize,
@@ -72,17 +79,40 @@ enum Phase {
     Closed(CloseReason),
 }
 
+/// Hears of messages that were queued, want no answer, and were not written: to whom, and how many.
+pub(crate) type LostHook = Arc<dyn Fn(&Arc<str>, u64) + Send + Sync>;
+
+/// What a connection has carried, and what it owes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ConnectionStatistics {
+    /// Bytes read from the peer.
+    pub received_bytes: u64,
+    /// Bytes written to the peer.
+    pub sent_bytes: u64,
+    /// Bytes that wait to be written.
+    pub queued_bytes: usize,
+    /// Requests of this side without an answer.
+    pub requests_outstanding: u32,
+    /// Requests of the peer without an answer.
+    pub answers_owed: u32,
+    /// Messages that want no answer and were not written before the connection ended.
+    pub messages_lost: u64,
+}
+
 impl Connection {
     pub(crate) fn new(
         peer: &str,
         outbound: bool,
         config: Arc<TransportConfig>,
         runtime: Arc<dyn Runtime>,
+        lost_hook: Option<LostHook>,
     ) -> Arc<Self> {
         let peer: Arc<str> = peer.into();
         let state = State {
             phase: Phase::Connecting,
             queue: WriteQueue::default(),
+            credits: Credits::default(),
             responses: TransportResponseHandler::new(Arc::clone(&peer)),
             incoming: IncomingRequests::new(
                 config.requests_in_flight_max.max(REQUESTS_IN_FLIGHT_MIN),
@@ -103,6 +133,10 @@ impl Connection {
             attachment: OnceLock::new(),
             ending: AtomicBool::new(false),
             any_cancelled: AtomicBool::new(false),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            lost_hook,
         })
     }
 
@@ -112,6 +146,18 @@ impl Connection {
 
     pub(crate) fn attachment(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.attachment
+    }
+
+    pub(crate) fn statistics(&self) -> ConnectionStatistics {
+        let state = self.lock();
+        ConnectionStatistics {
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            queued_bytes: state.queue.len(),
+            requests_outstanding: state.responses.in_flight(),
+            answers_owed: state.incoming.active(),
+            messages_lost: self.lost.load(Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn peer(&self) -> &Arc<str> {
@@ -160,9 +206,15 @@ impl Connection {
 
     // ---- sending -------------------------------------------------------------------------------
 
-    pub(crate) fn send_one_way(&self, head: &[u8], body: &Body<'_>) -> Result<(), SendError> {
+    pub(crate) fn send_one_way(
+        &self,
+        charge: Charge,
+        head: &[u8],
+        body: &Body<'_>,
+    ) -> Result<(), SendError> {
         let mut state = self.lock();
-        self.check_room(&state, None, head, body)?;
+        self.check_room(&mut state, charge, None, head, body)?;
+        state.credits.take(charge, body.len());
         state.queue.push(message::ONE_WAY, None, head, body);
         self.wake_writer(state);
         Ok(())
@@ -170,19 +222,27 @@ impl Connection {
 
     pub(crate) fn send_request(
         &self,
+        charge: Charge,
         head: &[u8],
         body: &Body<'_>,
         timeout: Option<Duration>,
     ) -> Result<RequestId, SendError> {
         let deadline = timeout.and_then(|timeout| self.deadline(timeout));
         let mut state = self.lock();
-        self.check_room(&state, Some(RequestId::from_bits(0)), head, body)?;
+        self.check_room(
+            &mut state,
+            charge,
+            Some(RequestId::from_bits(0)),
+            head,
+            body,
+        )?;
         let earliest = state.responses.next_deadline();
         let limit = state.requests_in_flight_max;
         let id = state
             .responses
             .insert(deadline, limit)
             .ok_or_else(|| self.too_many(limit))?;
+        state.credits.take(charge, body.len());
         state.queue.push(message::RPC_REQUEST, Some(id), head, body);
         let timer = if state.responses.next_deadline() == earliest {
             None
@@ -256,6 +316,20 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Takes the credit of one message once there is some.
+    pub(crate) fn poll_reserve(&self, flow: u32, cx: &Context<'_>) -> Poll<Result<(), SendError>> {
+        let mut state = self.lock();
+        self.check_open(&state)?;
+        let reserved = state.credits.poll_reserve(flow, cx);
+        reserved.map_err(|error| self.too_many_flows(error))
+    }
+
+    /// Credit that came, or that was not used.
+    pub(crate) fn on_credit(&self, flow: u32, messages: u32, bytes: u32) {
+        let waiting = self.lock().credits.grant(flow, messages, bytes);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     pub(crate) fn poll_answer(&self, id: RequestId, cx: &Context<'_>) -> Poll<Answer> {
         self.lock().responses.poll(id, cx)
     }
@@ -274,12 +348,21 @@ impl Connection {
 
     fn check_room(
         &self,
-        state: &State,
+        state: &mut State,
+        charge: Charge,
         id: Option<RequestId>,
         head: &[u8],
         body: &Body<'_>,
     ) -> Result<(), SendError> {
         self.check_open(state)?;
+        match state.credits.allows(charge) {
+            Ok(true) => {}
+            Ok(false) => {
+                let peer = Arc::clone(&self.peer);
+                return Err(SendError::NoCredit { peer });
+            }
+            Err(error) => return Err(self.too_many_flows(error)),
+        }
         let bytes = frame_length(id, head, body);
         if bytes > state.frame_bytes_max {
             return Err(SendError::TooLarge {
@@ -298,6 +381,13 @@ impl Connection {
             });
         }
         Ok(())
+    }
+
+    fn too_many_flows(&self, TooManyFlows: TooManyFlows) -> SendError {
+        SendError::TooManyFlows {
+            peer: Arc::clone(&self.peer),
+            limit: FLOWS_MAX,
+        }
     }
 
     fn too_many(&self, limit: u32) -> SendError {
@@ -325,6 +415,22 @@ impl Connection {
         } else if let Some(writer) = writer {
             writer.wake();
         }
+    }
+
+    /// Lets the peer send more to a receiver of this side.
+    pub(crate) fn grant(&self, flow: u32, messages: u32, bytes: u32) {
+        let mut state = self.lock();
+        if !matches!(state.phase, Phase::Open(_)) {
+            return;
+        }
+        let mut fields = [0; 12];
+        fields[..4].copy_from_slice(&flow.to_le_bytes());
+        fields[4..8].copy_from_slice(&messages.to_le_bytes());
+        fields[8..].copy_from_slice(&bytes.to_le_bytes());
+        state
+            .queue
+            .push(message::CREDIT, None, &fields, &Body::Copied(&[]));
+        self.wake_writer(state);
     }
 
     // ---- answering -----------------------------------------------------------------------------
@@ -403,6 +509,15 @@ impl Connection {
         Ok(())
     }
 
+    fn on_lost(&self, messages: u64) {
+        if messages > 0 {
+            self.lost.fetch_add(messages, Ordering::Relaxed);
+            if let Some(hook) = &self.lost_hook {
+                hook(&self.peer, messages);
+            }
+        }
+    }
+
     /// Ends the connection; everything outstanding fails. Later calls change nothing.
     pub(crate) fn close(&self, reason: CloseReason) {
         let mut state = self.lock();
@@ -424,9 +539,11 @@ impl Connection {
         self.any_cancelled.store(true, Ordering::Release);
         let mut wakers = state.incoming.close();
         wakers.append(&mut state.watchers);
+        wakers.append(&mut state.credits.close());
         wakers.extend(state.writer.take());
         wakers.extend(state.timer.take());
         drop(state);
+        self.on_lost(queue.one_way());
         drop(queue);
         self.closed.cancel();
         wakers.into_iter().for_each(Waker::wake);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use bytes::{Bytes, BytesMut};
@@ -41,8 +41,12 @@ impl Connection {
             match reader.read_buf(&mut buffer).await {
                 Ok(0) if buffer.is_empty() => return CloseReason::Peer,
                 Ok(0) => return CloseReason::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())),
-                Ok(bytes) if bytes == room => chunk = (4 * chunk).min(READ_BYTES_MAX),
-                Ok(_) => {}
+                Ok(bytes) => {
+                    if bytes == room {
+                        chunk = (4 * chunk).min(READ_BYTES_MAX);
+                    }
+                    count(&self.received_bytes, bytes);
+                }
                 Err(error) => return CloseReason::Io(Arc::new(error)),
             }
         }
@@ -131,6 +135,14 @@ impl Connection {
                     continue;
                 }
                 Message::Pong { .. } => continue,
+                Message::Credit {
+                    flow,
+                    messages,
+                    bytes,
+                } => {
+                    wakers.append(&mut state.credits.grant(flow, messages, bytes));
+                    continue;
+                }
             };
             match answered {
                 Ok(completion) => completions.extend(completion),
@@ -145,6 +157,14 @@ impl Connection {
         completions.drain(..).for_each(Completion::run);
         result
     }
+}
+
+/// Adds to a counter that one task alone writes.
+pub(super) fn count(counter: &AtomicU64, bytes: usize) {
+    counter.store(
+        counter.load(Ordering::Relaxed) + bytes as u64,
+        Ordering::Relaxed,
+    );
 }
 
 enum Request {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use super::reading::count;
 use super::{Connection, Phase};
 use crate::error::CloseReason;
 use crate::write_queue::WriteQueue;
@@ -35,9 +36,19 @@ impl Connection {
                 .run_until_cancelled(batch.write_to(&mut *writer))
                 .await;
             match written {
-                Some(Ok(())) => batch.clear(),
-                Some(Err(error)) => return CloseReason::Io(Arc::new(error)),
-                None => return CloseReason::Local,
+                Some(Ok(())) => {
+                    count(&self.sent_bytes, batch.len());
+                    batch.clear();
+                }
+                // How much of the batch has left is not known: it counts as lost.
+                Some(Err(error)) => {
+                    self.on_lost(batch.one_way());
+                    return CloseReason::Io(Arc::new(error));
+                }
+                None => {
+                    self.on_lost(batch.one_way());
+                    return CloseReason::Local;
+                }
             }
         }
     }

@@ -410,7 +410,9 @@ pub(crate) fn rpc_config(rpc: &settings::RpcSettings) -> RpcConfig {
         ask_timeout: rpc.ask_timeout,
         lookup_timeout: rpc.lookup_timeout,
         inbox_messages_max: rpc.inbox_messages_max,
+        inbox_bytes_max: rpc.inbox_bytes_max,
         codec,
         transport,
+        ..RpcConfig::default()
     }
 }

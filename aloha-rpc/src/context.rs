@@ -1,0 +1,339 @@
+//! What an endpoint knows of itself and can do while it handles a message.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::endpoint_ref::RpcEndpointRef;
+use crate::env::RpcEnv;
+use crate::error::EndpointError;
+use crate::inbox::{Control, Inbox, Mailbox, Sent, flag};
+use crate::supervision::Directive;
+use crate::timers::{Due, TimerKey, Timers};
+use crate::watch::link_endpoints;
+
+/// What an endpoint knows of itself and can do while it handles a message. Cheap to clone.
+pub struct EndpointContext<M> {
+    inner: Arc<Inner<M>>,
+}
+
+struct Inner<M> {
+    self_ref: RpcEndpointRef<M>,
+    env: RpcEnv,
+    inbox: Arc<Inbox<M>>,
+    /// Whether it can be made anew.
+    restarts: bool,
+    /// Whether the message at hand was asked.
+    asked: AtomicBool,
+    any_timer: AtomicBool,
+    /// Whether handlers run beside the endpoint's task, and tell their time themselves.
+    concurrent: AtomicBool,
+    aside: Mutex<Aside<M>>,
+    /// Ends what lives as long as the endpoint; made when it is first needed.
+    life: OnceLock<CancellationToken>,
+}
+
+/// Timers, and messages put aside.
+struct Aside<M> {
+    timers: Timers<M>,
+    stashed: VecDeque<(Sent, M)>,
+    replay: VecDeque<(Sent, M)>,
+}
+
+/// The stash is full; it has the bounds of the inbox. The message comes back.
+#[derive(thiserror::Error)]
+#[error("{limit} messages are put aside, and that is the limit")]
+pub struct StashFull<M> {
+    /// The message.
+    pub message: M,
+    /// [`RpcConfig::inbox_messages_max`](crate::RpcConfig::inbox_messages_max).
+    pub limit: usize,
+}
+
+impl<M> fmt::Debug for StashFull<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StashFull")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: Send + 'static> EndpointContext<M> {
+    pub(crate) fn new(
+        self_ref: RpcEndpointRef<M>,
+        env: RpcEnv,
+        inbox: Arc<Inbox<M>>,
+        restarts: bool,
+    ) -> Self {
+        let aside = Aside {
+            timers: Timers::default(),
+            stashed: VecDeque::new(),
+            replay: VecDeque::new(),
+        };
+        Self {
+            inner: Arc::new(Inner {
+                self_ref,
+                env,
+                inbox,
+                restarts,
+                asked: AtomicBool::new(false),
+                any_timer: AtomicBool::new(false),
+                concurrent: AtomicBool::new(false),
+                aside: Mutex::new(aside),
+                life: OnceLock::new(),
+            }),
+        }
+    }
+
+    fn aside(&self) -> MutexGuard<'_, Aside<M>> {
+        self.inner
+            .aside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reference to this endpoint.
+    #[must_use]
+    pub fn self_ref(&self) -> &RpcEndpointRef<M> {
+        &self.inner.self_ref
+    }
+
+    /// The environment it lives in.
+    #[must_use]
+    pub fn env(&self) -> &RpcEnv {
+        &self.inner.env
+    }
+
+    /// Stops this endpoint once it has handled what waits already.
+    pub fn stop(&self) {
+        self.inner.inbox.stop();
+    }
+
+    /// What [`on_error`](crate::RpcEndpoint::on_error) decides unless it is written: an endpoint whose linked one ended
+    /// stops; after a panic, one that has a factory is restarted; everything else goes on.
+    #[must_use]
+    pub fn default_directive(&self, error: &EndpointError) -> Directive {
+        match error.kind() {
+            EndpointError::LINKED => Directive::Stop,
+            EndpointError::PANIC if self.inner.restarts => Directive::Restart,
+            _ => Directive::Resume,
+        }
+    }
+
+    // ---- timers --------------------------------------------------------------------------------
+
+    /// Gives `message` to [`receive`](crate::RpcEndpoint::receive) after `delay`, unless the endpoint has ended or was
+    /// restarted by then. It does not pass through the inbox: a full one does not hold it up, and
+    /// it comes between two batches of messages, not behind all that wait.
+    pub fn send_after(&self, delay: Duration, message: M) -> TimerKey {
+        self.set_timer(delay, Due::Once(message))
+    }
+
+    /// As [`send_after`](Self::send_after), again and again. Where handling takes longer than `period`, the next comes
+    /// one period after: they do not pile up.
+    pub fn send_every(
+        &self,
+        period: Duration,
+        message: impl FnMut() -> M + Send + 'static,
+    ) -> TimerKey {
+        self.set_timer(period, Due::Every(period, Box::new(message)))
+    }
+
+    fn set_timer(&self, delay: Duration, what: Due<M>) -> TimerKey {
+        let at = self.due_in(delay);
+        let key = self.aside().timers.set(at, what);
+        self.inner.any_timer.store(true, Ordering::Relaxed);
+        // The task may wait for mail alone.
+        self.inner.inbox.nudge();
+        key
+    }
+
+    fn due_in(&self, delay: Duration) -> Instant {
+        let now = self.now();
+        // A delay beyond the end of time is due in thirty years.
+        now.checked_add(delay)
+            .unwrap_or(now + Duration::from_secs(30 * 365 * 86_400))
+    }
+
+    /// Ends a timer; one that was due already is ignored.
+    pub fn cancel_timer(&self, key: TimerKey) {
+        let cancelled = self.aside().timers.cancel(key);
+        drop(cancelled);
+    }
+
+    pub(crate) fn has_timers(&self) -> bool {
+        self.inner.any_timer.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn poll_timers(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.aside().timers.poll(cx)
+    }
+
+    /// Takes one timer out that is due.
+    pub(crate) fn pop_timer(&self, now: Instant) -> Option<(TimerKey, Due<M>)> {
+        let mut aside = self.aside();
+        let due = aside.timers.pop(now);
+        if aside.timers.is_empty() {
+            self.inner.any_timer.store(false, Ordering::Relaxed);
+        }
+        due
+    }
+
+    pub(crate) fn set_timer_again(&self, key: TimerKey, period: Duration, what: Due<M>) {
+        let at = self.due_in(period);
+        self.aside().timers.set_again(at, key, what);
+        self.inner.any_timer.store(true, Ordering::Relaxed);
+    }
+
+    // ---- messages put aside --------------------------------------------------------------------
+
+    /// Puts the message at hand aside, to be handled when [`unstash_all`](Self::unstash_all) is called. It keeps what it
+    /// was: asked or sent. For sequential endpoints; a concurrent one does not know which message is at hand.
+    ///
+    /// # Errors
+    ///
+    /// As many are put aside as may wait in the inbox. The message comes back.
+    pub fn stash(&self, message: M) -> Result<(), StashFull<M>> {
+        let sent = if self.inner.asked.load(Ordering::Relaxed) {
+            Sent::Asked
+        } else {
+            Sent::OneWay
+        };
+        let limit = self.inner.inbox.messages_max();
+        let mut aside = self.aside();
+        if aside.stashed.len() >= limit {
+            return Err(StashFull { message, limit });
+        }
+        aside.stashed.push_back((sent, message));
+        Ok(())
+    }
+
+    /// Handles all messages that were put aside, in their order, before any that wait in the inbox.
+    pub fn unstash_all(&self) {
+        let mut aside = self.aside();
+        let mut stashed = std::mem::take(&mut aside.stashed);
+        aside.replay.append(&mut stashed);
+        self.inner.inbox.raise(flag::REPLAY);
+    }
+
+    pub(crate) fn set_asked(&self, sent: Sent) {
+        self.inner
+            .asked
+            .store(sent == Sent::Asked, Ordering::Relaxed);
+    }
+
+    pub(crate) fn pop_replay(&self) -> Option<(Sent, M)> {
+        let mut aside = self.aside();
+        let next = aside.replay.pop_front();
+        if aside.replay.is_empty() {
+            self.inner.inbox.lower(flag::REPLAY);
+        }
+        next
+    }
+
+    /// Gives up timers and what was put aside.
+    pub(crate) fn clear(&self) -> VecDeque<(Sent, M)> {
+        let mut aside = self.aside();
+        let timers = aside.timers.clear();
+        self.inner.any_timer.store(false, Ordering::Relaxed);
+        let mut left = std::mem::take(&mut aside.replay);
+        left.append(&mut aside.stashed);
+        drop(aside);
+        drop(timers);
+        left
+    }
+
+    // ---- others' ends --------------------------------------------------------------------------
+
+    /// Calls [`on_terminated`](crate::RpcEndpoint::on_terminated) once `other` has ended, or its environment is out of
+    /// reach. It comes by the control lane, before messages that wait.
+    pub fn watch<O: Serialize + DeserializeOwned + Send + 'static>(
+        &self,
+        other: &RpcEndpointRef<O>,
+    ) {
+        let watch = self.env().watch(other);
+        let inbox = Arc::clone(&self.inner.inbox);
+        self.spawn(async move { inbox.control(Control::Terminated(watch.await)) });
+    }
+
+    /// Ties this endpoint's life to that of `other`: when one ends, for whatever reason, the other gets an error of kind
+    /// [`EndpointError::LINKED`], on which it stops unless its [`on_error`](crate::RpcEndpoint::on_error) decides
+    /// otherwise. A lost connection between them counts as the end of both.
+    pub fn link<O: Serialize + DeserializeOwned + Send + 'static>(
+        &self,
+        other: &RpcEndpointRef<O>,
+    ) {
+        link_endpoints(&self.inner.self_ref, &self.inner.inbox, other);
+    }
+
+    /// Runs a task until it or the endpoint ends, whichever comes first. A restart does not end it.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let life = self
+            .inner
+            .life
+            .get_or_init(CancellationToken::new)
+            .child_token();
+        self.env()
+            .inner()
+            .spawn(async move { life.run_until_cancelled_owned(task).await.unwrap_or(()) });
+    }
+
+    pub(crate) fn end_life(&self) {
+        if let Some(life) = self.inner.life.get() {
+            life.cancel();
+        }
+    }
+
+    /// An error of a handler that runs beside the endpoint's task.
+    pub(crate) fn fail(&self, error: EndpointError) {
+        self.inner.inbox.control(Control::Failed(error));
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.env().inner().runtime.now()
+    }
+
+    pub(crate) fn set_concurrent(&self) {
+        self.inner.concurrent.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_concurrent(&self) -> bool {
+        self.inner.concurrent.load(Ordering::Relaxed)
+    }
+
+    /// Notes the time that a handler beside the endpoint's task took.
+    pub(crate) fn observe(&self, took: Duration) {
+        self.inner.inbox.counts.on_time(took);
+        if let Some(metrics) = &self.env().inner().metrics {
+            metrics.on_handled(self.inner.inbox.name(), took);
+        }
+    }
+
+    pub(crate) fn inbox(&self) -> &Arc<Inbox<M>> {
+        &self.inner.inbox
+    }
+}
+
+impl<M> Clone for EndpointContext<M> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<M> fmt::Debug for EndpointContext<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointContext")
+            .field("self_ref", &self.inner.self_ref)
+            .finish_non_exhaustive()
+    }
+}

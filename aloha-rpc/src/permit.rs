@@ -1,0 +1,106 @@
+//! A place for one message, waited for before there is a message.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::endpoint_ref::{RpcEndpointRef, TypedTarget};
+use crate::error::SendError;
+use crate::inbox::{Inbox, Sent};
+use crate::target::{Posting, Reserved};
+
+/// A place for one message, from [`RpcEndpointRef::reserve`]. Dropped unused, it is free again.
+#[must_use = "a permit that is dropped frees its place"]
+pub struct Permit<'a, M> {
+    to: &'a RpcEndpointRef<M>,
+    place: Place<M>,
+}
+
+enum Place<M> {
+    Local(Arc<Inbox<M>>),
+    Remote(Option<Reserved>),
+    Used,
+}
+
+impl<'a, M> Permit<'a, M> {
+    pub(crate) fn local(to: &'a RpcEndpointRef<M>) -> Self {
+        let inbox = to.inbox().expect("the endpoint is local");
+        Self {
+            to,
+            place: Place::Local(Arc::clone(inbox)),
+        }
+    }
+
+    pub(crate) fn remote(to: &'a RpcEndpointRef<M>, reserved: Option<Reserved>) -> Self {
+        Self {
+            to,
+            place: Place::Remote(reserved),
+        }
+    }
+}
+
+impl<M: Serialize + Send + 'static> Permit<'_, M> {
+    /// Sends the message that the place was for.
+    ///
+    /// # Errors
+    ///
+    /// The endpoint has stopped meanwhile, or the connection does not take the message.
+    pub fn send(self, message: M) -> Result<(), SendError> {
+        self.post(Sent::OneWay, message).map_err(|(error, _)| error)
+    }
+
+    /// Passes a message on, as [`RpcEndpointRef::forward`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    pub fn forward(self, message: M) -> Result<(), SendError> {
+        self.post(Sent::Asked, message).map_err(|(error, _)| error)
+    }
+
+    /// Gives the message back if it was not taken.
+    pub(crate) fn post(mut self, sent: Sent, message: M) -> Result<(), (SendError, M)> {
+        let env = self.to.env();
+        let trace = env.outgoing_trace();
+        match std::mem::replace(&mut self.place, Place::Used) {
+            Place::Local(inbox) => {
+                let posted = inbox.post_reserved(sent, message, trace, env.observed_now());
+                posted.map_err(|(refused, message)| (self.to.refused(refused), message))
+            }
+            Place::Remote(reserved) => {
+                let TypedTarget::Remote(remote) = self.to.target() else {
+                    unreachable!("a reference does not move");
+                };
+                let posting = Posting {
+                    asked: sent == Sent::Asked,
+                    trace,
+                    reserved: reserved.as_ref(),
+                    ..Posting::default()
+                };
+                if let Err(error) = self.to.post_remotely(remote, &message, &posting) {
+                    return Err((error, message));
+                }
+                if let Some(reserved) = reserved {
+                    reserved.spend();
+                }
+                Ok(())
+            }
+            Place::Used => unreachable!("a permit is used by value"),
+        }
+    }
+}
+
+impl<M> Drop for Permit<'_, M> {
+    fn drop(&mut self) {
+        if let Place::Local(inbox) = &self.place {
+            inbox.release();
+        }
+    }
+}
+
+impl<M> fmt::Debug for Permit<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("to", self.to).finish()
+    }
+}

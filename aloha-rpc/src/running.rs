@@ -1,0 +1,469 @@
+//! The life of one endpoint: the loop that takes its mail, calls its callbacks, and deals with what they throw.
+//!
+//! ```text
+//!            on_start            control, timers, stash, local, remote
+//!   set up ───────────► working ◄───────────────┐
+//!                        │   │ └────────────────┘
+//!            Stop, stop()│   │Restart: back off, make anew, on_start; what waits is kept
+//!                        ▼   └──────────────────────────────────────► working
+//!                     on_stop ──► those who watch hear of it
+//! ```
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use aloha_transport::{Failure, FailureCode};
+use serde::de::DeserializeOwned;
+use tracing::{Instrument as _, debug, error, info_span, warn};
+
+use crate::context::EndpointContext;
+use crate::dead_letter::DeadLetterReason;
+use crate::endpoint::RpcEndpoint;
+use crate::env::EnvInner;
+use crate::error::{EndpointError, code};
+use crate::flow::Taken;
+use crate::inbox::{Batch, Control, Discard, Inbox, RemoteMail, Sent, discard, flag};
+use crate::scope::{self, Decoding};
+use crate::supervision::{Budget, Directive, Termination};
+use crate::timers::Due;
+use crate::trace::TraceContext;
+
+/// An endpoint at work.
+pub(crate) struct Running<E: RpcEndpoint> {
+    endpoint: E,
+    restarts: Option<Box<Restarts<E>>>,
+    ctx: EndpointContext<E::Message>,
+    inbox: Arc<Inbox<E::Message>>,
+    env: Arc<EnvInner>,
+    batch: Batch<E::Message>,
+    taken: Taken,
+}
+
+/// How an endpoint is made anew.
+pub(crate) struct Restarts<E> {
+    pub(crate) factory: Box<dyn FnMut() -> E + Send>,
+    pub(crate) budget: Budget,
+}
+
+/// What follows after a callback.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    GoOn,
+    Restart(Cause),
+    Stop(Termination),
+}
+
+/// The error behind a restart.
+#[derive(Debug, PartialEq, Eq)]
+struct Cause {
+    kind: String,
+    text: String,
+}
+
+impl<E: RpcEndpoint> Running<E> {
+    pub(crate) fn new(
+        endpoint: E,
+        restarts: Option<Box<Restarts<E>>>,
+        ctx: EndpointContext<E::Message>,
+    ) -> Self {
+        Self {
+            endpoint,
+            restarts,
+            inbox: Arc::clone(ctx.inbox()),
+            env: Arc::clone(ctx.env().inner()),
+            ctx,
+            batch: Batch::default(),
+            taken: Taken::default(),
+        }
+    }
+
+    /// The endpoint's life.
+    pub(crate) async fn run(mut self) {
+        let mut verdict = self.start().await;
+        let why = loop {
+            verdict = match verdict {
+                Verdict::GoOn => {
+                    self.next().await;
+                    self.work_through().await
+                }
+                Verdict::Restart(cause) => self.restart(cause).await,
+                Verdict::Stop(why) => break why,
+            };
+        };
+        self.finish(&why).await;
+    }
+
+    async fn start(&mut self) -> Verdict {
+        let Self { endpoint, ctx, .. } = self;
+        let started = guarded(|| endpoint.on_start(ctx)).await;
+        self.check(started).await
+    }
+
+    /// Waits for mail or a timer, unless something was kept over a restart.
+    async fn next(&mut self) {
+        let Self {
+            ctx, inbox, batch, ..
+        } = self;
+        if batch.messages() > 0 || batch.stop || inbox.flags() & flag::REPLAY != 0 {
+            return;
+        }
+        batch.trim();
+        poll_fn(|cx| {
+            if inbox.poll_next(batch, cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if ctx.has_timers() {
+                ctx.poll_timers(cx)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    async fn work_through(&mut self) -> Verdict {
+        for control in std::mem::take(&mut self.batch.control) {
+            match self.on_control(control).await {
+                Verdict::GoOn => {}
+                other => return other,
+            }
+        }
+        let verdict = self.work().await;
+        let Self { taken, inbox, .. } = self;
+        taken.give_back(&|| inbox.window());
+        verdict
+    }
+
+    async fn work(&mut self) -> Verdict {
+        if self.ctx.has_timers() {
+            match self.fire_timers().await {
+                Verdict::GoOn => {}
+                other => return other,
+            }
+        }
+        loop {
+            let flags = self.inbox.flags();
+            if flags != 0 {
+                if flags & flag::ABANDON != 0 {
+                    return Verdict::Stop(Termination::Stopped);
+                }
+                if flags & flag::WAITED_FOR != 0 {
+                    self.inbox.wake_waiting();
+                }
+                if flags & flag::REPLAY != 0 {
+                    if let Some((sent, message)) = self.ctx.pop_replay() {
+                        match self.handle(sent, message, None).await {
+                            Verdict::GoOn => continue,
+                            other => return other,
+                        }
+                    }
+                }
+            }
+            let verdict = if let Some((sent, message, trace)) = self.batch.pop_local() {
+                self.inbox.on_local(&message);
+                self.handle(sent, message, trace).await
+            } else if let Some(mail) = self.batch.remote.pop_front() {
+                self.handle_remote(mail).await
+            } else if self.batch.stop {
+                Verdict::Stop(Termination::Stopped)
+            } else {
+                return Verdict::GoOn;
+            };
+            if verdict != Verdict::GoOn {
+                return verdict;
+            }
+        }
+    }
+
+    async fn on_control(&mut self, control: Control) -> Verdict {
+        let Self { endpoint, ctx, .. } = self;
+        let handled = match control {
+            Control::Connected(remote) => guarded(|| endpoint.on_connected(&remote, ctx)).await,
+            Control::Disconnected(remote) => {
+                guarded(|| endpoint.on_disconnected(&remote, ctx)).await
+            }
+            Control::NetworkError(cause, remote) => {
+                guarded(|| endpoint.on_network_error(&cause, &remote, ctx)).await
+            }
+            Control::Terminated(ended) => guarded(|| endpoint.on_terminated(&ended, ctx)).await,
+            Control::Failed(error) => Err(error),
+        };
+        self.check(handled).await
+    }
+
+    async fn fire_timers(&mut self) -> Verdict {
+        let now = self.env.runtime.now();
+        while let Some((key, due)) = self.ctx.pop_timer(now) {
+            let message = match due {
+                Due::Once(message) => Ok(message),
+                Due::Every(period, mut make) => {
+                    let made = catch_unwind(AssertUnwindSafe(&mut make));
+                    self.ctx
+                        .set_timer_again(key, period, Due::Every(period, make));
+                    made.map_err(|panic| {
+                        EndpointError::new(EndpointError::PANIC, panic_text(&*panic))
+                    })
+                }
+            };
+            let verdict = match message {
+                Ok(message) => self.handle(Sent::OneWay, message, None).await,
+                Err(error) => self.check(Err(error)).await,
+            };
+            if verdict != Verdict::GoOn {
+                return verdict;
+            }
+        }
+        Verdict::GoOn
+    }
+
+    async fn handle_remote(&mut self, mail: RemoteMail) -> Verdict {
+        let Self { inbox, taken, .. } = self;
+        inbox.on_remote(mail.body.len());
+        if !inbox.displaces() {
+            taken.add(&mail.flow, mail.body.len(), || inbox.window());
+        }
+        let (sent, trace) = (mail.sent, mail.trace.as_deref().copied());
+        match open::<E::Message>(mail, &self.env) {
+            Opened::Message(message) => self.handle(sent, message, trace).await,
+            Opened::Cancelled => Verdict::GoOn,
+            Opened::Undecodable(error) => {
+                self.env
+                    .dead_letter(self.inbox.name(), DeadLetterReason::Undecodable, 1);
+                self.check(Err(error)).await
+            }
+        }
+    }
+
+    async fn handle(
+        &mut self,
+        sent: Sent,
+        message: E::Message,
+        trace: Option<TraceContext>,
+    ) -> Verdict {
+        tokio::task::coop::consume_budget().await;
+        self.ctx.set_asked(sent);
+        let started = self.env.is_observed().then(|| self.env.runtime.now());
+        let Self { endpoint, ctx, .. } = self;
+        let handling = guarded(|| async move {
+            match sent {
+                Sent::OneWay => endpoint.receive(message, ctx).await,
+                Sent::Asked => endpoint.receive_and_reply(message, ctx).await,
+            }
+        });
+        let handled = match trace {
+            None => handling.await,
+            Some(trace) => {
+                let span = info_span!("rpc", endpoint = %self.inbox.name(), trace = %trace);
+                trace.scope(handling.instrument(span)).await
+            }
+        };
+        self.inbox.counts.on_handled();
+        if let Some(started) = started
+            && !self.ctx.is_concurrent()
+        {
+            let took = self.env.runtime.now().saturating_duration_since(started);
+            self.ctx.observe(took);
+        }
+        match handled {
+            Ok(()) => Verdict::GoOn,
+            Err(error) => self.check(Err(error)).await,
+        }
+    }
+
+    /// Lets the endpoint decide about an error.
+    async fn check(&mut self, handled: Result<(), EndpointError>) -> Verdict {
+        let Err(error) = handled else {
+            return Verdict::GoOn;
+        };
+        let counts = &self.inbox.counts;
+        counts
+            .errors
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if let Some(metrics) = &self.env.metrics {
+            metrics.on_error(self.inbox.name(), error.kind());
+        }
+        let cause = Cause {
+            kind: error.kind().to_owned(),
+            text: error.to_string(),
+        };
+        let Self { endpoint, ctx, .. } = self;
+        match catch(|| endpoint.on_error(error, ctx)).await {
+            Ok(Directive::Resume) => Verdict::GoOn,
+            Ok(Directive::Restart) => Verdict::Restart(cause),
+            Ok(Directive::Stop) => cause.stop(),
+            Err(panic) => {
+                error!(endpoint = %self.inbox.name(), %panic, "on_error panicked, the endpoint stops");
+                cause.stop()
+            }
+        }
+    }
+
+    /// Makes the endpoint anew, after a pause. What waits is kept, and what was put aside comes first.
+    async fn restart(&mut self, cause: Cause) -> Verdict {
+        let name = Arc::clone(self.inbox.name());
+        let Some(restarts) = &mut self.restarts else {
+            error!(endpoint = %name, error = cause.text, "there is no factory to make it anew, the endpoint stops");
+            return cause.stop();
+        };
+        let runtime = &self.env.runtime;
+        let Some(pause) = restarts.budget.spend(runtime.now(), runtime.random_u64()) else {
+            error!(endpoint = %name, error = cause.text, "it was restarted too often, the endpoint stops");
+            return cause.stop();
+        };
+        warn!(endpoint = %name, error = cause.text, ?pause, "endpoint is restarted");
+        let kept = self.ctx.clear();
+        for (sent, message) in kept {
+            self.ctx.set_asked(sent);
+            // There was room for all of them a moment ago.
+            drop(self.ctx.stash(message));
+        }
+        self.ctx.unstash_all();
+        // A stop does not wait for the pause.
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| self.inbox.poll_stop(cx)) => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        let restarts = self.restarts.as_mut().expect("looked at above");
+        let made = catch_unwind(AssertUnwindSafe(&mut restarts.factory));
+        let counts = &self.inbox.counts;
+        counts
+            .restarts
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if let Some(metrics) = &self.env.metrics {
+            metrics.on_restart(&name);
+        }
+        match made {
+            Ok(endpoint) => {
+                let failed = std::mem::replace(&mut self.endpoint, endpoint);
+                drop(catch_unwind(AssertUnwindSafe(|| drop(failed))));
+                self.start().await
+            }
+            Err(panic) => Verdict::Restart(Cause {
+                kind: EndpointError::PANIC.to_owned(),
+                text: format!("its factory panicked: {}", panic_text(&*panic)),
+            }),
+        }
+    }
+
+    async fn finish(mut self, why: &Termination) {
+        let name = Arc::clone(self.inbox.name());
+        self.env.dispatcher.unregister(&name);
+        let waiting = self.inbox.close();
+        let aside = self.ctx.clear();
+        self.ctx.end_life();
+        let left = self.batch.messages() + waiting.messages() + aside.len();
+        let failure = Discard::Stopped.failure();
+        let batch = std::mem::take(&mut self.batch);
+        for mut batch in [batch, waiting] {
+            let remote = std::mem::take(&mut batch.remote);
+            discard(batch, Discard::Stopped);
+            remote
+                .into_iter()
+                .for_each(|mail| self.env.give_back_and_bounce(mail, &failure));
+        }
+        discard(aside, Discard::Stopped);
+        self.env
+            .dead_letter(&name, DeadLetterReason::Stopped, left as u64);
+        let endpoint = &mut self.endpoint;
+        let stopped = guarded(|| endpoint.on_stop()).await;
+        drop(self.check(stopped).await);
+        let Self {
+            endpoint,
+            restarts,
+            inbox,
+            ..
+        } = self;
+        discard((endpoint, restarts), Discard::Stopped);
+        inbox.end(why);
+        debug!(endpoint = %name, %why, "endpoint stopped");
+    }
+}
+
+impl Cause {
+    fn stop(self) -> Verdict {
+        let Self { kind, text } = self;
+        Verdict::Stop(Termination::Failed { kind, text })
+    }
+}
+
+enum Opened<M> {
+    Message(M),
+    Cancelled,
+    Undecodable(EndpointError),
+}
+
+/// Decodes a remote message; its calls are answered if that fails.
+fn open<M: DeserializeOwned>(mail: RemoteMail, env: &Arc<EnvInner>) -> Opened<M> {
+    if mail
+        .request
+        .as_ref()
+        .is_some_and(aloha_transport::RpcResponseCallback::is_cancelled)
+    {
+        let failure = Failure::new(FailureCode::CANCELLED, "cancelled before it was handled");
+        mail.bounce(&failure);
+        return Opened::Cancelled;
+    }
+    let RemoteMail {
+        flow,
+        body,
+        request,
+        calls,
+        deadline,
+        trace,
+        ..
+    } = mail;
+    let decoding = Decoding {
+        env: Arc::clone(env),
+        link: Arc::clone(&flow.link),
+        request,
+        calls,
+        deadline,
+        trace,
+    };
+    let codec = env.config.codec;
+    let decode = || catch_unwind(AssertUnwindSafe(|| codec.decode::<M>(&body)));
+    let (decoded, decoding) = scope::decoding(decoding, decode);
+    let text = match decoded {
+        Ok(Ok(message)) => {
+            decoding.settle();
+            return Opened::Message(message);
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => format!("decoding panicked: {}", panic_text(&*panic)),
+    };
+    decoding.fail(&Failure::new(code::UNDECODABLE, text.clone()));
+    Opened::Undecodable(EndpointError::new(EndpointError::UNDECODABLE, text))
+}
+
+/// Runs a callback; a panic of it or of its future becomes an error.
+pub(crate) async fn guarded<F: Future<Output = Result<(), EndpointError>>>(
+    callback: impl FnOnce() -> F,
+) -> Result<(), EndpointError> {
+    match catch(callback).await {
+        Ok(result) => result,
+        Err(text) => Err(EndpointError::new(EndpointError::PANIC, text)),
+    }
+}
+
+/// Runs a callback; a panic of it or of its future becomes its text.
+async fn catch<F: Future>(callback: impl FnOnce() -> F) -> Result<F::Output, String> {
+    let future = catch_unwind(AssertUnwindSafe(callback)).map_err(|panic| panic_text(&*panic))?;
+    let mut future = pin!(future);
+    poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic_text(&*panic))),
+        },
+    )
+    .await
+}
+
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}
