@@ -1,39 +1,101 @@
-//! The workloads L1, L3, R1 and R3, several rounds, interleaved; beside the local ones a bare tokio task.
+//! The workloads, several rounds, interleaved; beside the local ones bare tokio tasks.
 //!
 //! ```text
-//! cargo bench -p aloha-benches --bench rpc -- [L1] [L3] [R1] [R3] [--rounds N] [--short]
+//! cargo bench -p aloha-benches --bench rpc -- [L1] ... [L6] [R1] [R3] [--rounds N] [--short]
 //! ```
 //!
-//! L1: 1,000,000 local one-way messages, until all are processed. L3: 200,000 local asks in turn. R1: 1,000,000 one-way
-//! messages to another process over one connection, ended by an ask answered after them all. R3: 300,000 asks to
-//! another process, 64 tasks asking in turn. The driver is a spawned task on a runtime of two workers.
+//! Thousands of operations a second, the higher the better:
+//!
+//! | | |
+//! |---|---|
+//! | L1, L2 | local one-way messages, 1 producer of 1,000,000 and 4 of 250,000, until all are processed |
+//! | L3, L4 | local asks, 200,000 in turn, and 500,000 by 1000 tasks, each asking in turn |
+//! | L5 | setting up 100,000 endpoints, then stopping them, until all have ended |
+//! | L6 | passing a token 1,000,000 times round a ring of 1000 endpoints, each time with a new text |
+//! | R1 | 1,000,000 one-way messages to another process over one connection, ended by an ask answered after them all |
+//! | R3 | 300,000 asks to another process, 64 tasks asking in turn |
+//!
+//! Bytes, the lower the better:
+//!
+//! | | |
+//! |---|---|
+//! | L5m | by how much the resident memory grows with each of 100,000 idle endpoints (Linux only) |
+//!
+//! A name stands for its workload and for the bare one beside it. The driver is a spawned task on a runtime of two
+//! workers.
 #![expect(clippy::print_stdout, reason = "a bench talks to whoever runs it")]
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use aloha_benches::{Counter, Load, Rounds, config, text};
+use aloha_benches::{Counter, Load, Rounds, config, rate, text};
 use aloha_rpc::{RpcEndpointRef, RpcEnv};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot};
+
+mod bare;
+mod local;
 
 const NAME: &str = "counter";
 const SERVE: &str = "--serve";
+const IDLE: &str = "--idle";
 const ASKERS: u64 = 64;
 
-/// A workload, and how it runs: operations done, and the time they took.
+/// A workload, the unit of its figure, and how it runs.
 struct Workload {
     name: &'static str,
-    run: fn(&Runtime, &Server, u64) -> (u64, Duration),
+    unit: &'static str,
+    run: fn(&Runtime, &Server, u64) -> f64,
 }
+
+impl Workload {
+    const fn speed(name: &'static str, run: fn(&Runtime, &Server, u64) -> f64) -> Self {
+        let unit = "thousands a second";
+        Self { name, unit, run }
+    }
+
+    /// Whether an argument means this one; a bare one goes by its sibling's name too.
+    fn is_called(&self, wanted: &str) -> bool {
+        self.name == wanted || self.name.strip_suffix(" bare") == Some(wanted)
+    }
+}
+
+const WORKLOADS: [Workload; 15] = [
+    Workload::speed("L1", local::l1),
+    Workload::speed("L1 bare", bare::l1),
+    Workload::speed("L2", local::l2),
+    Workload::speed("L2 bare", bare::l2),
+    Workload::speed("L3", local::l3),
+    Workload::speed("L3 bare", bare::l3),
+    Workload::speed("L4", local::l4),
+    Workload::speed("L4 bare", bare::l4),
+    Workload::speed("L5", local::l5),
+    Workload::speed("L5 bare", bare::l5),
+    Workload {
+        name: "L5m",
+        unit: "bytes",
+        run: local::l5_memory,
+    },
+    Workload::speed("L6", local::l6),
+    Workload::speed("L6 bare", bare::l6),
+    Workload::speed("R1", r1),
+    Workload::speed("R3", r3),
+];
 
 struct Options {
     workloads: Vec<String>,
     rounds: u64,
     /// Every workload is divided by this.
     divisor: u64,
+}
+
+impl Options {
+    /// All are wanted if none is named.
+    fn want(&self, workload: &Workload) -> bool {
+        let mut names = self.workloads.iter();
+        self.workloads.is_empty() || names.any(|name| workload.is_called(name))
+    }
 }
 
 fn main() {
@@ -49,62 +111,28 @@ fn main() {
     if arguments.first().is_some_and(|first| first == SERVE) {
         return serve(&runtime);
     }
+    if let [IDLE, endpoints] = *arguments.iter().map(String::as_str).collect::<Vec<_>>() {
+        return local::idle(&runtime, endpoints.parse().expect("a number"));
+    }
     let options = options(arguments);
     let server = Server::start();
-    let workloads = [
-        Workload {
-            name: "L1",
-            run: l1,
-        },
-        Workload {
-            name: "L1 bare",
-            run: l1_bare,
-        },
-        Workload {
-            name: "L3",
-            run: l3,
-        },
-        Workload {
-            name: "L3 bare",
-            run: l3_bare,
-        },
-        Workload {
-            name: "R1",
-            run: r1,
-        },
-        Workload {
-            name: "R3",
-            run: r3,
-        },
-    ];
-    let wanted = |name: &str| {
-        options.workloads.is_empty()
-            || options
-                .workloads
-                .iter()
-                .any(|wanted| name.starts_with(wanted.as_str()))
-    };
-    let mut results: Vec<(&str, Rounds)> = Vec::new();
+    let mut results: Vec<(&Workload, Rounds)> = WORKLOADS
+        .iter()
+        .filter(|workload| options.want(workload))
+        .map(|workload| (workload, Rounds::default()))
+        .collect();
     for _ in 0..options.rounds {
-        for Workload { name, run } in workloads.iter().filter(|workload| wanted(workload.name)) {
-            let (operations, took) = run(&runtime, &server, options.divisor);
-            match results.iter_mut().find(|(known, _)| known == name) {
-                Some((_, rounds)) => rounds.add(operations, took),
-                None => {
-                    let mut rounds = Rounds::default();
-                    rounds.add(operations, took);
-                    results.push((name, rounds));
-                }
-            }
+        for (workload, rounds) in &mut results {
+            rounds.add((workload.run)(&runtime, &server, options.divisor));
         }
     }
     println!(
-        "{:<8} {:>12} {:>12} {:>12}   thousands a second",
+        "{:<8} {:>12} {:>12} {:>12}",
         "", "median", "minimum", "maximum"
     );
-    for (name, rounds) in results {
+    for (Workload { name, unit, .. }, rounds) in results {
         let [median, minimum, maximum] = rounds.summary();
-        println!("{name:<8} {median:>12.0} {minimum:>12.0} {maximum:>12.0}");
+        println!("{name:<8} {median:>12.0} {minimum:>12.0} {maximum:>12.0}   {unit}");
     }
 }
 
@@ -122,7 +150,11 @@ fn options(arguments: Vec<String>) -> Options {
                 let rounds = arguments.next().and_then(|rounds| rounds.parse().ok());
                 options.rounds = rounds.expect("--rounds takes a number");
             }
-            _ => options.workloads.push(argument),
+            name => {
+                let known = WORKLOADS.iter().any(|workload| workload.is_called(name));
+                assert!(known, "no workload or option is called {name}");
+                options.workloads.push(argument);
+            }
         }
     }
     options
@@ -140,88 +172,6 @@ fn drive<T: Send + 'static>(
     })
 }
 
-async fn local() -> (RpcEnv, RpcEndpointRef<Load>) {
-    let env = RpcEnv::builder("bench")
-        .config(config())
-        .start()
-        .await
-        .expect("it starts");
-    let counter = env
-        .setup_endpoint(NAME, Counter::default())
-        .expect("a new name");
-    (env, counter)
-}
-
-fn l1(runtime: &Runtime, _: &Server, divisor: u64) -> (u64, Duration) {
-    let messages = 1_000_000 / divisor;
-    drive(runtime, async move {
-        let (env, counter) = local().await;
-        let started = Instant::now();
-        for _ in 0..messages {
-            counter.send(Load::Note(text())).expect("room");
-        }
-        assert_eq!(counter.ask(Load::Count).await.expect("a reply"), messages);
-        let took = started.elapsed();
-        env.shutdown().await;
-        (messages, took)
-    })
-}
-
-fn l1_bare(runtime: &Runtime, _: &Server, divisor: u64) -> (u64, Duration) {
-    let messages = 1_000_000 / divisor;
-    drive(runtime, async move {
-        let (notes, mut inbox) = mpsc::channel::<String>(2_000_000);
-        let started = Instant::now();
-        let counter = tokio::spawn(async move {
-            let mut count = 0;
-            while let Some(text) = inbox.recv().await {
-                count += u64::from(text.len() == 32);
-            }
-            count
-        });
-        for _ in 0..messages {
-            notes.try_send(text()).expect("room");
-        }
-        drop(notes);
-        assert_eq!(counter.await.expect("no panic"), messages);
-        (messages, started.elapsed())
-    })
-}
-
-fn l3(runtime: &Runtime, _: &Server, divisor: u64) -> (u64, Duration) {
-    let asks = 200_000 / divisor;
-    drive(runtime, async move {
-        let (env, counter) = local().await;
-        let started = Instant::now();
-        for _ in 0..asks {
-            let echo = counter.ask(|call| Load::Echo(text(), call)).await;
-            assert_eq!(echo.expect("a reply").len(), 32);
-        }
-        let took = started.elapsed();
-        env.shutdown().await;
-        (asks, took)
-    })
-}
-
-fn l3_bare(runtime: &Runtime, _: &Server, divisor: u64) -> (u64, Duration) {
-    let asks = 200_000 / divisor;
-    drive(runtime, async move {
-        let (inbox, mut calls) = mpsc::channel::<(String, oneshot::Sender<String>)>(1024);
-        tokio::spawn(async move {
-            while let Some((text, reply)) = calls.recv().await {
-                drop(reply.send(text));
-            }
-        });
-        let started = Instant::now();
-        for _ in 0..asks {
-            let (reply, answer) = oneshot::channel();
-            inbox.send((text(), reply)).await.expect("it listens");
-            assert_eq!(answer.await.expect("a reply").len(), 32);
-        }
-        (asks, started.elapsed())
-    })
-}
-
 async fn remote(address: String) -> (RpcEnv, RpcEndpointRef<Load>) {
     let env = RpcEnv::builder("bench")
         .config(config())
@@ -236,7 +186,7 @@ async fn remote(address: String) -> (RpcEnv, RpcEndpointRef<Load>) {
     (env, counter)
 }
 
-fn r1(runtime: &Runtime, server: &Server, divisor: u64) -> (u64, Duration) {
+fn r1(runtime: &Runtime, server: &Server, divisor: u64) -> f64 {
     let messages = 1_000_000 / divisor;
     let address = server.address.clone();
     drive(runtime, async move {
@@ -256,11 +206,11 @@ fn r1(runtime: &Runtime, server: &Server, divisor: u64) -> (u64, Duration) {
         );
         let took = started.elapsed();
         env.shutdown().await;
-        (messages, took)
+        rate(messages, took)
     })
 }
 
-fn r3(runtime: &Runtime, server: &Server, divisor: u64) -> (u64, Duration) {
+fn r3(runtime: &Runtime, server: &Server, divisor: u64) -> f64 {
     let asks = 300_000 / divisor / ASKERS;
     let address = server.address.clone();
     drive(runtime, async move {
@@ -279,7 +229,7 @@ fn r3(runtime: &Runtime, server: &Server, divisor: u64) -> (u64, Duration) {
         askers.join_all().await;
         let took = started.elapsed();
         env.shutdown().await;
-        (asks * ASKERS, took)
+        rate(asks * ASKERS, took)
     })
 }
 
