@@ -135,6 +135,7 @@ pub fn text() -> String {
 pub fn config() -> RpcConfig {
     let mut config = RpcConfig {
         inbox_messages_max: 2_000_000,
+        inbox_bytes_max: 1 << 30,
         ..RpcConfig::default()
     };
     config.transport.outbound_bytes_max = 1 << 30;

@@ -20,7 +20,7 @@ use crate::env::EnvInner;
 use crate::envelope::Envelope;
 use crate::error::AskError;
 use crate::link::Link;
-use crate::scope::{self, Decoding};
+use crate::scope::{self, Decoding, Origin};
 use crate::target::Target;
 
 /// The reply to an [`ask`](crate::RpcEndpointRef::ask), whose message was queued already. Dropping it
@@ -235,7 +235,7 @@ pub(crate) fn decode_reply<R: DeserializeOwned>(
     let (env, link) = (Arc::clone(env), Arc::clone(link));
     let decoding = Decoding {
         env,
-        link,
+        origin: Origin::Link(link),
         request: None,
         calls: Vec::new(),
         deadline: None,

@@ -200,7 +200,7 @@ fn reply_remotely<T: Serialize>(
 ) {
     let codec = env.config.codec;
     let mut body = scope::take_scratch();
-    let encoding = Encoding::reply(Arc::clone(env), link);
+    let encoding = Encoding::reply(link);
     let (encoded, _) = scope::encoding(encoding, || codec.encode(value, &mut body));
     match encoded {
         Ok(()) => call.on_success_parts(&[REPLY_ENVELOPE], &body_of(&mut body)),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::RpcEnv;
 use crate::error::EndpointError;
-use crate::inbox::{Control, Inbox, Mailbox, Sent, flag};
+use crate::inbox::{Control, Inbox, Mailbox, Sent};
 use crate::supervision::Directive;
 use crate::timers::{Due, TimerKey, Timers};
 use crate::watch::link_endpoints;
@@ -34,9 +34,12 @@ struct Inner<M> {
     /// Whether the message at hand was asked.
     asked: AtomicBool,
     any_timer: AtomicBool,
+    /// Whether messages put aside are to be handled now.
+    replaying: AtomicBool,
     /// Whether handlers run beside the endpoint's task, and tell their time themselves.
     concurrent: AtomicBool,
-    aside: Mutex<Aside<M>>,
+    /// Made when it is first needed.
+    aside: Mutex<Option<Box<Aside<M>>>>,
     /// Ends what lives as long as the endpoint; made when it is first needed.
     life: OnceLock<CancellationToken>,
 }
@@ -46,6 +49,16 @@ struct Aside<M> {
     timers: Timers<M>,
     stashed: VecDeque<(Sent, M)>,
     replay: VecDeque<(Sent, M)>,
+}
+
+impl<M> Default for Aside<M> {
+    fn default() -> Self {
+        Self {
+            timers: Timers::default(),
+            stashed: VecDeque::new(),
+            replay: VecDeque::new(),
+        }
+    }
 }
 
 /// The stash is full; it has the bounds of the inbox. The message comes back.
@@ -73,11 +86,6 @@ impl<M: Send + 'static> EndpointContext<M> {
         inbox: Arc<Inbox<M>>,
         restarts: bool,
     ) -> Self {
-        let aside = Aside {
-            timers: Timers::default(),
-            stashed: VecDeque::new(),
-            replay: VecDeque::new(),
-        };
         Self {
             inner: Arc::new(Inner {
                 self_ref,
@@ -86,18 +94,18 @@ impl<M: Send + 'static> EndpointContext<M> {
                 restarts,
                 asked: AtomicBool::new(false),
                 any_timer: AtomicBool::new(false),
+                replaying: AtomicBool::new(false),
                 concurrent: AtomicBool::new(false),
-                aside: Mutex::new(aside),
+                aside: Mutex::new(None),
                 life: OnceLock::new(),
             }),
         }
     }
 
-    fn aside(&self) -> MutexGuard<'_, Aside<M>> {
-        self.inner
-            .aside
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn with_aside<R>(&self, run: impl FnOnce(&mut Aside<M>) -> R) -> R {
+        let aside = self.inner.aside.lock();
+        let mut aside = aside.unwrap_or_else(PoisonError::into_inner);
+        run(aside.get_or_insert_default())
     }
 
     /// A reference to this endpoint.
@@ -149,7 +157,7 @@ impl<M: Send + 'static> EndpointContext<M> {
 
     fn set_timer(&self, delay: Duration, what: Due<M>) -> TimerKey {
         let at = self.due_in(delay);
-        let key = self.aside().timers.set(at, what);
+        let key = self.with_aside(|aside| aside.timers.set(at, what));
         self.inner.any_timer.store(true, Ordering::Relaxed);
         // The task may wait for mail alone.
         self.inner.inbox.nudge();
@@ -165,7 +173,7 @@ impl<M: Send + 'static> EndpointContext<M> {
 
     /// Ends a timer; one that was due already is ignored.
     pub fn cancel_timer(&self, key: TimerKey) {
-        let cancelled = self.aside().timers.cancel(key);
+        let cancelled = self.with_aside(|aside| aside.timers.cancel(key));
         drop(cancelled);
     }
 
@@ -174,22 +182,23 @@ impl<M: Send + 'static> EndpointContext<M> {
     }
 
     pub(crate) fn poll_timers(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.aside().timers.poll(cx)
+        self.with_aside(|aside| aside.timers.poll(cx))
     }
 
     /// Takes one timer out that is due.
     pub(crate) fn pop_timer(&self, now: Instant) -> Option<(TimerKey, Due<M>)> {
-        let mut aside = self.aside();
-        let due = aside.timers.pop(now);
-        if aside.timers.is_empty() {
-            self.inner.any_timer.store(false, Ordering::Relaxed);
-        }
-        due
+        self.with_aside(|aside| {
+            let due = aside.timers.pop(now);
+            if aside.timers.is_empty() {
+                self.inner.any_timer.store(false, Ordering::Relaxed);
+            }
+            due
+        })
     }
 
     pub(crate) fn set_timer_again(&self, key: TimerKey, period: Duration, what: Due<M>) {
         let at = self.due_in(period);
-        self.aside().timers.set_again(at, key, what);
+        self.with_aside(|aside| aside.timers.set_again(at, key, what));
         self.inner.any_timer.store(true, Ordering::Relaxed);
     }
 
@@ -208,20 +217,23 @@ impl<M: Send + 'static> EndpointContext<M> {
             Sent::OneWay
         };
         let limit = self.inner.inbox.messages_max();
-        let mut aside = self.aside();
-        if aside.stashed.len() >= limit {
-            return Err(StashFull { message, limit });
-        }
-        aside.stashed.push_back((sent, message));
-        Ok(())
+        self.with_aside(|aside| {
+            if aside.stashed.len() >= limit {
+                return Err(StashFull { message, limit });
+            }
+            aside.stashed.push_back((sent, message));
+            Ok(())
+        })
     }
 
     /// Handles all messages that were put aside, in their order, before any that wait in the inbox.
     pub fn unstash_all(&self) {
-        let mut aside = self.aside();
-        let mut stashed = std::mem::take(&mut aside.stashed);
-        aside.replay.append(&mut stashed);
-        self.inner.inbox.raise(flag::REPLAY);
+        self.with_aside(|aside| aside.replay.append(&mut aside.stashed));
+        self.inner.replaying.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_replaying(&self) -> bool {
+        self.inner.replaying.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_asked(&self, sent: Sent) {
@@ -231,24 +243,31 @@ impl<M: Send + 'static> EndpointContext<M> {
     }
 
     pub(crate) fn pop_replay(&self) -> Option<(Sent, M)> {
-        let mut aside = self.aside();
-        let next = aside.replay.pop_front();
-        if aside.replay.is_empty() {
-            self.inner.inbox.lower(flag::REPLAY);
-        }
-        next
+        self.with_aside(|aside| {
+            let next = aside.replay.pop_front();
+            if aside.replay.is_empty() {
+                self.inner.replaying.store(false, Ordering::Relaxed);
+            }
+            next
+        })
     }
 
     /// Gives up timers and what was put aside.
     pub(crate) fn clear(&self) -> VecDeque<(Sent, M)> {
-        let mut aside = self.aside();
-        let timers = aside.timers.clear();
+        let aside = self.inner.aside.lock();
+        let aside = aside.unwrap_or_else(PoisonError::into_inner).take();
         self.inner.any_timer.store(false, Ordering::Relaxed);
-        let mut left = std::mem::take(&mut aside.replay);
-        left.append(&mut aside.stashed);
-        drop(aside);
-        drop(timers);
-        left
+        self.inner.replaying.store(false, Ordering::Relaxed);
+        let Some(aside) = aside else {
+            return VecDeque::new();
+        };
+        let Aside {
+            mut replay,
+            mut stashed,
+            ..
+        } = *aside;
+        replay.append(&mut stashed);
+        replay
     }
 
     // ---- others' ends --------------------------------------------------------------------------

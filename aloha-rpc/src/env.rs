@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use aloha_transport::{
@@ -57,6 +57,7 @@ const ABANDON_TIME: Duration = Duration::from_millis(100);
 static NEXT_TOKEN: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) struct EnvInner {
+    this: Weak<Self>,
     name: String,
     pub(crate) config: RpcConfig,
     pub(crate) runtime: Arc<dyn Runtime>,
@@ -149,8 +150,8 @@ impl RpcEnvBuilder {
         let runtime = self
             .runtime
             .unwrap_or_else(|| Arc::new(TokioRuntime::current()));
-        let inner = Arc::new_cyclic(|env: &std::sync::Weak<EnvInner>| {
-            let (env, lost_in) = (env.clone(), env.clone());
+        let inner = Arc::new_cyclic(|env: &Weak<EnvInner>| {
+            let (this, env, lost_in) = (env.clone(), env.clone(), env.clone());
             let mut context =
                 TransportContext::with_handlers(&self.name, Arc::clone(&runtime), move |client| {
                     Box::new(RemoteHandler::new(env.clone(), client))
@@ -166,6 +167,7 @@ impl RpcEnvBuilder {
                 context = context.network(network);
             }
             EnvInner {
+                this,
                 name: self.name,
                 config: self.config,
                 address: OnceLock::new(),
@@ -574,6 +576,10 @@ impl EnvInner {
     pub(crate) fn is_stopped(&self) -> bool {
         // Endpoints may still answer and send until they have stopped.
         self.over.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn this(&self) -> Weak<Self> {
+        self.this.clone()
     }
 
     pub(crate) fn next_token(&self) -> u64 {

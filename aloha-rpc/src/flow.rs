@@ -107,6 +107,8 @@ pub(crate) struct Taken {
     flow: Option<Arc<InboundFlow>>,
     messages: u64,
     bytes: u64,
+    /// How many to note before they are given back.
+    at_once: u64,
 }
 
 /// How many messages are given back at a time, at most.
@@ -127,17 +129,18 @@ impl Taken {
         {
             self.give_back(&window);
             self.flow = Some(Arc::clone(flow));
+            // A narrow window must not wait for a number that it never lets through.
+            self.at_once = GIVEN_BACK_AT_ONCE.min(window().0.div_ceil(4));
         }
         self.messages += 1;
         self.bytes += bytes as u64;
-        // A narrow window must not wait for a number that it never lets through.
-        if self.messages >= GIVEN_BACK_AT_ONCE.min(window().0.div_ceil(4)) || bytes > 4096 {
-            self.give_back(&window);
+        if self.messages >= self.at_once || bytes > 4096 {
+            self.give_back(window);
         }
     }
 
     /// Gives all back that was noted.
-    pub(crate) fn give_back(&mut self, window: &impl Fn() -> (u64, u64)) {
+    pub(crate) fn give_back(&mut self, window: impl Fn() -> (u64, u64)) {
         if self.messages == 0 {
             return;
         }

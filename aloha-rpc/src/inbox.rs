@@ -153,9 +153,9 @@ pub(crate) struct Batch<M> {
     pub(crate) local: VecDeque<(Sent, M)>,
     local_bytes: usize,
     /// How many messages came by the local lane before the first in `local`.
-    pub(crate) local_first: u64,
+    local_first: u64,
     /// The traces that local messages belong to, by their number.
-    pub(crate) traces: VecDeque<(u64, TraceContext)>,
+    traces: Option<Box<VecDeque<(u64, TraceContext)>>>,
     pub(crate) remote: VecDeque<RemoteMail>,
     remote_bytes: usize,
     pub(crate) stop: bool,
@@ -170,7 +170,7 @@ impl<M> Default for Batch<M> {
             local: VecDeque::new(),
             local_bytes: 0,
             local_first: 0,
-            traces: VecDeque::new(),
+            traces: None,
             remote: VecDeque::new(),
             remote_bytes: 0,
             stop: false,
@@ -184,19 +184,20 @@ impl<M> Batch<M> {
         self.local.is_empty() && self.remote.is_empty() && self.control.is_empty() && !self.stop
     }
 
-    /// The next local message, and the trace it belongs to.
-    pub(crate) fn pop_local(&mut self) -> Option<(Sent, M, Option<TraceContext>)> {
-        let (sent, message) = self.local.pop_front()?;
-        let number = self.local_first;
+    /// The next local message.
+    pub(crate) fn pop_local(&mut self) -> Option<(Sent, M)> {
+        let next = self.local.pop_front()?;
         self.local_first += 1;
-        let trace = if self.traces.is_empty() {
-            None
-        } else {
-            self.traces
-                .pop_front_if(|(of, _)| *of == number)
-                .map(|(_, trace)| trace)
-        };
-        Some((sent, message, trace))
+        Some(next)
+    }
+
+    /// The trace that the message popped last belongs to.
+    pub(crate) fn take_trace(&mut self) -> Option<TraceContext> {
+        let traces = self.traces.as_deref_mut()?;
+        let number = self.local_first - 1;
+        while traces.pop_front_if(|(of, _)| *of < number).is_some() {}
+        let (_, trace) = traces.pop_front_if(|(of, _)| *of == number)?;
+        Some(trace)
     }
 
     /// Lets go of memory that an unusual burst needed.
@@ -220,18 +221,25 @@ pub(crate) enum Refused {
 
 /// Something the endpoint's task looks at before each message.
 pub(crate) mod flag {
-    /// Messages put aside are to be replayed.
-    pub(crate) const REPLAY: u8 = 1;
     /// The time to drain is over: what waits is given up.
     pub(crate) const ABANDON: u8 = 2;
     /// Somebody waits for a place.
     pub(crate) const WAITED_FOR: u8 = 4;
 }
 
-/// Counts of an endpoint's life; written by its task alone, apart from errors.
+/// What the endpoint's task reads or writes for every message, on a cache line that senders leave alone.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Working {
+    flags: AtomicU8,
+    local: Progress,
+    remote: Progress,
+    handled: AtomicU64,
+}
+
+/// Counts of an endpoint's life.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    pub(crate) handled: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) restarts: AtomicU64,
     pub(crate) handler_nanos: AtomicU64,
@@ -239,11 +247,6 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn on_handled(&self) {
-        let handled = self.handled.load(Ordering::Relaxed);
-        self.handled.store(handled + 1, Ordering::Relaxed);
-    }
-
     pub(crate) fn on_time(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.handler_nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -256,9 +259,7 @@ pub(crate) struct Inbox<M> {
     limits: Limits,
     weigh: Option<Weigh<M>>,
     state: Mutex<State<M>>,
-    flags: AtomicU8,
-    local: Progress,
-    remote: Progress,
+    working: Working,
     /// Connections whose peers send to this endpoint.
     flows: AtomicUsize,
     pub(crate) counts: Counts,
@@ -306,9 +307,7 @@ impl<M> Inbox<M> {
             limits,
             weigh,
             state: Mutex::new(state),
-            flags: AtomicU8::new(0),
-            local: Progress::default(),
-            remote: Progress::default(),
+            working: Working::default(),
             flows: AtomicUsize::new(0),
             counts: Counts::default(),
         }
@@ -345,14 +344,14 @@ impl<M> Inbox<M> {
         let waiting = state.batch.local.len() + state.reserved;
         // The batch at work counts whole until it matters.
         if waiting + state.taken.0 >= self.limits.messages_max
-            && waiting + self.local.messages() >= self.limits.messages_max
+            && waiting + self.working.local.messages() >= self.limits.messages_max
         {
             return false;
         }
         if self.weigh.is_none() {
             return true;
         }
-        let left = state.batch.local_bytes + self.local.bytes();
+        let left = state.batch.local_bytes + self.working.local.bytes();
         // A single message over the limit may still enter an empty inbox.
         left == 0 || left + bytes <= self.limits.bytes_max
     }
@@ -373,7 +372,7 @@ impl<M> Inbox<M> {
         let mut displaced = None;
         if !self.has_room(&state, bytes) {
             if self.limits.overflow == Overflow::DropOldest {
-                displaced = state.batch.pop_local().map(|(_, oldest, _)| oldest);
+                displaced = state.batch.pop_local().map(|(_, oldest)| oldest);
             }
             let Some(oldest) = &displaced else {
                 return Err((Refused::Full, message));
@@ -406,7 +405,8 @@ impl<M> Inbox<M> {
         let batch = &mut state.batch;
         if let Some(trace) = trace {
             let number = batch.local_first + batch.local.len() as u64;
-            batch.traces.push_back((number, trace));
+            let traces = batch.traces.get_or_insert_default();
+            traces.push_back((number, trace));
         }
         if now.is_some() && batch.since.is_none() {
             batch.since = now;
@@ -432,7 +432,9 @@ impl<M> Inbox<M> {
         {
             state.waiting.push_back(cx.waker().clone());
         }
-        self.flags.fetch_or(flag::WAITED_FOR, Ordering::Relaxed);
+        self.working
+            .flags
+            .fetch_or(flag::WAITED_FOR, Ordering::Relaxed);
         Poll::Pending
     }
 
@@ -488,8 +490,12 @@ impl<M> Inbox<M> {
         state.batch.remote_bytes = 0;
         state.taken = (batch.local.len(), batch.local_bytes);
         state.working_since = batch.since;
-        self.local.begin(batch.local.len(), batch.local_bytes);
-        self.remote.begin(batch.remote.len(), batch.remote_bytes);
+        self.working
+            .local
+            .begin(batch.local.len(), batch.local_bytes);
+        self.working
+            .remote
+            .begin(batch.remote.len(), batch.remote_bytes);
         let waiting = self.take_waiting(&mut state);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
@@ -513,32 +519,36 @@ impl<M> Inbox<M> {
 
     fn take_waiting(&self, state: &mut State<M>) -> VecDeque<Waker> {
         if !state.waiting.is_empty() {
-            self.flags.fetch_and(!flag::WAITED_FOR, Ordering::Relaxed);
+            self.working
+                .flags
+                .fetch_and(!flag::WAITED_FOR, Ordering::Relaxed);
         }
         mem::take(&mut state.waiting)
     }
 
     /// A local message is taken up.
     pub(crate) fn on_local(&self, message: &M) {
-        self.local.advance(self.weight(message));
+        self.working.local.advance(self.weight(message));
     }
 
     /// A remote message is taken up.
     pub(crate) fn on_remote(&self, bytes: usize) {
-        self.remote.advance(bytes);
+        self.working.remote.advance(bytes);
     }
 
     /// What to look at before the next message.
     pub(crate) fn flags(&self) -> u8 {
-        self.flags.load(Ordering::Relaxed)
+        self.working.flags.load(Ordering::Relaxed)
     }
 
     pub(crate) fn raise(&self, flag: u8) {
-        self.flags.fetch_or(flag, Ordering::Relaxed);
+        self.working.flags.fetch_or(flag, Ordering::Relaxed);
     }
 
-    pub(crate) fn lower(&self, flag: u8) {
-        self.flags.fetch_and(!flag, Ordering::Relaxed);
+    /// A message was handled, well or not.
+    pub(crate) fn on_handled(&self) {
+        let handled = self.working.handled.load(Ordering::Relaxed);
+        self.working.handled.store(handled + 1, Ordering::Relaxed);
     }
 
     /// A place became free while somebody waits.
@@ -546,7 +556,9 @@ impl<M> Inbox<M> {
         let mut state = self.lock();
         let next = state.waiting.pop_front();
         if state.waiting.is_empty() {
-            self.flags.fetch_and(!flag::WAITED_FOR, Ordering::Relaxed);
+            self.working
+                .flags
+                .fetch_and(!flag::WAITED_FOR, Ordering::Relaxed);
         }
         drop(state);
         if let Some(next) = next {
@@ -713,13 +725,14 @@ impl<M: Send + 'static> Mailbox for Inbox<M> {
     fn load(&self, now: Instant) -> Load {
         let state = self.lock();
         let since = state.working_since.or(state.batch.since);
-        let waiting = state.batch.messages() + self.local.messages() + self.remote.messages();
+        let waiting =
+            state.batch.messages() + self.working.local.messages() + self.working.remote.messages();
         drop(state);
         let nanos = |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed));
         Load {
             waiting,
             oldest: since.map(|since| now.saturating_duration_since(since)),
-            handled: self.counts.handled.load(Ordering::Relaxed),
+            handled: self.working.handled.load(Ordering::Relaxed),
             errors: self.counts.errors.load(Ordering::Relaxed),
             restarts: self.counts.restarts.load(Ordering::Relaxed),
             handler_time: nanos(&self.counts.handler_nanos),
@@ -780,7 +793,7 @@ mod tests {
             Err((Refused::Full, 3)),
             "what is taken and not handled still counts"
         );
-        let (_, message, _) = batch.pop_local().unwrap();
+        let (_, message) = batch.pop_local().unwrap();
         inbox.on_local(&message);
         assert_eq!(post(&inbox, Sent::OneWay, 3), Ok(None));
         assert_eq!(post(&inbox, Sent::OneWay, 4), Err((Refused::Full, 4)));
@@ -818,7 +831,7 @@ mod tests {
         );
         assert!(!post("x"));
         let mut batch = take(&inbox).unwrap();
-        let (_, message, _) = batch.pop_local().unwrap();
+        let (_, message) = batch.pop_local().unwrap();
         inbox.on_local(&message);
         assert!(post("1234") && post("5678") && !post("9"));
     }
@@ -849,8 +862,10 @@ mod tests {
                 .unwrap();
         }
         let mut batch = take(&inbox).unwrap();
-        assert_eq!(batch.pop_local(), Some((Sent::OneWay, 2, None)));
-        assert_eq!(batch.pop_local(), Some((Sent::OneWay, 3, Some(trace(3)))));
+        assert_eq!(batch.pop_local(), Some((Sent::OneWay, 2)));
+        assert_eq!(batch.take_trace(), None);
+        assert_eq!(batch.pop_local(), Some((Sent::OneWay, 3)));
+        assert_eq!(batch.take_trace(), Some(trace(3)));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aloha_transport::{Body, Charge, ResponseFuture, SendError, TransportClient};
 
+use crate::env::EnvInner;
 use crate::envelope::{Envelope, Receiver};
 
 /// A body of this size is shared with the write queue instead of copied into it.
@@ -17,6 +18,7 @@ static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 pub(crate) struct Link {
     pub(crate) client: TransportClient,
     names: Arc<Names>,
+    env: Weak<EnvInner>,
 }
 
 /// The names introduced on a connection, by either of its users; shared by all links over it.
@@ -43,12 +45,16 @@ pub(crate) enum Verb {
 }
 
 impl Link {
-    pub(crate) fn new(client: TransportClient) -> Arc<Self> {
+    pub(crate) fn new(env: Weak<EnvInner>, client: TransportClient) -> Arc<Self> {
         let names = client.attachment(|| Names {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             numbers: Mutex::default(),
         });
-        Arc::new(Self { client, names })
+        Arc::new(Self { client, names, env })
+    }
+
+    pub(crate) fn env(&self) -> Option<Arc<EnvInner>> {
+        self.env.upgrade()
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -6,9 +6,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aloha_transport::{ConnectError, TransportClientFactory};
+use aloha_transport::ConnectError;
 
 use crate::address::RpcAddress;
+use crate::env::EnvInner;
 use crate::link::Link;
 
 pub(crate) struct Outbox {
@@ -45,7 +46,7 @@ impl Outbox {
     /// The link in use. `broken` is the one that was found closed, if one was.
     pub(crate) fn link(
         &self,
-        factory: &TransportClientFactory,
+        env: &EnvInner,
         broken: Option<&Arc<Link>>,
     ) -> Result<Arc<Link>, ConnectError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +55,7 @@ impl Outbox {
                 Ok(Arc::clone(link))
             }
             State::Idle | State::Linked(_) => {
-                let link = Link::new(factory.client(&self.address.to_string())?);
+                let link = Link::new(env.this(), env.factory.client(&self.address.to_string())?);
                 self.links.fetch_add(1, Ordering::Relaxed);
                 *state = State::Linked(Arc::clone(&link));
                 Ok(link)

@@ -65,7 +65,7 @@ pub(crate) fn address_of(client: &TransportClient) -> Option<RpcAddress> {
 impl RemoteHandler {
     pub(crate) fn new(env: Weak<EnvInner>, client: &TransportClient) -> Self {
         let address = address_of(client);
-        let link = Link::new(client.clone());
+        let link = Link::new(env.clone(), client.clone());
         if let Some(env) = env.upgrade() {
             env.connections().insert(link.id(), Arc::clone(&link));
             if let Some(address) = &address {

@@ -11,8 +11,9 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use aloha_transport::{Failure, FailureCode};
@@ -26,7 +27,7 @@ use crate::env::EnvInner;
 use crate::error::{EndpointError, code};
 use crate::flow::Taken;
 use crate::inbox::{Batch, Control, Discard, Inbox, RemoteMail, Sent, discard, flag};
-use crate::scope::{self, Decoding};
+use crate::scope::{self, Decoding, Origin};
 use crate::supervision::{Budget, Directive, Termination};
 use crate::timers::Due;
 use crate::trace::TraceContext;
@@ -48,16 +49,16 @@ pub(crate) struct Restarts<E> {
     pub(crate) budget: Budget,
 }
 
-/// What follows after a callback.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    GoOn,
-    Restart(Cause),
+/// Whether the endpoint goes on after a callback. Boxed, for it rarely does not.
+type Verdict = Result<(), Box<Ending>>;
+
+/// Why the endpoint does not go on as it is.
+enum Ending {
     Stop(Termination),
+    Restart(Cause),
 }
 
-/// The error behind a restart.
-#[derive(Debug, PartialEq, Eq)]
+/// The error behind the end of an endpoint.
 struct Cause {
     kind: String,
     text: String,
@@ -80,20 +81,22 @@ impl<E: RpcEndpoint> Running<E> {
         }
     }
 
-    /// The endpoint's life.
+    /// The endpoint's life. What is rare stands in boxes of its own, so that an idle endpoint is small.
     pub(crate) async fn run(mut self) {
-        let mut verdict = self.start().await;
+        let mut verdict = Box::pin(self.start()).await;
         let why = loop {
             verdict = match verdict {
-                Verdict::GoOn => {
+                Ok(()) => {
                     self.next().await;
                     self.work_through().await
                 }
-                Verdict::Restart(cause) => self.restart(cause).await,
-                Verdict::Stop(why) => break why,
+                Err(ending) => match *ending {
+                    Ending::Restart(cause) => Box::pin(self.restart(cause)).await,
+                    Ending::Stop(why) => break why,
+                },
             };
         };
-        self.finish(&why).await;
+        Box::pin(self.finish(why)).await;
     }
 
     async fn start(&mut self) -> Verdict {
@@ -107,7 +110,7 @@ impl<E: RpcEndpoint> Running<E> {
         let Self {
             ctx, inbox, batch, ..
         } = self;
-        if batch.messages() > 0 || batch.stop || inbox.flags() & flag::REPLAY != 0 {
+        if batch.messages() > 0 || batch.stop || ctx.is_replaying() {
             return;
         }
         batch.trim();
@@ -125,55 +128,52 @@ impl<E: RpcEndpoint> Running<E> {
     }
 
     async fn work_through(&mut self) -> Verdict {
-        for control in std::mem::take(&mut self.batch.control) {
-            match self.on_control(control).await {
-                Verdict::GoOn => {}
-                other => return other,
-            }
+        if !self.batch.control.is_empty() {
+            Box::pin(self.on_controls()).await?;
+        }
+        if self.ctx.has_timers() {
+            Box::pin(self.fire_timers()).await?;
         }
         let verdict = self.work().await;
         let Self { taken, inbox, .. } = self;
-        taken.give_back(&|| inbox.window());
+        taken.give_back(|| inbox.window());
         verdict
     }
 
-    async fn work(&mut self) -> Verdict {
-        if self.ctx.has_timers() {
-            match self.fire_timers().await {
-                Verdict::GoOn => {}
-                other => return other,
-            }
+    async fn on_controls(&mut self) -> Verdict {
+        for control in std::mem::take(&mut self.batch.control) {
+            self.on_control(control).await?;
         }
+        Ok(())
+    }
+
+    async fn work(&mut self) -> Verdict {
         loop {
             let flags = self.inbox.flags();
             if flags != 0 {
                 if flags & flag::ABANDON != 0 {
-                    return Verdict::Stop(Termination::Stopped);
+                    return stop(Termination::Stopped);
                 }
                 if flags & flag::WAITED_FOR != 0 {
                     self.inbox.wake_waiting();
                 }
-                if flags & flag::REPLAY != 0 {
-                    if let Some((sent, message)) = self.ctx.pop_replay() {
-                        match self.handle(sent, message, None).await {
-                            Verdict::GoOn => continue,
-                            other => return other,
-                        }
-                    }
-                }
             }
-            let verdict = if let Some((sent, message, trace)) = self.batch.pop_local() {
+            if self.ctx.is_replaying()
+                && let Some((sent, message)) = self.ctx.pop_replay()
+            {
+                self.handle(sent, message).await?;
+            } else if let Some((sent, message)) = self.batch.pop_local() {
                 self.inbox.on_local(&message);
-                self.handle(sent, message, trace).await
+                match self.batch.take_trace() {
+                    None => self.handle(sent, message).await?,
+                    Some(trace) => self.handle_traced(sent, message, trace).await?,
+                }
             } else if let Some(mail) = self.batch.remote.pop_front() {
-                self.handle_remote(mail).await
+                self.handle_remote(mail).await?;
             } else if self.batch.stop {
-                Verdict::Stop(Termination::Stopped)
+                return stop(Termination::Stopped);
             } else {
-                return Verdict::GoOn;
-            };
-            if verdict != Verdict::GoOn {
-                return verdict;
+                return Ok(());
             }
         }
     }
@@ -208,59 +208,56 @@ impl<E: RpcEndpoint> Running<E> {
                     })
                 }
             };
-            let verdict = match message {
-                Ok(message) => self.handle(Sent::OneWay, message, None).await,
-                Err(error) => self.check(Err(error)).await,
-            };
-            if verdict != Verdict::GoOn {
-                return verdict;
+            match message {
+                Ok(message) => self.handle(Sent::OneWay, message).await?,
+                Err(error) => self.check(Err(error)).await?,
             }
         }
-        Verdict::GoOn
+        Ok(())
     }
 
-    async fn handle_remote(&mut self, mail: RemoteMail) -> Verdict {
+    async fn handle_remote(&mut self, mut mail: RemoteMail) -> Verdict {
         let Self { inbox, taken, .. } = self;
         inbox.on_remote(mail.body.len());
         if !inbox.displaces() {
             taken.add(&mail.flow, mail.body.len(), || inbox.window());
         }
-        let (sent, trace) = (mail.sent, mail.trace.as_deref().copied());
-        match open::<E::Message>(mail, &self.env) {
-            Opened::Message(message) => self.handle(sent, message, trace).await,
-            Opened::Cancelled => Verdict::GoOn,
+        let (sent, trace) = (mail.sent, mail.trace.take());
+        match open::<E::Message>(mail, trace.as_deref(), &self.env) {
+            Opened::Message(message) => match trace {
+                None => self.handle(sent, message).await,
+                Some(trace) => self.handle_traced(sent, message, *trace).await,
+            },
+            Opened::Cancelled => Ok(()),
             Opened::Undecodable(error) => {
-                self.env
-                    .dead_letter(self.inbox.name(), DeadLetterReason::Undecodable, 1);
+                let name = self.inbox.name();
+                self.env.dead_letter(name, DeadLetterReason::Undecodable, 1);
                 self.check(Err(error)).await
             }
         }
     }
 
-    async fn handle(
+    /// Handles a message in a span, as part of a trace.
+    fn handle_traced(
         &mut self,
         sent: Sent,
         message: E::Message,
-        trace: Option<TraceContext>,
-    ) -> Verdict {
+        trace: TraceContext,
+    ) -> Pin<Box<dyn Future<Output = Verdict> + Send + '_>> {
+        let span = info_span!("rpc", endpoint = %self.inbox.name(), trace = %trace);
+        Box::pin(trace.scope(self.handle(sent, message).instrument(span)))
+    }
+
+    async fn handle(&mut self, sent: Sent, message: E::Message) -> Verdict {
         tokio::task::coop::consume_budget().await;
         self.ctx.set_asked(sent);
-        let started = self.env.is_observed().then(|| self.env.runtime.now());
+        let started = self.env.observed_now();
         let Self { endpoint, ctx, .. } = self;
-        let handling = guarded(|| async move {
-            match sent {
-                Sent::OneWay => endpoint.receive(message, ctx).await,
-                Sent::Asked => endpoint.receive_and_reply(message, ctx).await,
-            }
-        });
-        let handled = match trace {
-            None => handling.await,
-            Some(trace) => {
-                let span = info_span!("rpc", endpoint = %self.inbox.name(), trace = %trace);
-                trace.scope(handling.instrument(span)).await
-            }
+        let handled = match sent {
+            Sent::OneWay => guarded(|| endpoint.receive(message, ctx)).await,
+            Sent::Asked => guarded(|| endpoint.receive_and_reply(message, ctx)).await,
         };
-        self.inbox.counts.on_handled();
+        self.inbox.on_handled();
         if let Some(started) = started
             && !self.ctx.is_concurrent()
         {
@@ -268,20 +265,28 @@ impl<E: RpcEndpoint> Running<E> {
             self.ctx.observe(took);
         }
         match handled {
-            Ok(()) => Verdict::GoOn,
+            Ok(()) => Ok(()),
             Err(error) => self.check(Err(error)).await,
         }
     }
 
     /// Lets the endpoint decide about an error.
-    async fn check(&mut self, handled: Result<(), EndpointError>) -> Verdict {
-        let Err(error) = handled else {
-            return Verdict::GoOn;
-        };
+    fn check(
+        &mut self,
+        handled: Result<(), EndpointError>,
+    ) -> impl Future<Output = Verdict> + Send {
+        let deciding = handled.err().map(|error| Box::pin(self.decide(error)));
+        async move {
+            match deciding {
+                None => Ok(()),
+                Some(deciding) => deciding.await,
+            }
+        }
+    }
+
+    async fn decide(&mut self, error: EndpointError) -> Verdict {
         let counts = &self.inbox.counts;
-        counts
-            .errors
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counts.errors.fetch_add(1, Ordering::Relaxed);
         if let Some(metrics) = &self.env.metrics {
             metrics.on_error(self.inbox.name(), error.kind());
         }
@@ -291,8 +296,8 @@ impl<E: RpcEndpoint> Running<E> {
         };
         let Self { endpoint, ctx, .. } = self;
         match catch(|| endpoint.on_error(error, ctx)).await {
-            Ok(Directive::Resume) => Verdict::GoOn,
-            Ok(Directive::Restart) => Verdict::Restart(cause),
+            Ok(Directive::Resume) => Ok(()),
+            Ok(Directive::Restart) => Err(Box::new(Ending::Restart(cause))),
             Ok(Directive::Stop) => cause.stop(),
             Err(panic) => {
                 error!(endpoint = %self.inbox.name(), %panic, "on_error panicked, the endpoint stops");
@@ -330,9 +335,7 @@ impl<E: RpcEndpoint> Running<E> {
         let restarts = self.restarts.as_mut().expect("looked at above");
         let made = catch_unwind(AssertUnwindSafe(&mut restarts.factory));
         let counts = &self.inbox.counts;
-        counts
-            .restarts
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counts.restarts.fetch_add(1, Ordering::Relaxed);
         if let Some(metrics) = &self.env.metrics {
             metrics.on_restart(&name);
         }
@@ -342,14 +345,14 @@ impl<E: RpcEndpoint> Running<E> {
                 drop(catch_unwind(AssertUnwindSafe(|| drop(failed))));
                 self.start().await
             }
-            Err(panic) => Verdict::Restart(Cause {
+            Err(panic) => Err(Box::new(Ending::Restart(Cause {
                 kind: EndpointError::PANIC.to_owned(),
                 text: format!("its factory panicked: {}", panic_text(&*panic)),
-            }),
+            }))),
         }
     }
 
-    async fn finish(mut self, why: &Termination) {
+    async fn finish(mut self, why: Termination) {
         let name = Arc::clone(self.inbox.name());
         self.env.dispatcher.unregister(&name);
         let waiting = self.inbox.close();
@@ -378,7 +381,7 @@ impl<E: RpcEndpoint> Running<E> {
             ..
         } = self;
         discard((endpoint, restarts), Discard::Stopped);
-        inbox.end(why);
+        inbox.end(&why);
         debug!(endpoint = %name, %why, "endpoint stopped");
     }
 }
@@ -386,8 +389,12 @@ impl<E: RpcEndpoint> Running<E> {
 impl Cause {
     fn stop(self) -> Verdict {
         let Self { kind, text } = self;
-        Verdict::Stop(Termination::Failed { kind, text })
+        stop(Termination::Failed { kind, text })
     }
+}
+
+fn stop(why: Termination) -> Verdict {
+    Err(Box::new(Ending::Stop(why)))
 }
 
 enum Opened<M> {
@@ -397,7 +404,11 @@ enum Opened<M> {
 }
 
 /// Decodes a remote message; its calls are answered if that fails.
-fn open<M: DeserializeOwned>(mail: RemoteMail, env: &Arc<EnvInner>) -> Opened<M> {
+fn open<M: DeserializeOwned>(
+    mail: RemoteMail,
+    trace: Option<&TraceContext>,
+    env: &Arc<EnvInner>,
+) -> Opened<M> {
     if mail
         .request
         .as_ref()
@@ -413,16 +424,15 @@ fn open<M: DeserializeOwned>(mail: RemoteMail, env: &Arc<EnvInner>) -> Opened<M>
         request,
         calls,
         deadline,
-        trace,
         ..
     } = mail;
     let decoding = Decoding {
         env: Arc::clone(env),
-        link: Arc::clone(&flow.link),
+        origin: Origin::Flow(flow),
         request,
         calls,
         deadline,
-        trace,
+        trace: trace.copied().map(Box::new),
     };
     let codec = env.config.codec;
     let decode = || catch_unwind(AssertUnwindSafe(|| codec.decode::<M>(&body)));

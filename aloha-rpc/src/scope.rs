@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::env::EnvInner;
 use crate::envelope::CALLS_MAX;
+use crate::flow::InboundFlow;
 use crate::link::Link;
 use crate::trace::TraceContext;
 
@@ -39,7 +40,6 @@ pub(crate) trait Transfer {
 
 /// One message being encoded.
 pub(crate) struct Encoding {
-    env: Arc<EnvInner>,
     pub(crate) link: Arc<Link>,
     /// The context that `ask` handed out, if this is an ask.
     token: Option<u64>,
@@ -61,9 +61,8 @@ enum Deadline {
 
 impl Encoding {
     /// A message that is sent, or asked under a token.
-    pub(crate) fn message(env: Arc<EnvInner>, link: Arc<Link>, token: Option<u64>) -> Self {
+    pub(crate) fn message(link: Arc<Link>, token: Option<u64>) -> Self {
         Self {
-            env,
             link,
             token,
             claimed: false,
@@ -74,9 +73,8 @@ impl Encoding {
     }
 
     /// A reply. It carries no calls: if its asker has gone, nobody would be there to answer them.
-    pub(crate) fn reply(env: Arc<EnvInner>, link: Arc<Link>) -> Self {
+    pub(crate) fn reply(link: Arc<Link>) -> Self {
         Self {
-            env,
             link,
             token: None,
             claimed: false,
@@ -118,13 +116,28 @@ impl Encoding {
 /// One message being decoded, with the answers it owes.
 pub(crate) struct Decoding {
     pub(crate) env: Arc<EnvInner>,
-    pub(crate) link: Arc<Link>,
+    pub(crate) origin: Origin,
     /// The request itself.
     pub(crate) request: Option<RpcResponseCallback>,
     /// The calls of its envelope.
     pub(crate) calls: Vec<Option<RpcResponseCallback>>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) trace: Option<Box<TraceContext>>,
+}
+
+/// Where a message came from.
+pub(crate) enum Origin {
+    Flow(Arc<InboundFlow>),
+    Link(Arc<Link>),
+}
+
+impl Origin {
+    fn link(&self) -> &Arc<Link> {
+        match self {
+            Self::Flow(flow) => &flow.link,
+            Self::Link(link) => link,
+        }
+    }
 }
 
 impl Decoding {
@@ -244,7 +257,7 @@ pub(crate) fn arrive(place: u32) -> Result<Arrived, &'static str> {
             Ok(Arrived {
                 call,
                 env: Arc::clone(&decoding.env),
-                link: Arc::clone(&decoding.link),
+                link: Arc::clone(decoding.origin.link()),
                 deadline,
                 trace,
             })
@@ -267,7 +280,10 @@ pub(crate) fn take_back(call: RpcResponseCallback) -> Option<RpcResponseCallback
 /// The environment and connection of the message being decoded.
 pub(crate) fn sender() -> Result<(Arc<EnvInner>, Arc<Link>), &'static str> {
     SCOPE.with_borrow(|scope| match scope {
-        Scope::Decoding(decoding) => Ok((Arc::clone(&decoding.env), Arc::clone(&decoding.link))),
+        Scope::Decoding(decoding) => Ok((
+            Arc::clone(&decoding.env),
+            Arc::clone(decoding.origin.link()),
+        )),
         Scope::None | Scope::Encoding(_) => Err(OUTSIDE),
     })
 }
@@ -275,7 +291,10 @@ pub(crate) fn sender() -> Result<(Arc<EnvInner>, Arc<Link>), &'static str> {
 /// The environment and connection of the message being encoded.
 pub(crate) fn receiver() -> Result<(Arc<EnvInner>, Arc<Link>), &'static str> {
     SCOPE.with_borrow(|scope| match scope {
-        Scope::Encoding(encoding) => Ok((Arc::clone(&encoding.env), Arc::clone(&encoding.link))),
+        Scope::Encoding(encoding) => {
+            let env = encoding.link.env().ok_or("the environment is gone")?;
+            Ok((env, Arc::clone(&encoding.link)))
+        }
         Scope::None | Scope::Decoding(_) => Err(OUTSIDE),
     })
 }

@@ -108,7 +108,7 @@ impl RemoteTarget {
 
     fn link(&self, env: &EnvInner, broken: Option<&Arc<Link>>) -> Result<Arc<Link>, ConnectError> {
         match &self.route {
-            Route::Address(outbox) => outbox.link(&env.factory, broken),
+            Route::Address(outbox) => outbox.link(env, broken),
             Route::Peer(link) => Ok(Arc::clone(link)),
         }
     }
@@ -193,7 +193,7 @@ impl RemoteTarget {
         let mut body = scope::take_scratch();
         let codec = env.config.codec;
         let token = posting.ask.map(|(token, _)| token);
-        let encoding = Encoding::message(Arc::clone(env), Arc::clone(&link), token);
+        let encoding = Encoding::message(Arc::clone(&link), token);
         let (encoded, mut encoding) =
             scope::encoding(encoding, || codec.encode(message, &mut body));
         encoded.map_err(|error| unencodable(error.to_string()))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use tokio::time::{Instant, Sleep};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimerKey(u64);
 
+/// A key is never used again, also not by an endpoint that was made anew.
+static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
+
 pub(crate) enum Due<M> {
     Once(M),
     Every(Duration, Box<dyn FnMut() -> M + Send>),
@@ -19,7 +23,6 @@ pub(crate) enum Due<M> {
 
 pub(crate) struct Timers<M> {
     due: BTreeMap<(Instant, TimerKey), Due<M>>,
-    last_key: u64,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -27,7 +30,6 @@ impl<M> Default for Timers<M> {
     fn default() -> Self {
         Self {
             due: BTreeMap::new(),
-            last_key: 0,
             sleep: None,
         }
     }
@@ -39,8 +41,7 @@ impl<M> Timers<M> {
     }
 
     pub(crate) fn set(&mut self, at: Instant, what: Due<M>) -> TimerKey {
-        self.last_key += 1;
-        let key = TimerKey(self.last_key);
+        let key = TimerKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
         self.set_again(at, key, what);
         key
     }
@@ -78,12 +79,6 @@ impl<M> Timers<M> {
         }
         let sleep = self.sleep.as_mut().expect("just set");
         sleep.as_mut().poll(cx)
-    }
-
-    /// Takes all timers out.
-    pub(crate) fn clear(&mut self) -> BTreeMap<(Instant, TimerKey), Due<M>> {
-        self.sleep = None;
-        std::mem::take(&mut self.due)
     }
 }
 
