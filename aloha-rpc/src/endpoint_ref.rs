@@ -19,7 +19,7 @@ use crate::env::EnvInner;
 use crate::error::{AskError, SendError};
 use crate::inbox::{Discard, Inbox, Refused, Sent, discard};
 use crate::outbox::Outbox;
-use crate::permit::Permit;
+use crate::permit::{Permit, Place};
 use crate::target::{Posting, RemoteTarget, Route, Target};
 use crate::verifier::{self, Verify};
 
@@ -239,6 +239,15 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
         timeout: Duration,
         message: impl FnOnce(RpcCallContext<R>) -> M,
     ) -> Ask<R> {
+        self.ask_with(Place::None, timeout, message)
+    }
+
+    pub(crate) fn ask_with<R>(
+        &self,
+        place: Place<M>,
+        timeout: Duration,
+        message: impl FnOnce(RpcCallContext<R>) -> M,
+    ) -> Ask<R> {
         let env = &self.env;
         let deadline = env.runtime.now().checked_add(timeout);
         let trace = env.outgoing_trace();
@@ -248,7 +257,13 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
                 let (reply, answer) = oneshot::channel();
                 let message = message(RpcCallContext::local(reply, deadline, for_context));
                 let target = Target::Local(Arc::clone(inbox.name()));
-                match self.post_locally(inbox, Sent::Asked, message, trace) {
+                let posted = match place {
+                    Place::Local(inbox) => {
+                        inbox.post_reserved(Sent::Asked, message, trace, env.observed_now())
+                    }
+                    _ => self.post_locally(inbox, Sent::Asked, message, trace),
+                };
+                match posted {
                     Ok(()) => Ask::local(
                         answer,
                         deadline.map(|at| (at, timeout)),
@@ -269,11 +284,14 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
                     asked: true,
                     ask: Some((token, deadline.map(|_| timeout))),
                     trace,
-                    reserved: None,
+                    reserved: place.reserved(),
                 };
                 let target = Target::Remote(Arc::clone(remote));
                 match remote.transmit(env, &message, &posting) {
-                    Ok((Some(reply), link)) => Ask::remote(reply, link, Arc::clone(env), target),
+                    Ok((Some(reply), link)) => {
+                        place.spend();
+                        Ask::remote(reply, link, Arc::clone(env), target)
+                    }
                     Ok((None, _)) => unreachable!("a request has a reply"),
                     Err(error) => Ask::failed(error, Arc::clone(env), target),
                 }

@@ -28,6 +28,7 @@ use crate::endpoint::RpcEndpoint;
 use crate::endpoint_ref::{RpcEndpointRef, downcast};
 use crate::envelope::NAME_BYTES_MAX;
 use crate::error::{LookupError, SetupError, StartError};
+use crate::group::Group;
 use crate::inbox::{Inbox, Mailbox, RemoteMail};
 use crate::link::Link;
 use crate::metrics::{ConnectionSnapshot, EndpointSnapshot, EnvSnapshot, Metrics};
@@ -38,6 +39,7 @@ use crate::running::{Restarts, Running};
 use crate::schema::schema_of;
 use crate::setup::EndpointBuilder;
 use crate::supervision::Termination;
+use crate::topic::{Publication, Topic};
 use crate::trace::TraceContext;
 use crate::verifier::{self, Existence, RpcEndpointVerifier, Verify};
 use crate::watch::Watch;
@@ -373,6 +375,41 @@ impl RpcEnv {
             inner.runtime.spawn(task);
         }
         Ok(self_ref)
+    }
+
+    /// Sets up a group without members; they [join](Group::join).
+    ///
+    /// # Errors
+    ///
+    /// As for [`setup_endpoint`](Self::setup_endpoint).
+    pub fn setup_group<M: Serialize + DeserializeOwned + Send + 'static>(
+        &self,
+        name: &str,
+    ) -> Result<Group<M>, SetupError> {
+        Group::set_up(self, name)
+    }
+
+    /// Sets up a topic.
+    ///
+    /// # Errors
+    ///
+    /// As for [`setup_endpoint`](Self::setup_endpoint).
+    pub fn setup_topic<T: Publication>(&self, name: &str) -> Result<Topic<T>, SetupError> {
+        Topic::set_up(self, name)
+    }
+
+    /// A topic of another environment.
+    ///
+    /// # Errors
+    ///
+    /// As for [`retrieve_endpoint_ref`](Self::retrieve_endpoint_ref); publications of another type are
+    /// [`LookupError::WrongType`].
+    pub async fn retrieve_topic<T: Publication>(
+        &self,
+        address: &RpcAddress,
+        name: &str,
+    ) -> Result<Topic<T>, LookupError> {
+        Topic::look_up(self, address, name).await
     }
 
     /// Ends when the endpoint does, here or elsewhere, or when its environment is out of reach; at once if it is not there.

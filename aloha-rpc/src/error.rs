@@ -44,6 +44,9 @@ impl EndpointError {
     /// The kind of the end of an endpoint that this one is [linked](crate::EndpointContext::link) to.
     pub const LINKED: &'static str = "linked";
 
+    /// The kind of a message to a [group](crate::Group) without members.
+    pub const NO_MEMBERS: &'static str = "no-members";
+
     /// A message that no callback handled.
     pub(crate) fn unhandled(endpoint: &str) -> Self {
         let text = format!("endpoint {endpoint} does not handle this message");
@@ -214,6 +217,15 @@ pub enum SendError {
         /// To whom.
         endpoint: String,
     },
+    /// A helper endpoint on the way could not be set up.
+    #[error("cannot reach {endpoint}: {reason}")]
+    NotSetUp {
+        /// To whom.
+        endpoint: String,
+        /// Why not.
+        #[source]
+        reason: SetupError,
+    },
     /// The connection does not take it.
     #[error("cannot send to {endpoint}: {reason}")]
     Transport {
@@ -253,6 +265,7 @@ impl SendError {
             ),
             Self::EndpointStopped { .. }
             | Self::EnvironmentStopped { .. }
+            | Self::NotSetUp { .. }
             | Self::Unencodable { .. } => false,
         }
     }

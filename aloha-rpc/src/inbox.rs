@@ -47,6 +47,8 @@ pub(crate) enum Discard {
     Displaced,
     /// They could not be passed on.
     RelayLost,
+    /// Nobody was there to take them.
+    NotTaken,
 }
 
 impl Discard {
@@ -58,6 +60,7 @@ impl Discard {
                 FailureCode::OVERLOADED,
                 "newer messages took its place in a full inbox",
             ),
+            Self::NotTaken => Failure::new(FailureCode::OVERLOADED, "nobody takes it"),
             Self::RelayLost => Failure::new(code::RELAY_LOST, "the way to the endpoint is lost"),
         }
     }
@@ -155,12 +158,18 @@ pub(crate) struct Batch<M> {
     /// How many messages came by the local lane before the first in `local`.
     local_first: u64,
     /// The traces that local messages belong to, by their number.
-    traces: Option<Box<VecDeque<(u64, TraceContext)>>>,
+    traces: Option<Box<Traces>>,
     pub(crate) remote: VecDeque<RemoteMail>,
     remote_bytes: usize,
     pub(crate) stop: bool,
     /// When its first message came, if anybody observes.
     since: Option<Instant>,
+}
+
+/// Traces by the number of their message; rarely there, so that a batch is small without.
+#[derive(Default)]
+struct Traces {
+    in_order: VecDeque<(u64, TraceContext)>,
 }
 
 impl<M> Default for Batch<M> {
@@ -193,7 +202,7 @@ impl<M> Batch<M> {
 
     /// The trace that the message popped last belongs to.
     pub(crate) fn take_trace(&mut self) -> Option<TraceContext> {
-        let traces = self.traces.as_deref_mut()?;
+        let traces = &mut self.traces.as_deref_mut()?.in_order;
         let number = self.local_first - 1;
         while traces.pop_front_if(|(of, _)| *of < number).is_some() {}
         let (_, trace) = traces.pop_front_if(|(of, _)| *of == number)?;
@@ -406,7 +415,7 @@ impl<M> Inbox<M> {
         if let Some(trace) = trace {
             let number = batch.local_first + batch.local.len() as u64;
             let traces = batch.traces.get_or_insert_default();
-            traces.push_back((number, trace));
+            traces.in_order.push_back((number, trace));
         }
         if now.is_some() && batch.since.is_none() {
             batch.since = now;

@@ -71,6 +71,7 @@ mod env;
 mod envelope;
 mod error;
 mod flow;
+mod group;
 mod inbox;
 mod link;
 mod metrics;
@@ -86,6 +87,7 @@ mod setup;
 mod supervision;
 mod target;
 mod timers;
+mod topic;
 mod trace;
 mod travel;
 mod verifier;
@@ -110,17 +112,16 @@ pub use endpoint::RpcEndpoint;
 pub use endpoint_ref::RpcEndpointRef;
 pub use env::{RpcEnv, RpcEnvBuilder};
 pub use error::{AskError, EndpointError, LookupError, SendError, SetupError, StartError};
+pub use group::Group;
 pub use inbox::Overflow;
 pub use metrics::{ConnectionSnapshot, EndpointSnapshot, EnvSnapshot, Metrics};
 pub use permit::Permit;
 pub use setup::EndpointBuilder;
 pub use supervision::{Directive, RestartPolicy, Terminated, Termination};
 pub use timers::TimerKey;
+pub use topic::{Publication, Subscription, Topic};
 pub use trace::TraceContext;
 pub use watch::Watch;
 
-/// Tools for tests of your own endpoints.
 #[cfg(feature = "testing")]
-pub mod testing {
-    pub use aloha_transport::testing::{MemoryNetwork, SimConditions, SimNetwork, SimRuntime};
-}
+pub mod testing;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::ask::Ask;
+use crate::call_context::RpcCallContext;
 use crate::endpoint_ref::{RpcEndpointRef, TypedTarget};
 use crate::error::SendError;
 use crate::inbox::{Inbox, Sent};
@@ -17,10 +19,27 @@ pub struct Permit<'a, M> {
     place: Place<M>,
 }
 
-enum Place<M> {
+/// What a permit holds.
+pub(crate) enum Place<M> {
     Local(Arc<Inbox<M>>),
     Remote(Option<Reserved>),
-    Used,
+    None,
+}
+
+impl<M> Place<M> {
+    pub(crate) fn reserved(&self) -> Option<&Reserved> {
+        match self {
+            Self::Remote(reserved) => reserved.as_ref(),
+            Self::Local(_) | Self::None => None,
+        }
+    }
+
+    /// The message has gone: remote credit is not given back.
+    pub(crate) fn spend(self) {
+        if let Self::Remote(Some(reserved)) = self {
+            reserved.spend();
+        }
+    }
 }
 
 impl<'a, M> Permit<'a, M> {
@@ -59,11 +78,18 @@ impl<M: Serialize + Send + 'static> Permit<'_, M> {
         self.post(Sent::Asked, message).map_err(|(error, _)| error)
     }
 
+    /// Asks, as [`RpcEndpointRef::ask`].
+    pub fn ask<R>(mut self, message: impl FnOnce(RpcCallContext<R>) -> M) -> Ask<R> {
+        let place = std::mem::replace(&mut self.place, Place::None);
+        let timeout = self.to.env().config.ask_timeout;
+        self.to.ask_with(place, timeout, message)
+    }
+
     /// Gives the message back if it was not taken.
     pub(crate) fn post(mut self, sent: Sent, message: M) -> Result<(), (SendError, M)> {
         let env = self.to.env();
         let trace = env.outgoing_trace();
-        match std::mem::replace(&mut self.place, Place::Used) {
+        match std::mem::replace(&mut self.place, Place::None) {
             Place::Local(inbox) => {
                 let posted = inbox.post_reserved(sent, message, trace, env.observed_now());
                 posted.map_err(|(refused, message)| (self.to.refused(refused), message))
@@ -86,7 +112,7 @@ impl<M: Serialize + Send + 'static> Permit<'_, M> {
                 }
                 Ok(())
             }
-            Place::Used => unreachable!("a permit is used by value"),
+            Place::None => unreachable!("a permit is used by value"),
         }
     }
 }

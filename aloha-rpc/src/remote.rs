@@ -218,7 +218,7 @@ impl RequestHandler for RemoteHandler {
             };
             let reason = match why {
                 Discard::Displaced => DeadLetterReason::Displaced,
-                Discard::Stopped | Discard::RelayLost => {
+                Discard::Stopped | Discard::RelayLost | Discard::NotTaken => {
                     any_stopped = true;
                     DeadLetterReason::Stopped
                 }

@@ -1,6 +1,6 @@
 //! Address → client: one connection per peer, made when it is first needed.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,7 +23,7 @@ pub struct TransportClientFactory {
 
 #[derive(Debug)]
 enum Pool {
-    Open(HashMap<Arc<str>, TransportClient>),
+    Open(BTreeMap<Arc<str>, TransportClient>),
     Closed,
 }
 
@@ -31,7 +31,7 @@ impl TransportClientFactory {
     pub(crate) fn new(context: TransportContext) -> Self {
         Self {
             context,
-            pool: Mutex::new(Pool::Open(HashMap::new())),
+            pool: Mutex::new(Pool::Open(BTreeMap::new())),
         }
     }
 

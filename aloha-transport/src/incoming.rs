@@ -1,6 +1,6 @@
 //! Requests of the peer that this side has not answered yet.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
 
 use crate::message::RequestId;
@@ -11,7 +11,8 @@ pub(crate) struct IncomingRequests {
     slots: Vec<Slot>,
     limit: u32,
     active: u32,
-    wakers: HashMap<RequestId, Vec<Waker>>,
+    /// In order, so that they are woken in the same order in every run.
+    wakers: BTreeMap<RequestId, Vec<Waker>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl IncomingRequests {
             slots: Vec::new(),
             limit,
             active: 0,
-            wakers: HashMap::new(),
+            wakers: BTreeMap::new(),
         }
     }
 
@@ -100,7 +101,10 @@ impl IncomingRequests {
     pub(crate) fn close(&mut self) -> Vec<Waker> {
         self.slots.clear();
         self.active = 0;
-        self.wakers.drain().flat_map(|(_, wakers)| wakers).collect()
+        std::mem::take(&mut self.wakers)
+            .into_values()
+            .flatten()
+            .collect()
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) const CREDIT: u8 = 8;
 ///
 /// The lower 22 bits are the asker's slot, the upper ten count how often it was used, so that a
 /// stray answer is told from the one awaited.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(u32);
 
 impl RequestId {
