@@ -1,8 +1,8 @@
 //! Messages that were taken and will not be handled: counted, and shown to whoever asks.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
@@ -60,7 +60,7 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// The next one; none once the environment is gone. Who looks too late misses the oldest: the
+    /// The next one; none once the environment is shut down. Who looks too late misses the oldest: the
     /// environment's count has them still. Cancel safe.
     pub async fn next(&mut self) -> Option<DeadLetter> {
         loop {
@@ -77,7 +77,18 @@ impl DeadLetters {
 #[derive(Debug, Default)]
 pub(crate) struct DeadLetterOffice {
     count: AtomicU64,
-    observers: OnceLock<broadcast::Sender<DeadLetter>>,
+    /// Whether anybody ever looked.
+    observed: AtomicBool,
+    observers: Mutex<Observers>,
+}
+
+#[derive(Debug, Default)]
+enum Observers {
+    #[default]
+    None,
+    Some(broadcast::Sender<DeadLetter>),
+    /// The environment is shut down.
+    Closed,
 }
 
 impl DeadLetterOffice {
@@ -87,18 +98,37 @@ impl DeadLetterOffice {
 
     pub(crate) fn add(&self, letter: &DeadLetter) {
         self.count.fetch_add(letter.count, Ordering::Relaxed);
-        if let Some(observers) = self.observers.get() {
+        if self.observed.load(Ordering::Relaxed)
+            && let Observers::Some(observers) = &*self.lock()
+        {
             // An error says that nobody looks.
             drop(observers.send(letter.clone()));
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Observers> {
+        self.observers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No more will come.
+    pub(crate) fn close(&self) {
+        *self.lock() = Observers::Closed;
+    }
+
     pub(crate) fn observe(&self) -> DeadLetters {
-        let observers = self
-            .observers
-            .get_or_init(|| broadcast::Sender::new(SEEN_LATE_MAX));
-        DeadLetters {
-            letters: observers.subscribe(),
-        }
+        let mut observers = self.lock();
+        let letters = match &*observers {
+            Observers::Some(sender) => sender.subscribe(),
+            Observers::None => {
+                let (sender, letters) = broadcast::channel(SEEN_LATE_MAX);
+                *observers = Observers::Some(sender);
+                letters
+            }
+            Observers::Closed => broadcast::channel(1).1,
+        };
+        self.observed.store(true, Ordering::Relaxed);
+        DeadLetters { letters }
     }
 }

@@ -600,6 +600,7 @@ impl RpcEnv {
         }
         inner.context.wait_closed().await;
         inner.over.store(true, Ordering::Release);
+        inner.dead_letters.close();
         inner.terminated.cancel();
     }
 

@@ -500,7 +500,7 @@ async fn a_message_whose_drop_panics_ends_neither_endpoint_nor_environment() {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Tick {
-    Tick(u32),
+    Count(u32),
     Cancel,
     Panic,
     Seen(RpcCallContext<Vec<u32>>),
@@ -515,11 +515,11 @@ impl RpcEndpoint for Clockwork {
     type Message = Tick;
 
     async fn on_start(&mut self, ctx: &EndpointContext<Tick>) -> Result<(), EndpointError> {
-        ctx.send_after(Duration::from_secs(5), Tick::Tick(5));
+        ctx.send_after(Duration::from_secs(5), Tick::Count(5));
         let mut count = 100;
         self.every = Some(ctx.send_every(Duration::from_secs(2), move || {
             count += 1;
-            Tick::Tick(count)
+            Tick::Count(count)
         }));
         Ok(())
     }
@@ -530,7 +530,7 @@ impl RpcEndpoint for Clockwork {
         ctx: &EndpointContext<Tick>,
     ) -> Result<(), EndpointError> {
         match message {
-            Tick::Tick(number) => self.seen.push(number),
+            Tick::Count(number) => self.seen.push(number),
             Tick::Cancel => ctx.cancel_timer(self.every.take().expect("it runs")),
             Tick::Panic => panic!("on purpose"),
             Tick::Seen(call) => call.reply(self.seen.clone()),

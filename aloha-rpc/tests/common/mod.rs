@@ -32,6 +32,7 @@ pub fn config(codec: Codec) -> RpcConfig {
         ..RpcConfig::default()
     };
     config.ask_timeout = Duration::from_secs(20);
+    config.transport.frame_bytes_max = 2 << 20;
     config
 }
 
@@ -48,11 +49,25 @@ impl Pair {
         Self::with(join, codec, |builder| builder).await
     }
 
+    /// Both of a kind of their own.
+    pub async fn with_both(join: Join, kind: impl Fn(RpcEnvBuilder) -> RpcEnvBuilder) -> Self {
+        Self::of(join, Codec::Bincode, &kind, &kind).await
+    }
+
     /// With a server of its own kind.
     pub async fn with(
         join: Join,
         codec: Codec,
         server: impl FnOnce(RpcEnvBuilder) -> RpcEnvBuilder,
+    ) -> Self {
+        Self::of(join, codec, server, |builder| builder).await
+    }
+
+    async fn of(
+        join: Join,
+        codec: Codec,
+        server: impl FnOnce(RpcEnvBuilder) -> RpcEnvBuilder,
+        caller: impl FnOnce(RpcEnvBuilder) -> RpcEnvBuilder,
     ) -> Self {
         let network = Arc::new(MemoryNetwork::default());
         let listening = server(builder(join, codec, &network, "server").bind("127.0.0.1:0"));
@@ -60,7 +75,7 @@ impl Pair {
         let caller = if join == Join::Local {
             server.clone()
         } else {
-            let calling = builder(join, codec, &network, "caller");
+            let calling = caller(builder(join, codec, &network, "caller"));
             calling.start().await.expect("a client needs no port")
         };
         Self {
