@@ -36,6 +36,8 @@ const UNKNOWN: u8 = 128;
 pub(crate) const REPLY_ENVELOPE: u8 = 0;
 /// How many calls one message may carry besides its own.
 pub(crate) const CALLS_MAX: usize = 255;
+/// The largest varint: nine bytes of seven bits.
+const VARINT_MAX: u64 = u64::MAX >> 1;
 /// The longest name of an endpoint, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 255;
 
@@ -85,7 +87,10 @@ impl<'a> Envelope<'a> {
         }
         if let Some(left) = self.time_left {
             out[start] |= DEADLINE;
-            put_varint(out, u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            // Longer than anyone waits, so it may be cut to what can be written.
+            let left =
+                u64::try_from(left.as_millis()).map_or(VARINT_MAX, |left| left.min(VARINT_MAX));
+            put_varint(out, left);
         }
         if let Some(trace) = self.trace {
             out[start] |= TRACE;
@@ -264,6 +269,20 @@ mod tests {
                 &b"b"[..]
             )
         );
+    }
+
+    #[test]
+    fn a_deadline_of_any_length_can_be_read() {
+        for left in [Duration::from_millis(VARINT_MAX), Duration::MAX] {
+            let mut bytes = Vec::new();
+            let envelope = Envelope {
+                time_left: Some(left),
+                ..Envelope::default()
+            };
+            envelope.encode(&mut bytes);
+            let read = Envelope::decode(&mut &bytes[..]).map(|envelope| envelope.time_left);
+            assert_eq!(read, Ok(Some(Duration::from_millis(VARINT_MAX))));
+        }
     }
 
     #[test]
