@@ -72,6 +72,9 @@ mod envelope;
 mod error;
 mod flow;
 mod group;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inbox;
 mod link;
 mod metrics;
