@@ -71,10 +71,10 @@ mod env;
 mod envelope;
 mod error;
 mod flow;
-mod group;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod group;
 mod inbox;
 mod link;
 mod metrics;

@@ -245,39 +245,18 @@ async fn a_reference_travels_in_a_reply(pair: Pair) {
 
 async fn a_call_is_answered_by_whom_it_was_forwarded_to(pair: Pair) {
     let talker = pair.set_up("talker", Talker::default()).await;
-    let third = RpcEnv::builder("third")
-        .bind("127.0.0.1:0")
-        .start()
-        .await
-        .expect("a free port");
-    let next = third
-        .setup_endpoint("next", Talker::default())
-        .expect("a new name");
-    // The third environment is on TCP; from a network in memory only the local hop can be tested.
-    let local = pair
-        .server
-        .setup_endpoint("next", Talker::default())
-        .expect("a new name");
-    assert_eq!(
-        talker
-            .ask(|call| Say::Relay(local.clone(), call))
-            .await
-            .expect("a reply"),
-        "relayed"
-    );
-    if talker
-        .address()
-        .is_some_and(|address| address.port() > 1024)
-    {
-        assert_eq!(
-            talker
-                .ask(|call| Say::Relay(next, call))
-                .await
-                .expect("a reply"),
-            "relayed"
-        );
+    let next = pair.server.setup_endpoint("next", Talker::default());
+    let next = next.expect("a new name");
+    let relayed = talker.ask(|call| Say::Relay(next, call)).await;
+    assert_eq!(relayed.expect("a reply"), "relayed");
+    let third = pair.third(true).await;
+    let far = third.setup_endpoint("far", Talker::default());
+    let far = far.expect("a new name");
+    let relayed = talker.ask(|call| Say::Relay(far, call)).await;
+    assert_eq!(relayed.expect("a reply"), "relayed");
+    if !pair.is_local() {
+        third.shutdown().await;
     }
-    third.shutdown().await;
     pair.shutdown().await;
 }
 
