@@ -1,6 +1,5 @@
 //! An environment: the endpoints of one process under one address, and its way to others.
 
-use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -453,6 +452,34 @@ impl RpcEnv {
         }
     }
 
+    /// A reference to an endpoint of this environment.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or takes other messages.
+    pub fn endpoint_ref<M: Serialize + DeserializeOwned + Send + 'static>(
+        &self,
+        name: &str,
+    ) -> Result<RpcEndpointRef<M>, LookupError> {
+        let uri = || {
+            EndpointAddress {
+                address: self.address().cloned(),
+                name: name.into(),
+            }
+            .to_string()
+        };
+        let found = self.inner.dispatcher.find(name);
+        let found = found.ok_or_else(|| LookupError::NotFound { uri: uri() })?;
+        match downcast(found.mailbox.as_any()) {
+            Some(inbox) => Ok(RpcEndpointRef::local(Arc::clone(&self.inner), inbox)),
+            None => Err(LookupError::WrongType {
+                uri: uri(),
+                expected: (found.schema)(),
+                given: schema_of::<M>(),
+            }),
+        }
+    }
+
     /// A reference to the endpoint `name` at `address`, once its environment has confirmed that it is there and
     /// takes messages of type `M`.
     ///
@@ -465,6 +492,9 @@ impl RpcEnv {
         address: &RpcAddress,
         name: &str,
     ) -> Result<RpcEndpointRef<M>, LookupError> {
+        if self.address() == Some(address) {
+            return self.endpoint_ref(name);
+        }
         let schema = schema_of::<M>();
         let uri = || {
             EndpointAddress {
@@ -473,22 +503,6 @@ impl RpcEnv {
             }
             .to_string()
         };
-        if self.address() == Some(address) {
-            let found = self
-                .inner
-                .dispatcher
-                .find(name)
-                .ok_or_else(|| LookupError::NotFound { uri: uri() })?;
-            let any: Arc<dyn Any + Send + Sync> = found.mailbox.as_any();
-            return match downcast(any) {
-                Some(inbox) => Ok(RpcEndpointRef::local(Arc::clone(&self.inner), inbox)),
-                None => Err(LookupError::WrongType {
-                    uri: uri(),
-                    expected: (found.schema)(),
-                    given: schema,
-                }),
-            };
-        }
         let outbox = self.inner.outbox(address);
         let verifier: RpcEndpointRef<Verify> = RpcEndpointRef::remote(
             Arc::clone(&self.inner),

@@ -44,6 +44,8 @@ impl EndpointError {
     /// The kind of the end of an endpoint that this one is [linked](crate::EndpointContext::link) to.
     pub const LINKED: &'static str = "linked";
 
+    /// The kind of the loss of an endpoint that was relayed to.
+    pub const DISCONNECTED: &'static str = "disconnected";
     /// The kind of a message to a [group](crate::Group) without members.
     pub const NO_MEMBERS: &'static str = "no-members";
 

@@ -64,7 +64,8 @@ impl<M: Serialize + Send + 'static> Permit<'_, M> {
     ///
     /// # Errors
     ///
-    /// The endpoint has stopped meanwhile, or the connection does not take the message.
+    /// The endpoint has stopped meanwhile, or the connection does not take the message: it is lost, too large, or others
+    /// who held permits too have used up the credit with messages far larger than usual.
     pub fn send(self, message: M) -> Result<(), SendError> {
         self.post(Sent::OneWay, message).map_err(|(error, _)| error)
     }

@@ -22,21 +22,21 @@ impl Progress {
     pub(crate) fn advance(&self, bytes: usize) {
         let messages = self.messages.load(Ordering::Relaxed);
         self.messages
-            .store(messages.saturating_sub(1), Ordering::Relaxed);
+            .store(messages.saturating_sub(1), Ordering::Release);
         if bytes > 0 {
             let left = self.bytes.load(Ordering::Relaxed);
             self.bytes
-                .store(left.saturating_sub(bytes), Ordering::Relaxed);
+                .store(left.saturating_sub(bytes), Ordering::Release);
         }
     }
 
     /// At least what is really left: a value that is out of date is too large, never too small.
     pub(crate) fn messages(&self) -> usize {
-        self.messages.load(Ordering::Relaxed)
+        self.messages.load(Ordering::Acquire)
     }
 
     /// As [`messages`](Self::messages), in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Acquire)
     }
 }

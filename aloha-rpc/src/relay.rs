@@ -3,11 +3,11 @@
 //!
 //! A relay is an endpoint with a name that nobody can guess. It decodes what it gets and sends it on, with the calls
 //! inside passed on as in any other message, so that answers, cancels, deadlines, credit and the loss of either
-//! connection go hop by hop. It lives as long as the connection to the client.
+//! connection go hop by hop. It watches the endpoint, and ends when that does or is out of reach.
 
 use std::any::TypeId;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,9 +18,9 @@ use crate::endpoint::RpcEndpoint;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::{EnvInner, RpcEnv};
 use crate::error::{EndpointError, SendError};
-use crate::inbox::{Discard, Mailbox, Sent, discard};
+use crate::inbox::{Discard, Sent, discard};
 use crate::link::Link;
-use crate::supervision::Directive;
+use crate::supervision::{Directive, Terminated, Termination};
 
 /// What the names of relays begin with.
 pub(crate) const NAME_PREFIX: &str = "relay-";
@@ -53,36 +53,27 @@ pub(crate) fn to<M: Serialize + DeserializeOwned + Send + 'static>(
     let name: Arc<str> = format!("{NAME_PREFIX}{:016x}", env.runtime.random_u64()).into();
     let relay = Relay {
         to: endpoint.clone(),
+        key: key.clone(),
+        env: env.this(),
+        lost: false,
     };
-    let relay_ref = RpcEnv::of(Arc::clone(env))
-        .endpoint(name.to_string())
-        .setup(relay)
-        .map_err(|error| format!("cannot relay to {}: {error}", endpoint.uri()))?;
     let names = env.relays.names.lock();
     names
         .unwrap_or_else(PoisonError::into_inner)
-        .insert(key.clone(), Arc::clone(&name));
-    let client = client.map(|link| link.client.clone());
-    let ended = endpoint.inbox().map(|inbox| inbox.watch());
-    let env = Arc::clone(env);
-    Arc::clone(&env).spawn(async move {
-        let way_lost = async {
-            if let Some(client) = client {
-                drop(client.closed().await);
-            } else if let Some(ended) = ended {
-                drop(ended.await);
-            }
-        };
-        env.until_stopped(way_lost).await;
-        RpcEnv::of(Arc::clone(&env)).stop(&relay_ref);
-        let names = env.relays.names.lock();
-        names.unwrap_or_else(PoisonError::into_inner).remove(&key);
-    });
+        .insert(key, Arc::clone(&name));
+    RpcEnv::of(Arc::clone(env))
+        .endpoint(name.to_string())
+        .setup(relay)
+        .map_err(|error| format!("cannot relay to {}: {error}", endpoint.uri()))?;
     Ok(name.to_string())
 }
 
 struct Relay<M> {
     to: RpcEndpointRef<M>,
+    key: Key,
+    env: Weak<EnvInner>,
+    /// Whether the endpoint has ended, or the way to it is lost.
+    lost: bool,
 }
 
 impl<M: Serialize + DeserializeOwned + Send + 'static> Relay<M> {
@@ -102,6 +93,11 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> Relay<M> {
 impl<M: Serialize + DeserializeOwned + Send + 'static> RpcEndpoint for Relay<M> {
     type Message = M;
 
+    async fn on_start(&mut self, ctx: &EndpointContext<M>) -> Result<(), EndpointError> {
+        ctx.watch(&self.to);
+        Ok(())
+    }
+
     async fn receive(&mut self, message: M, _: &EndpointContext<M>) -> Result<(), EndpointError> {
         self.pass_on(Sent::OneWay, message).await
     }
@@ -114,8 +110,40 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> RpcEndpoint for Relay<M> 
         self.pass_on(Sent::Asked, message).await
     }
 
+    /// The relay ends as the endpoint did, so that whoever watches it hears the same.
+    async fn on_terminated(
+        &mut self,
+        ended: &Terminated,
+        ctx: &EndpointContext<M>,
+    ) -> Result<(), EndpointError> {
+        self.lost = true;
+        match ended.reason.clone() {
+            Termination::Failed { kind, text } => Err(EndpointError::new(kind, text)),
+            Termination::Disconnected { reason } => {
+                Err(EndpointError::new(EndpointError::DISCONNECTED, reason))
+            }
+            Termination::Stopped | Termination::NotFound => {
+                ctx.stop();
+                Ok(())
+            }
+        }
+    }
+
     async fn on_error(&mut self, error: EndpointError, ctx: &EndpointContext<M>) -> Directive {
+        if self.lost {
+            return Directive::Stop;
+        }
         debug!(relay = ctx.self_ref().name(), %error, "a message was lost on its way");
         Directive::Resume
+    }
+
+    async fn on_stop(&mut self) -> Result<(), EndpointError> {
+        if let Some(env) = self.env.upgrade() {
+            let names = env.relays.names.lock();
+            names
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&self.key);
+        }
+        Ok(())
     }
 }

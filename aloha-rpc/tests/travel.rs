@@ -255,7 +255,11 @@ fn the_death_of_a_relay_is_an_error_at_both_ends() {
         let error = asked.await.expect_err("the way is gone");
         assert!(matches!(error, AskError::RelayLost { .. }), "{error}");
         call.cancelled().await;
-        assert_eq!(watch.await.reason, Termination::Stopped);
+        let reason = watch.await.reason;
+        assert!(
+            matches!(&reason, Termination::Failed { kind, .. } if kind == EndpointError::DISCONNECTED),
+            "{reason}"
+        );
         // What is sent by a way that is lost does not hang.
         let later = found.ask(Name::Who).await.expect_err("the relay has ended");
         assert!(

@@ -152,7 +152,7 @@ impl TransportClient {
 
     /// Gives reserved credit back unused.
     pub fn release(&self, flow: u32) {
-        self.connection.on_credit(flow, 1, 0);
+        self.connection.release(flow);
     }
 
     /// Tells the peer that a receiver takes more.

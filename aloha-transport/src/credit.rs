@@ -12,6 +12,8 @@ use std::task::{Context, Poll, Waker};
 pub const INITIAL_CREDIT_MESSAGES: u32 = 16_384;
 /// Bytes of messages that may be sent to a receiver before it gave any credit.
 pub const INITIAL_CREDIT_BYTES: u32 = 1 << 20;
+/// Bytes that are kept for a message whose credit is reserved before its size is known.
+const RESERVED_BYTES: i64 = 4096;
 /// How many flows one connection may have in one direction.
 pub const FLOWS_MAX: u32 = 65_536;
 
@@ -38,6 +40,8 @@ struct Flow {
     messages: i64,
     /// The last message may go below zero, so that one of any size can pass.
     bytes: i64,
+    /// How many messages have their credit already, [`RESERVED_BYTES`] each.
+    reserved: i64,
     waiting: Vec<Waker>,
 }
 
@@ -55,6 +59,7 @@ impl Credits {
             self.flows.push(Flow {
                 messages: i64::from(INITIAL_CREDIT_MESSAGES),
                 bytes: i64::from(INITIAL_CREDIT_BYTES),
+                reserved: 0,
                 waiting: Vec::new(),
             });
         }
@@ -66,19 +71,26 @@ impl Credits {
         Ok(match charge {
             Charge::Free => true,
             Charge::Flow(number) => self.flow(number)?.is_open(),
-            Charge::Reserved(number) => self.flow(number).map(|_| true)?,
+            // Others may have sent more than they reserved.
+            Charge::Reserved(number) => {
+                let flow = self.flow(number)?;
+                flow.bytes + RESERVED_BYTES * flow.reserved > 0
+            }
         })
     }
 
     /// Uses credit up for a message that [`allows`](Self::allows) let pass.
     pub(crate) fn take(&mut self, charge: Charge, bytes: usize) {
-        let (number, messages) = match charge {
+        let number = match charge {
             Charge::Free => return,
-            Charge::Flow(number) => (number, 1),
-            Charge::Reserved(number) => (number, 0),
+            Charge::Flow(number) => number,
+            Charge::Reserved(number) => {
+                self.flows[number as usize].unreserve();
+                number
+            }
         };
         let flow = &mut self.flows[number as usize];
-        flow.messages -= messages;
+        flow.messages -= 1;
         flow.bytes -= i64::try_from(bytes).unwrap_or(i64::MAX);
     }
 
@@ -91,12 +103,23 @@ impl Credits {
         let flow = self.flow(number)?;
         if flow.is_open() {
             flow.messages -= 1;
+            flow.bytes -= RESERVED_BYTES;
+            flow.reserved += 1;
             return Poll::Ready(Ok(()));
         }
         if !flow.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
             flow.waiting.push(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// Gives reserved credit back; gives those who wait for it.
+    pub(crate) fn release(&mut self, number: u32) -> Vec<Waker> {
+        let Some(flow) = self.flows.get_mut(number as usize) else {
+            return Vec::new();
+        };
+        flow.unreserve();
+        flow.take_waiting()
     }
 
     /// The peer gives credit. Gives those who wait for it.
@@ -107,11 +130,7 @@ impl Credits {
         };
         flow.messages = flow.messages.saturating_add(i64::from(messages));
         flow.bytes = flow.bytes.saturating_add(i64::from(bytes));
-        if flow.is_open() {
-            std::mem::take(&mut flow.waiting)
-        } else {
-            Vec::new()
-        }
+        flow.take_waiting()
     }
 
     /// The connection has ended: nobody waits any more.
@@ -126,6 +145,20 @@ impl Credits {
 impl Flow {
     fn is_open(&self) -> bool {
         self.messages > 0 && self.bytes > 0
+    }
+
+    fn unreserve(&mut self) {
+        self.messages += 1;
+        self.bytes += RESERVED_BYTES;
+        self.reserved -= 1;
+    }
+
+    fn take_waiting(&mut self) -> Vec<Waker> {
+        if self.is_open() {
+            std::mem::take(&mut self.waiting)
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -166,6 +199,33 @@ mod tests {
         assert_eq!(credits.allows(FLOW), Ok(false), "four MiB are still owed");
         credits.grant(3, 0, (3 << 20) + 1);
         assert_eq!(credits.allows(FLOW), Ok(true));
+    }
+
+    #[test]
+    fn what_is_reserved_stays_so_while_others_send() {
+        let mut credits = Credits::default();
+        let cx = Context::from_waker(Waker::noop());
+        assert!(credits.poll_reserve(3, &cx).is_ready());
+        let mut sent = 0;
+        while credits.allows(FLOW) == Ok(true) {
+            credits.take(FLOW, 100);
+            sent += 100;
+        }
+        assert!(sent < INITIAL_CREDIT_BYTES, "the reserved bytes are left");
+        assert_eq!(credits.allows(Charge::Reserved(3)), Ok(true));
+        credits.take(Charge::Reserved(3), 5 << 20);
+        assert!(credits.poll_reserve(3, &cx).is_pending());
+        assert_eq!(credits.grant(3, 0, 5 << 20).len(), 1);
+    }
+
+    #[test]
+    fn a_reservation_that_is_given_back_is_whole_again() {
+        let mut credits = Credits::default();
+        let cx = Context::from_waker(Waker::noop());
+        for _ in 0..100_000 {
+            assert!(credits.poll_reserve(3, &cx).is_ready());
+            assert!(credits.release(3).is_empty());
+        }
     }
 
     #[test]

@@ -324,9 +324,9 @@ impl Connection {
         reserved.map_err(|error| self.too_many_flows(error))
     }
 
-    /// Credit that came, or that was not used.
-    pub(crate) fn on_credit(&self, flow: u32, messages: u32, bytes: u32) {
-        let waiting = self.lock().credits.grant(flow, messages, bytes);
+    /// Reserved credit that was not used.
+    pub(crate) fn release(&self, flow: u32) {
+        let waiting = self.lock().credits.release(flow);
         waiting.into_iter().for_each(Waker::wake);
     }
 
