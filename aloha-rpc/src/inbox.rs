@@ -150,26 +150,19 @@ pub(crate) struct Limits {
 /// Bytes of a moved message, as the user counts them.
 pub(crate) type Weigh<M> = Box<dyn Fn(&M) -> usize + Send + Sync>;
 
+/// A local message that waits.
+pub(crate) struct LocalMail<M> {
+    pub(crate) sent: Sent,
+    pub(crate) trace: Option<Box<TraceContext>>,
+    pub(crate) message: M,
+}
+
 /// What the endpoint's task takes at a time. After the rest of the batch: stop, when `stop` is set.
 pub(crate) struct Batch<M> {
     pub(crate) control: Vec<Control>,
-    pub(crate) local: VecDeque<(Sent, M)>,
-    local_bytes: usize,
-    /// How many messages came by the local lane before the first in `local`.
-    local_first: u64,
-    /// The traces that local messages belong to, by their number.
-    traces: Option<Box<Traces>>,
+    pub(crate) local: VecDeque<LocalMail<M>>,
     pub(crate) remote: VecDeque<RemoteMail>,
-    remote_bytes: usize,
     pub(crate) stop: bool,
-    /// When its first message came, if anybody observes.
-    since: Option<Instant>,
-}
-
-/// Traces by the number of their message; rarely there, so that a batch is small without.
-#[derive(Default)]
-struct Traces {
-    in_order: VecDeque<(u64, TraceContext)>,
 }
 
 impl<M> Default for Batch<M> {
@@ -177,13 +170,8 @@ impl<M> Default for Batch<M> {
         Self {
             control: Vec::new(),
             local: VecDeque::new(),
-            local_bytes: 0,
-            local_first: 0,
-            traces: None,
             remote: VecDeque::new(),
-            remote_bytes: 0,
             stop: false,
-            since: None,
         }
     }
 }
@@ -191,22 +179,6 @@ impl<M> Default for Batch<M> {
 impl<M> Batch<M> {
     fn is_empty(&self) -> bool {
         self.local.is_empty() && self.remote.is_empty() && self.control.is_empty() && !self.stop
-    }
-
-    /// The next local message.
-    pub(crate) fn pop_local(&mut self) -> Option<(Sent, M)> {
-        let next = self.local.pop_front()?;
-        self.local_first += 1;
-        Some(next)
-    }
-
-    /// The trace that the message popped last belongs to.
-    pub(crate) fn take_trace(&mut self) -> Option<TraceContext> {
-        let traces = &mut self.traces.as_deref_mut()?.in_order;
-        let number = self.local_first - 1;
-        while traces.pop_front_if(|(of, _)| *of < number).is_some() {}
-        let (_, trace) = traces.pop_front_if(|(of, _)| *of == number)?;
-        Some(trace)
     }
 
     /// Lets go of memory that an unusual burst needed.
@@ -276,6 +248,11 @@ pub(crate) struct Inbox<M> {
 
 struct State<M> {
     batch: Batch<M>,
+    /// Of what waits, as far as bytes are counted.
+    local_bytes: usize,
+    remote_bytes: usize,
+    /// When the first message that waits came, and the first of the batch at work, if anybody observes.
+    since: Option<Instant>,
     open: bool,
     /// Places promised to holders of permits.
     reserved: usize,
@@ -303,6 +280,9 @@ impl<M> Inbox<M> {
         }
         let state = State {
             batch: Batch::default(),
+            local_bytes: 0,
+            remote_bytes: 0,
+            since: None,
             open: true,
             reserved: 0,
             taken: (0, 0),
@@ -360,7 +340,7 @@ impl<M> Inbox<M> {
         if self.weigh.is_none() {
             return true;
         }
-        let left = state.batch.local_bytes + self.working.local.bytes();
+        let left = state.local_bytes + self.working.local.bytes();
         // A single message over the limit may still enter an empty inbox.
         left == 0 || left + bytes <= self.limits.bytes_max
     }
@@ -381,7 +361,7 @@ impl<M> Inbox<M> {
         let mut displaced = None;
         if !self.has_room(&state, bytes) {
             if self.limits.overflow == Overflow::DropOldest {
-                displaced = state.batch.pop_local().map(|(_, oldest)| oldest);
+                displaced = state.batch.local.pop_front().map(|mail| mail.message);
             }
             let Some(oldest) = &displaced else {
                 return Err((Refused::Full, message));
@@ -391,7 +371,7 @@ impl<M> Inbox<M> {
                 drop(state);
                 let lighter = self.weight(oldest);
                 state = self.lock();
-                state.batch.local_bytes = state.batch.local_bytes.saturating_sub(lighter);
+                state.local_bytes = state.local_bytes.saturating_sub(lighter);
                 if !state.open {
                     discard(displaced, Discard::Displaced);
                     return Err((Refused::Stopped, message));
@@ -411,17 +391,16 @@ impl<M> Inbox<M> {
         trace: Option<TraceContext>,
         now: Option<Instant>,
     ) {
-        let batch = &mut state.batch;
-        if let Some(trace) = trace {
-            let number = batch.local_first + batch.local.len() as u64;
-            let traces = batch.traces.get_or_insert_default();
-            traces.in_order.push_back((number, trace));
+        if now.is_some() && state.since.is_none() {
+            state.since = now;
         }
-        if now.is_some() && batch.since.is_none() {
-            batch.since = now;
-        }
-        batch.local.push_back((sent, message));
-        batch.local_bytes += bytes;
+        state.local_bytes += bytes;
+        let trace = trace.map(Box::new);
+        state.batch.local.push_back(LocalMail {
+            sent,
+            trace,
+            message,
+        });
     }
 
     /// Ready with a place for one local message.
@@ -491,20 +470,27 @@ impl<M> Inbox<M> {
             batch.is_empty(),
             "a batch is worked through before the next"
         );
-        mem::swap(&mut state.batch, batch);
-        // The lane's numbers go on where this batch ends.
-        state.batch.local_first = batch.local_first + batch.local.len() as u64;
-        state.batch.since = None;
-        state.batch.local_bytes = 0;
-        state.batch.remote_bytes = 0;
-        state.taken = (batch.local.len(), batch.local_bytes);
-        state.working_since = batch.since;
-        self.working
-            .local
-            .begin(batch.local.len(), batch.local_bytes);
-        self.working
-            .remote
-            .begin(batch.remote.len(), batch.remote_bytes);
+        // Most batches have one lane.
+        let new = &mut state.batch;
+        if !new.control.is_empty() {
+            mem::swap(&mut new.control, &mut batch.control);
+        }
+        batch.stop = mem::take(&mut new.stop);
+        if !new.local.is_empty() {
+            mem::swap(&mut new.local, &mut batch.local);
+        }
+        if !new.remote.is_empty() {
+            mem::swap(&mut new.remote, &mut batch.remote);
+        }
+        let bytes = mem::take(&mut state.local_bytes);
+        state.taken = (batch.local.len(), bytes);
+        self.working.local.begin(batch.local.len(), bytes);
+        let bytes = mem::take(&mut state.remote_bytes);
+        self.working.remote.begin(batch.remote.len(), bytes);
+        state.working_since = state.since.take();
+        if state.waiting.is_empty() {
+            return Poll::Ready(());
+        }
         let waiting = self.take_waiting(&mut state);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
@@ -660,20 +646,19 @@ impl<M: Send + 'static> Mailbox for Inbox<M> {
         if !state.open {
             return Some(Discard::Stopped);
         }
-        let batch = &mut state.batch;
-        if now.is_some() && batch.since.is_none() {
-            batch.since = now;
+        if now.is_some() && state.since.is_none() {
+            state.since = now;
         }
-        batch.remote_bytes += mail.iter().map(|mail| mail.body.len()).sum::<usize>();
-        batch.remote.extend(mail.drain(..));
+        state.remote_bytes += mail.iter().map(|mail| mail.body.len()).sum::<usize>();
+        state.batch.remote.extend(mail.drain(..));
         if self.displaces() {
-            while batch.remote.len() > self.limits.messages_max
-                || (batch.remote_bytes > self.limits.bytes_max && batch.remote.len() > 1)
+            while state.batch.remote.len() > self.limits.messages_max
+                || (state.remote_bytes > self.limits.bytes_max && state.batch.remote.len() > 1)
             {
-                let Some(oldest) = batch.remote.pop_front() else {
+                let Some(oldest) = state.batch.remote.pop_front() else {
                     break;
                 };
-                batch.remote_bytes -= oldest.body.len();
+                state.remote_bytes -= oldest.body.len();
                 mail.push(oldest);
             }
         }
@@ -733,7 +718,7 @@ impl<M: Send + 'static> Mailbox for Inbox<M> {
 
     fn load(&self, now: Instant) -> Load {
         let state = self.lock();
-        let since = state.working_since.or(state.batch.since);
+        let since = state.working_since.or(state.since);
         let waiting =
             state.batch.messages() + self.working.local.messages() + self.working.remote.messages();
         drop(state);
@@ -780,13 +765,18 @@ mod tests {
         taken.is_ready().then_some(batch)
     }
 
+    fn messages<M>(batch: Batch<M>) -> Vec<(Sent, M)> {
+        let local = batch.local.into_iter();
+        local.map(|mail| (mail.sent, mail.message)).collect()
+    }
+
     #[test]
     fn mail_is_taken_in_order_and_whole() {
         let inbox = inbox();
         post(&inbox, Sent::OneWay, 1).unwrap();
         post(&inbox, Sent::Asked, 2).unwrap();
         let batch = take(&inbox).unwrap();
-        assert_eq!(batch.local, [(Sent::OneWay, 1), (Sent::Asked, 2)]);
+        assert_eq!(messages(batch), [(Sent::OneWay, 1), (Sent::Asked, 2)]);
         assert!(take(&inbox).is_none());
     }
 
@@ -802,8 +792,7 @@ mod tests {
             Err((Refused::Full, 3)),
             "what is taken and not handled still counts"
         );
-        let (_, message) = batch.pop_local().unwrap();
-        inbox.on_local(&message);
+        inbox.on_local(&batch.local.pop_front().unwrap().message);
         assert_eq!(post(&inbox, Sent::OneWay, 3), Ok(None));
         assert_eq!(post(&inbox, Sent::OneWay, 4), Err((Refused::Full, 4)));
     }
@@ -815,7 +804,7 @@ mod tests {
         assert_eq!(post(&inbox, Sent::OneWay, 2), Ok(None));
         assert_eq!(post(&inbox, Sent::OneWay, 3), Ok(Some(1)));
         assert_eq!(
-            take(&inbox).unwrap().local,
+            messages(take(&inbox).unwrap()),
             [(Sent::OneWay, 2), (Sent::OneWay, 3)]
         );
     }
@@ -840,8 +829,7 @@ mod tests {
         );
         assert!(!post("x"));
         let mut batch = take(&inbox).unwrap();
-        let (_, message) = batch.pop_local().unwrap();
-        inbox.on_local(&message);
+        inbox.on_local(&batch.local.pop_front().unwrap().message);
         assert!(post("1234") && post("5678") && !post("9"));
     }
 
@@ -871,10 +859,14 @@ mod tests {
                 .unwrap();
         }
         let mut batch = take(&inbox).unwrap();
-        assert_eq!(batch.pop_local(), Some((Sent::OneWay, 2)));
-        assert_eq!(batch.take_trace(), None);
-        assert_eq!(batch.pop_local(), Some((Sent::OneWay, 3)));
-        assert_eq!(batch.take_trace(), Some(trace(3)));
+        let mut next = || {
+            batch
+                .local
+                .pop_front()
+                .map(|mail| (mail.message, mail.trace))
+        };
+        assert_eq!(next(), Some((2, None)));
+        assert_eq!(next(), Some((3, Some(Box::new(trace(3))))));
     }
 
     #[test]
@@ -885,8 +877,8 @@ mod tests {
         inbox.stop();
         assert_eq!(post(&inbox, Sent::OneWay, 2), Err((Refused::Stopped, 2)));
         let batch = take(&inbox).unwrap();
-        assert_eq!(batch.local, [(Sent::OneWay, 1)]);
         assert!(batch.stop);
+        assert_eq!(messages(batch), [(Sent::OneWay, 1)]);
     }
 
     #[test]
@@ -920,7 +912,7 @@ mod tests {
                 .map(|sender| sender.join().unwrap())
                 .sum()
         });
-        assert_eq!(inbox.close().local.len(), taken);
+        assert_eq!(messages(inbox.close()).len(), taken);
     }
 
     #[test]

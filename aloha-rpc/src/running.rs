@@ -162,11 +162,11 @@ impl<E: RpcEndpoint> Running<E> {
                 && let Some((sent, message)) = self.ctx.pop_replay()
             {
                 self.handle(sent, message).await?;
-            } else if let Some((sent, message)) = self.batch.pop_local() {
-                self.inbox.on_local(&message);
-                match self.batch.take_trace() {
-                    None => self.handle(sent, message).await?,
-                    Some(trace) => self.handle_traced(sent, message, trace).await?,
+            } else if let Some(mail) = self.batch.local.pop_front() {
+                self.inbox.on_local(&mail.message);
+                match mail.trace {
+                    None => self.handle(mail.sent, mail.message).await?,
+                    Some(trace) => self.handle_traced(mail.sent, mail.message, *trace).await?,
                 }
             } else if let Some(mail) = self.batch.remote.pop_front() {
                 self.handle_remote(mail).await?;
