@@ -17,7 +17,7 @@ use crate::call_context::RpcCallContext;
 use crate::dead_letter::DeadLetterReason;
 use crate::env::EnvInner;
 use crate::error::{AskError, SendError};
-use crate::inbox::{Discard, Inbox, Refused, Sent, discard};
+use crate::inbox::{Discard, Inbox, LocalMail, Refused, Sent, discard};
 use crate::outbox::Outbox;
 use crate::permit::{Permit, Place};
 use crate::target::{Posting, RemoteTarget, Route, Target};
@@ -166,7 +166,12 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
         let trace = self.env.outgoing_trace();
         match &self.target {
             TypedTarget::Local(inbox) => {
-                self.post_locally(inbox, sent, message, trace)
+                let mail = LocalMail {
+                    sent,
+                    trace: trace.map(Box::new),
+                    message,
+                };
+                self.post_locally(inbox, mail)
                     .map_err(|(refused, message)| {
                         drop(message);
                         self.refused(refused)
@@ -199,15 +204,9 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
         }
     }
 
-    fn post_locally(
-        &self,
-        inbox: &Inbox<M>,
-        sent: Sent,
-        message: M,
-        trace: Option<crate::TraceContext>,
-    ) -> Result<(), (Refused, M)> {
-        let now = self.env.observed_now();
-        if let Some(oldest) = inbox.post(sent, message, trace, now)? {
+    #[inline]
+    fn post_locally(&self, inbox: &Inbox<M>, mail: LocalMail<M>) -> Result<(), (Refused, M)> {
+        if let Some(oldest) = inbox.post(mail, self.env.observed_now())? {
             discard(oldest, Discard::Displaced);
             self.env
                 .dead_letter(inbox.name(), DeadLetterReason::Displaced, 1);
@@ -257,11 +256,14 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
                 let (reply, answer) = oneshot::channel();
                 let message = message(RpcCallContext::local(reply, deadline, for_context));
                 let target = Target::Local(Arc::clone(inbox.name()));
+                let mail = LocalMail {
+                    sent: Sent::Asked,
+                    trace: trace.map(Box::new),
+                    message,
+                };
                 let posted = match place {
-                    Place::Local(inbox) => {
-                        inbox.post_reserved(Sent::Asked, message, trace, env.observed_now())
-                    }
-                    _ => self.post_locally(inbox, Sent::Asked, message, trace),
+                    Place::Local(inbox) => inbox.post_reserved(mail, env.observed_now()),
+                    Place::Remote(_) | Place::None => self.post_locally(inbox, mail),
                 };
                 match posted {
                     Ok(()) => Ask::local(

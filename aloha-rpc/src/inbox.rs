@@ -14,6 +14,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -80,9 +81,7 @@ pub(crate) fn discard<T>(mail: T, why: Discard) {
         }
     }
     let _reset = Reset(DROPPING.replace(Some(why)));
-    drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(
-        || drop(mail),
-    )));
+    drop(catch_unwind(AssertUnwindSafe(|| drop(mail))));
 }
 
 /// How a message was sent.
@@ -345,62 +344,60 @@ impl<M> Inbox<M> {
         left == 0 || left + bytes <= self.limits.bytes_max
     }
 
-    /// Appends a local message, or gives it back. The second of an `Ok` is what it displaced.
+    /// Appends a local message, or gives it back. `Ok` holds what it displaced.
     pub(crate) fn post(
         &self,
-        sent: Sent,
-        message: M,
-        trace: Option<TraceContext>,
+        mail: LocalMail<M>,
         now: Option<Instant>,
     ) -> Result<Option<M>, (Refused, M)> {
-        let bytes = self.weight(&message);
+        let bytes = self.weight(&mail.message);
         let mut state = self.lock();
         if !state.open {
-            return Err((Refused::Stopped, message));
+            return Err((Refused::Stopped, mail.message));
         }
         let mut displaced = None;
         if !self.has_room(&state, bytes) {
-            if self.limits.overflow == Overflow::DropOldest {
-                displaced = state.batch.local.pop_front().map(|mail| mail.message);
+            (state, displaced) = self.displace(state);
+            if displaced.is_none() {
+                return Err((Refused::Full, mail.message));
             }
-            let Some(oldest) = &displaced else {
-                return Err((Refused::Full, message));
-            };
-            if self.weigh.is_some() {
-                // User code, but of one message that is ours alone now; the lock is not its business.
-                drop(state);
-                let lighter = self.weight(oldest);
-                state = self.lock();
-                state.local_bytes = state.local_bytes.saturating_sub(lighter);
-                if !state.open {
-                    discard(displaced, Discard::Displaced);
-                    return Err((Refused::Stopped, message));
-                }
+            if !state.open {
+                discard(displaced, Discard::Displaced);
+                return Err((Refused::Stopped, mail.message));
             }
         }
-        Self::append(&mut state, sent, message, bytes, trace, now);
+        Self::append(&mut state, mail, bytes, now);
         Self::wake(state);
         Ok(displaced)
     }
 
-    fn append(
-        state: &mut State<M>,
-        sent: Sent,
-        message: M,
-        bytes: usize,
-        trace: Option<TraceContext>,
-        now: Option<Instant>,
-    ) {
+    /// Takes the oldest message out, where that is the policy.
+    #[cold]
+    fn displace<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<M>>,
+    ) -> (MutexGuard<'a, State<M>>, Option<M>) {
+        if self.limits.overflow == Overflow::Refuse {
+            return (state, None);
+        }
+        let oldest = state.batch.local.pop_front().map(|mail| mail.message);
+        if let (Some(oldest), Some(_)) = (&oldest, &self.weigh) {
+            // User code, so not under the lock.
+            drop(state);
+            let lighter = self.weight(oldest);
+            state = self.lock();
+            state.local_bytes = state.local_bytes.saturating_sub(lighter);
+        }
+        (state, oldest)
+    }
+
+    #[inline(always)]
+    fn append(state: &mut State<M>, mail: LocalMail<M>, bytes: usize, now: Option<Instant>) {
         if now.is_some() && state.since.is_none() {
             state.since = now;
         }
         state.local_bytes += bytes;
-        let trace = trace.map(Box::new);
-        state.batch.local.push_back(LocalMail {
-            sent,
-            trace,
-            message,
-        });
+        state.batch.local.push_back(mail);
     }
 
     /// Ready with a place for one local message.
@@ -440,18 +437,16 @@ impl<M> Inbox<M> {
     /// Fills a place.
     pub(crate) fn post_reserved(
         &self,
-        sent: Sent,
-        message: M,
-        trace: Option<TraceContext>,
+        mail: LocalMail<M>,
         now: Option<Instant>,
     ) -> Result<(), (Refused, M)> {
-        let bytes = self.weight(&message);
+        let bytes = self.weight(&mail.message);
         let mut state = self.lock();
         state.reserved -= 1;
         if !state.open {
-            return Err((Refused::Stopped, message));
+            return Err((Refused::Stopped, mail.message));
         }
-        Self::append(&mut state, sent, message, bytes, trace, now);
+        Self::append(&mut state, mail, bytes, now);
         Self::wake(state);
         Ok(())
     }
@@ -523,7 +518,13 @@ impl<M> Inbox<M> {
 
     /// A local message is taken up.
     pub(crate) fn on_local(&self, message: &M) {
-        self.working.local.advance(self.weight(message));
+        // User code that panics weighs nothing: the task goes on.
+        let weight = || self.weight(message);
+        let bytes = match self.weigh {
+            None => 0,
+            Some(_) => catch_unwind(AssertUnwindSafe(weight)).unwrap_or(0),
+        };
+        self.working.local.advance(bytes);
     }
 
     /// A remote message is taken up.
@@ -756,13 +757,21 @@ mod tests {
     }
 
     fn post(inbox: &Inbox<u32>, sent: Sent, message: u32) -> Result<Option<u32>, (Refused, u32)> {
-        inbox.post(sent, message, None, None)
+        inbox.post(mail(sent, message), None)
     }
 
     fn take<M>(inbox: &Inbox<M>) -> Option<Batch<M>> {
         let mut batch = Batch::default();
         let taken = inbox.poll_next(&mut batch, &Context::from_waker(Waker::noop()));
         taken.is_ready().then_some(batch)
+    }
+
+    fn mail<M>(sent: Sent, message: M) -> LocalMail<M> {
+        LocalMail {
+            sent,
+            trace: None,
+            message,
+        }
     }
 
     fn messages<M>(batch: Batch<M>) -> Vec<(Sent, M)> {
@@ -820,7 +829,7 @@ mod tests {
         let inbox = Inbox::new("texts".into(), limits, Some(weigh));
         let post = |text: &str| {
             inbox
-                .post(Sent::OneWay, text.to_owned(), None, None)
+                .post(mail(Sent::OneWay, text.to_owned()), None)
                 .is_ok()
         };
         assert!(
@@ -853,10 +862,11 @@ mod tests {
             flags: 1,
         };
         for n in 1..=3_u8 {
-            let traced = (n != 2).then(|| trace(n));
-            inbox
-                .post(Sent::OneWay, u32::from(n), traced, None)
-                .unwrap();
+            let mail = LocalMail {
+                trace: (n != 2).then(|| Box::new(trace(n))),
+                ..mail(Sent::OneWay, u32::from(n))
+            };
+            inbox.post(mail, None).unwrap();
         }
         let mut batch = take(&inbox).unwrap();
         let mut next = || {

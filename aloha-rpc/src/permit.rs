@@ -9,7 +9,7 @@ use crate::ask::Ask;
 use crate::call_context::RpcCallContext;
 use crate::endpoint_ref::{RpcEndpointRef, TypedTarget};
 use crate::error::SendError;
-use crate::inbox::{Inbox, Sent};
+use crate::inbox::{Inbox, LocalMail, Sent};
 use crate::target::{Posting, Reserved};
 
 /// A place for one message, from [`RpcEndpointRef::reserve`]. Dropped unused, it is free again.
@@ -92,7 +92,12 @@ impl<M: Serialize + Send + 'static> Permit<'_, M> {
         let trace = env.outgoing_trace();
         match std::mem::replace(&mut self.place, Place::None) {
             Place::Local(inbox) => {
-                let posted = inbox.post_reserved(sent, message, trace, env.observed_now());
+                let mail = LocalMail {
+                    sent,
+                    trace: trace.map(Box::new),
+                    message,
+                };
+                let posted = inbox.post_reserved(mail, env.observed_now());
                 posted.map_err(|(refused, message)| (self.to.refused(refused), message))
             }
             Place::Remote(reserved) => {

@@ -52,6 +52,14 @@ pub(crate) struct Restarts<E> {
 /// Whether the endpoint goes on after a callback. Boxed, for it rarely does not.
 type Verdict = Result<(), Box<Ending>>;
 
+/// What the endpoint's task does next.
+enum Next<M> {
+    Message(Sent, M, Option<Box<TraceContext>>),
+    Undecodable(EndpointError),
+    Nothing,
+    Stop,
+}
+
 /// Why the endpoint does not go on as it is.
 enum Ending {
     Stop(Termination),
@@ -149,31 +157,66 @@ impl<E: RpcEndpoint> Running<E> {
 
     async fn work(&mut self) -> Verdict {
         loop {
-            let flags = self.inbox.flags();
-            if flags != 0 {
-                if flags & flag::ABANDON != 0 {
-                    return stop(Termination::Stopped);
+            match self.take_next() {
+                Next::Message(sent, message, None) => self.handle(sent, message).await?,
+                Next::Message(sent, message, Some(trace)) => {
+                    self.handle_traced(sent, message, *trace).await?;
                 }
-                if flags & flag::WAITED_FOR != 0 {
-                    self.inbox.wake_waiting();
-                }
+                Next::Undecodable(error) => self.check(Err(error)).await?,
+                Next::Nothing => return Ok(()),
+                Next::Stop => return stop(Termination::Stopped),
             }
-            if self.ctx.is_replaying()
-                && let Some((sent, message)) = self.ctx.pop_replay()
-            {
-                self.handle(sent, message).await?;
-            } else if let Some(mail) = self.batch.local.pop_front() {
-                self.inbox.on_local(&mail.message);
-                match mail.trace {
-                    None => self.handle(mail.sent, mail.message).await?,
-                    Some(trace) => self.handle_traced(mail.sent, mail.message, *trace).await?,
-                }
-            } else if let Some(mail) = self.batch.remote.pop_front() {
-                self.handle_remote(mail).await?;
-            } else if self.batch.stop {
-                return stop(Termination::Stopped);
-            } else {
-                return Ok(());
+        }
+    }
+
+    /// What was put aside and is to be replayed comes first, then the batch.
+    #[inline(always)]
+    fn take_next(&mut self) -> Next<E::Message> {
+        let flags = self.inbox.flags();
+        if flags != 0 {
+            if flags & flag::ABANDON != 0 {
+                return Next::Stop;
+            }
+            if flags & flag::WAITED_FOR != 0 {
+                self.inbox.wake_waiting();
+            }
+        }
+        if self.ctx.is_replaying()
+            && let Some((sent, message)) = self.ctx.pop_replay()
+        {
+            return Next::Message(sent, message, None);
+        }
+        if let Some(mail) = self.batch.local.pop_front() {
+            self.inbox.on_local(&mail.message);
+            return Next::Message(mail.sent, mail.message, mail.trace);
+        }
+        while let Some(mail) = self.batch.remote.pop_front() {
+            if let Some(next) = self.take_remote(mail) {
+                return next;
+            }
+        }
+        if self.batch.stop {
+            Next::Stop
+        } else {
+            Next::Nothing
+        }
+    }
+
+    /// Decodes a remote message; none if its asker has given up.
+    fn take_remote(&mut self, mut mail: RemoteMail) -> Option<Next<E::Message>> {
+        let Self { inbox, taken, .. } = self;
+        inbox.on_remote(mail.body.len());
+        if !inbox.displaces() {
+            taken.add(&mail.flow, mail.body.len(), || inbox.window());
+        }
+        let (sent, trace) = (mail.sent, mail.trace.take());
+        match open::<E::Message>(mail, trace.as_deref(), &self.env) {
+            Opened::Message(message) => Some(Next::Message(sent, message, trace)),
+            Opened::Cancelled => None,
+            Opened::Undecodable(error) => {
+                let name = self.inbox.name();
+                self.env.dead_letter(name, DeadLetterReason::Undecodable, 1);
+                Some(Next::Undecodable(error))
             }
         }
     }
@@ -214,27 +257,6 @@ impl<E: RpcEndpoint> Running<E> {
             }
         }
         Ok(())
-    }
-
-    async fn handle_remote(&mut self, mut mail: RemoteMail) -> Verdict {
-        let Self { inbox, taken, .. } = self;
-        inbox.on_remote(mail.body.len());
-        if !inbox.displaces() {
-            taken.add(&mail.flow, mail.body.len(), || inbox.window());
-        }
-        let (sent, trace) = (mail.sent, mail.trace.take());
-        match open::<E::Message>(mail, trace.as_deref(), &self.env) {
-            Opened::Message(message) => match trace {
-                None => self.handle(sent, message).await,
-                Some(trace) => self.handle_traced(sent, message, *trace).await,
-            },
-            Opened::Cancelled => Ok(()),
-            Opened::Undecodable(error) => {
-                let name = self.inbox.name();
-                self.env.dead_letter(name, DeadLetterReason::Undecodable, 1);
-                self.check(Err(error)).await
-            }
-        }
     }
 
     /// Handles a message in a span, as part of a trace.

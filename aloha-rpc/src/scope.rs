@@ -38,25 +38,22 @@ pub(crate) trait Transfer {
     fn commit(self: Box<Self>, env: &Arc<EnvInner>, link: &Arc<Link>) -> Result<RequestId, String>;
 }
 
-/// One message being encoded.
+/// One message being encoded. Small, for it is moved in and out of its thread's place.
 pub(crate) struct Encoding {
     pub(crate) link: Arc<Link>,
     /// The context that `ask` handed out, if this is an ask.
     token: Option<u64>,
     claimed: bool,
-    /// How many calls it may carry.
-    calls_max: usize,
-    transfers: Vec<Box<dyn Transfer>>,
-    /// Until when the calls inside are waited for; the latest of them, none without a limit.
-    deadline: Deadline,
+    /// Whether it may carry calls.
+    carries_calls: bool,
+    passed_on: Option<Box<PassedOn>>,
 }
 
-/// Of the calls that were met so far.
-#[derive(Clone, Copy)]
-enum Deadline {
-    NoCalls,
-    Until(Instant),
-    Unlimited,
+/// The calls met so far.
+struct PassedOn {
+    transfers: Vec<Box<dyn Transfer>>,
+    /// Until when they are waited for: the latest of them; none where one has no limit.
+    deadline: Option<Instant>,
 }
 
 impl Encoding {
@@ -66,9 +63,8 @@ impl Encoding {
             link,
             token,
             claimed: false,
-            calls_max: CALLS_MAX,
-            transfers: Vec::new(),
-            deadline: Deadline::NoCalls,
+            carries_calls: true,
+            passed_on: None,
         }
     }
 
@@ -78,18 +74,15 @@ impl Encoding {
             link,
             token: None,
             claimed: false,
-            calls_max: 0,
-            transfers: Vec::new(),
-            deadline: Deadline::NoCalls,
+            carries_calls: false,
+            passed_on: None,
         }
     }
 
     /// How long the calls inside are still waited for, if all have a limit.
     pub(crate) fn time_left(&self, runtime: &dyn Runtime) -> Option<Duration> {
-        match self.deadline {
-            Deadline::Until(at) => Some(at.saturating_duration_since(runtime.now())),
-            Deadline::NoCalls | Deadline::Unlimited => None,
-        }
+        let deadline = self.passed_on.as_ref()?.deadline?;
+        Some(deadline.saturating_duration_since(runtime.now()))
     }
 
     /// Whether the message carries the context that `ask` handed out, once.
@@ -97,10 +90,39 @@ impl Encoding {
         self.claimed
     }
 
+    /// The place of a call that is passed on.
+    fn pass_on(
+        &mut self,
+        transfer: Box<dyn Transfer>,
+        deadline: Option<Instant>,
+    ) -> Result<u32, &'static str> {
+        if !self.carries_calls {
+            return Err("a reply cannot carry a call context");
+        }
+        let passed_on = self.passed_on.get_or_insert_with(|| {
+            Box::new(PassedOn {
+                transfers: Vec::new(),
+                deadline,
+            })
+        });
+        if passed_on.transfers.len() == CALLS_MAX {
+            return Err("too many call contexts in one message");
+        }
+        passed_on.transfers.push(transfer);
+        passed_on.deadline = match (passed_on.deadline, deadline) {
+            (Some(one), Some(two)) => Some(one.max(two)),
+            _ => None,
+        };
+        Ok(u32::try_from(passed_on.transfers.len()).expect("limited far below"))
+    }
+
     /// Makes the calls inside the message the connection's. On failure the ids are given back.
     pub(crate) fn commit(&mut self, env: &Arc<EnvInner>) -> Result<Vec<RequestId>, String> {
         let mut ids = Vec::new();
-        for transfer in self.transfers.drain(..) {
+        let Some(passed_on) = self.passed_on.take() else {
+            return Ok(ids);
+        };
+        for transfer in passed_on.transfers {
             match transfer.commit(env, &self.link) {
                 Ok(id) => ids.push(id),
                 Err(reason) => {
@@ -214,21 +236,7 @@ pub(crate) fn pass_on(
     deadline: Option<Instant>,
 ) -> Result<u32, &'static str> {
     SCOPE.with_borrow_mut(|scope| match scope {
-        Scope::Encoding(encoding) if encoding.calls_max == 0 => {
-            Err("a reply cannot carry a call context")
-        }
-        Scope::Encoding(encoding) if encoding.transfers.len() == encoding.calls_max => {
-            Err("too many call contexts in one message")
-        }
-        Scope::Encoding(encoding) => {
-            encoding.transfers.push(transfer);
-            encoding.deadline = match (encoding.deadline, deadline) {
-                (Deadline::Unlimited, _) | (_, None) => Deadline::Unlimited,
-                (Deadline::Until(one), Some(two)) => Deadline::Until(one.max(two)),
-                (Deadline::NoCalls, Some(at)) => Deadline::Until(at),
-            };
-            Ok(u32::try_from(encoding.transfers.len()).expect("limited far below"))
-        }
+        Scope::Encoding(encoding) => encoding.pass_on(transfer, deadline),
         Scope::None | Scope::Decoding(_) => Err(OUTSIDE),
     })
 }

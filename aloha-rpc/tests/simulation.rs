@@ -8,6 +8,12 @@
 //! ALOHA_SEED=4711 cargo test ... -- --nocapture                     one, with its log
 //! ```
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it prints what it ran, and the log of a seed"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -162,8 +168,10 @@ impl Run {
     async fn start(sim: Simulation) -> Self {
         let mut envs = Vec::new();
         let mut notes = Vec::new();
-        let mut config = RpcConfig::default();
-        config.lookup_timeout = Duration::from_secs(60);
+        let config = RpcConfig {
+            lookup_timeout: Duration::from_secs(60),
+            ..RpcConfig::default()
+        };
         for host in HOSTS {
             let env = sim.env_with(host, config.clone()).await;
             let notebook = Notebook::default();
