@@ -107,3 +107,144 @@ fn a_cluster_runs_inside_a_program() {
         text(&cluster.stderr)
     );
 }
+
+/// What an example without arguments prints.
+fn lines(name: &str) -> Vec<String> {
+    let output = example(name).output().expect("the example is built");
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{name}: {out}{err}");
+    out.lines().map(str::to_owned).collect()
+}
+
+/// Each line begins as stated.
+fn assert_lines(name: &str, expected: &[&str]) -> Vec<String> {
+    let printed = lines(name);
+    let as_expected = printed.iter().zip(expected);
+    assert!(
+        printed.len() == expected.len()
+            && as_expected
+                .clone()
+                .all(|(line, start)| line.starts_with(start)),
+        "{name}: {printed:#?}"
+    );
+    printed
+}
+
+#[test]
+fn a_call_is_passed_on() {
+    let expected = [
+        "the desk passes 6 * 7 on",
+        "the specialist has time left, no more than 5 s: true",
+        "the answer is 42",
+        "the asker gives up",
+        "the specialist stops pondering",
+    ];
+    assert_lines("forward", &expected);
+}
+
+#[test]
+fn references_travel() {
+    let expected = [
+        "ann listens at None",
+        "ann is told: welcome, ann",
+        "ann is told: bob was here",
+        "ann answers bob: hello, bob",
+    ];
+    assert_lines("refs_in_messages", &expected);
+}
+
+#[test]
+fn a_worker_is_made_anew_once() {
+    let expected = [
+        "worker 1 starts",
+        "worker 1 has done 1 job",
+        "worker 2 starts",
+        "worker 2 has done 2 jobs, which waited meanwhile",
+        "watched from afar: it failed: this job is poison",
+        "asked in vain: endpoint aloha://worker@127.0.0.1:",
+    ];
+    assert_lines("supervision", &expected);
+}
+
+#[test]
+fn a_slow_endpoint_holds_back_who_sends() {
+    let expected = [
+        "the press took 4 pages, then: the inbox of aloha://press@127.0.0.1:",
+        "50 more pages with reserve: at most 4 waited",
+        "the screen shows 98 to 100; 97 lines are dead letters: newer messages took its place",
+        "over the wire the press took 128 pages, then: aloha://press@127.0.0.1:",
+        "50 more pages with reserve: at most ",
+    ];
+    let printed = assert_lines("back_pressure", &expected);
+    let most = printed[4].strip_prefix(expected[4]);
+    let most = most.and_then(|most| most.strip_suffix(" waited"));
+    // Four pages' worth of credit, and the page that overdraws it.
+    let most = most.and_then(|most| most.parse::<u32>().ok());
+    assert!(most.is_some_and(|most| most <= 5), "{printed:#?}");
+}
+
+#[test]
+fn timers_come_and_are_taken_back() {
+    let expected = [
+        "beat 1",
+        "beat 2",
+        "beat 3",
+        "the heart rests",
+        "its end: it was stopped",
+    ];
+    assert_lines("timers", &expected);
+}
+
+#[test]
+fn a_client_is_asked_back() {
+    let expected = [
+        "the client listens at None",
+        "server: 127.0.0.1:",
+        "server: the client is asked back",
+        "client: the server has our name",
+        "client: our order was taken for WALL-E",
+        "server: 127.0.0.1:",
+    ];
+    assert_lines("client_only", &expected);
+}
+
+#[test]
+fn a_group_takes_turns_and_a_topic_goes_to_all() {
+    let mut printed = lines("groups");
+    // Two environments print.
+    printed[4..].sort();
+    let expected = [
+        r#"in turn: ["one", "two", "one", "two"]"#,
+        r#"all of them: ["one", "two"]"#,
+        "broadcast, refused by 0",
+        "ticks: [1, 1]",
+        "one reads: sunny",
+        "two reads: sunny",
+    ];
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn four_pages_are_fetched_at_once() {
+    let expected = [
+        "8 pages one at a time: at most 1 under way, ",
+        "8 pages four at once: at most 4 under way, ",
+        "meanwhile the others answer: page 9",
+        "the sum was made on thread \"ledger\"",
+    ];
+    assert_lines("concurrent", &expected);
+}
+
+#[test]
+fn a_simulated_run_can_be_had_again() {
+    let printed = lines("simulation");
+    for expected in [
+        "no reply, asked again",
+        "the total is 3",
+        "the same seed, the same run: true",
+        "another seed, another run: true",
+    ] {
+        let found = printed.iter().any(|line| line.ends_with(expected));
+        assert!(found, "{expected}: {printed:#?}");
+    }
+}
