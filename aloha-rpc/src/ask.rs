@@ -24,7 +24,8 @@ use crate::scope::{self, Decoding, Origin};
 use crate::target::Target;
 
 /// The reply to an [`ask`](crate::RpcEndpointRef::ask), whose message was queued already. Dropping it
-/// cancels the ask: a message that still waits is skipped, a handler that runs can see it.
+/// cancels the ask, which its handler [can see](RpcCallContext::is_cancelled); a message that still waits in another
+/// environment is skipped.
 #[must_use = "dropping an ask cancels it"]
 pub struct Ask<R> {
     state: State<R>,
@@ -91,13 +92,14 @@ impl<R> Ask<R> {
         }
     }
 
-    /// With another time limit, counted from now.
+    /// With another time limit, counted from now. The call is cancelled when it passes; the receiver was told of the
+    /// limit that the ask was made with ([`ask_for`](crate::RpcEndpointRef::ask_for)).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.limit(timeout);
         self
     }
 
-    /// Waits no longer than the asker of `call` does.
+    /// Waits no longer than the asker of `call` does; what [`timeout`](Self::timeout) says holds here too.
     pub fn within<T>(mut self, call: &RpcCallContext<T>) -> Self {
         let now = self.env.runtime.now();
         if let Some(left) = call.time_left(now) {

@@ -67,7 +67,7 @@ impl<M> Default for Aside<M> {
 pub struct StashFull<M> {
     /// The message.
     pub message: M,
-    /// [`RpcConfig::inbox_messages_max`](crate::RpcConfig::inbox_messages_max).
+    /// As many as may wait in the inbox.
     pub limit: usize,
 }
 
@@ -272,8 +272,8 @@ impl<M: Send + 'static> EndpointContext<M> {
 
     // ---- others' ends --------------------------------------------------------------------------
 
-    /// Calls [`on_terminated`](crate::RpcEndpoint::on_terminated) once `other` has ended, or its environment is out of
-    /// reach. It comes by the control lane, before messages that wait.
+    /// Calls [`on_terminated`](crate::RpcEndpoint::on_terminated) once `other` has ended, or the connection to it. It comes
+    /// by the control lane, before messages that wait. A restart of this endpoint does not end the watch.
     pub fn watch<O: Serialize + DeserializeOwned + Send + 'static>(
         &self,
         other: &RpcEndpointRef<O>,

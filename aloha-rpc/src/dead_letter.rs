@@ -33,8 +33,9 @@ pub enum DeadLetterReason {
     Displaced,
     /// They cannot be decoded.
     Undecodable,
-    /// They were sent, not asked, and their connection ended before they were written. What was
-    /// written and not received is not known to this side: see *Order and loss* in the crate's documentation.
+    /// They were sent, not asked, and their connection ended before they were written; of a write that failed all
+    /// count, though some may have arrived. What was written and not received is not known to this side: see
+    /// *Order and loss* in the [crate's documentation](crate#order-and-loss).
     ConnectionLost,
     /// They were published or routed to an endpoint that took no more.
     NotTaken,

@@ -411,7 +411,8 @@ impl RpcEnv {
         Topic::look_up(self, address, name).await
     }
 
-    /// Ends when the endpoint does, here or elsewhere, or when its environment is out of reach; at once if it is not there.
+    /// Ends when the endpoint does, here or elsewhere, or when the connection to it ends; at once if it is not there. One
+    /// elsewhere that ends before the watch arrives there was [not there](Termination::NotFound).
     pub fn watch<M: Serialize + DeserializeOwned + Send + 'static>(
         &self,
         endpoint: &RpcEndpointRef<M>,

@@ -210,7 +210,7 @@ pub enum SendError {
     InboxFull {
         /// To whom.
         endpoint: String,
-        /// [`RpcConfig::inbox_messages_max`].
+        /// How many messages may wait: fewer than configured where only so many fit into the bytes that may.
         limit: usize,
     },
     /// A remote endpoint has not taken up enough of what it was sent.
@@ -314,7 +314,7 @@ pub enum AskError {
         /// Who was asked.
         endpoint: String,
     },
-    /// The endpoint is stopped, or stopped before it came to the message.
+    /// The endpoint is stopped, or stopped before it came to the message or answered a call that it kept.
     #[error("endpoint {endpoint} is stopped")]
     EndpointStopped {
         /// Who was asked.
@@ -326,7 +326,7 @@ pub enum AskError {
         /// Who was asked.
         endpoint: String,
     },
-    /// Too much waits there already.
+    /// Too much waits there already: messages for the endpoint, or answers for this asker.
     #[error("{endpoint} is overloaded: {text}")]
     Overloaded {
         /// Who was asked.

@@ -59,14 +59,15 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> EndpointBuilder<M> {
         }
     }
 
-    /// How many local, and how many remote messages may wait; at least 1. What is being handled does not count. Of
-    /// remote ones up to 16,384 or 1 MiB of each connection are on the way before the limit takes hold.
+    /// How many local, and how many remote messages may wait; at least 1. What is being handled does not count. Each
+    /// connection may send 16,384 messages to begin with: a smaller limit takes hold once half of them are taken up.
     pub fn messages_max(mut self, messages: usize) -> Self {
         self.limits.messages_max = messages.max(1);
         self
     }
 
-    /// How many bytes of local, and how many of remote messages may wait; one message of any size may always.
+    /// How many bytes of local, and how many of remote messages may wait; one message of any size may always. Each
+    /// connection may send 1 MiB to begin with: a smaller limit takes hold once half of it is taken up.
     pub fn bytes_max(mut self, bytes: usize) -> Self {
         self.limits.bytes_max = bytes.max(1);
         self
