@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use aloha_transport::{Failure, FailureCode, RequestError, RequestId, RpcResponseCallback};
@@ -47,12 +47,38 @@ enum State<T> {
 }
 
 enum Responder<T> {
-    Local(oneshot::Sender<Result<T, Failure>>),
+    Local {
+        reply: oneshot::Sender<Result<T, Failure>>,
+        /// Those who wait for the asker to give up.
+        waiting: Option<Arc<WakeAll>>,
+    },
     Remote {
         call: RpcResponseCallback,
         env: Arc<EnvInner>,
         link: Arc<Link>,
     },
+}
+
+/// One waker for several who wait.
+#[derive(Default)]
+struct WakeAll(Mutex<Vec<Waker>>);
+
+impl WakeAll {
+    fn add(&self, waker: &Waker) {
+        let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+    }
+}
+
+impl Wake for WakeAll {
+    fn wake(self: Arc<Self>) {
+        let mut wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let woken = std::mem::take(&mut *wakers);
+        drop(wakers);
+        woken.into_iter().for_each(Waker::wake);
+    }
 }
 
 type Shared<T> = Arc<Mutex<Option<Responder<T>>>>;
@@ -76,7 +102,10 @@ impl<T> RpcCallContext<T> {
         trace: Option<Box<TraceContext>>,
     ) -> Self {
         Self {
-            state: Mutex::new(State::Held(Responder::Local(reply))),
+            state: Mutex::new(State::Held(Responder::Local {
+                reply,
+                waiting: None,
+            })),
             deadline,
             trace,
         }
@@ -128,7 +157,7 @@ impl<T> RpcCallContext<T> {
             State::Held(Responder::Remote { call, .. }) => {
                 crate::remote::address_of(&call.client())
             }
-            State::Held(Responder::Local(_))
+            State::Held(Responder::Local { .. })
             | State::Asking(_)
             | State::Shared(_)
             | State::Spent => None,
@@ -162,21 +191,26 @@ impl<T> Responder<T> {
     fn fail(self, failure: Failure) {
         match self {
             // An error says that the asker has gone.
-            Self::Local(reply) => drop(reply.send(Err(failure))),
+            Self::Local { reply, .. } => drop(reply.send(Err(failure))),
             Self::Remote { call, .. } => call.on_failure(&failure),
         }
     }
 
     fn is_cancelled(&self) -> bool {
         match self {
-            Self::Local(reply) => reply.is_closed(),
+            Self::Local { reply, .. } => reply.is_closed(),
             Self::Remote { call, .. } => call.is_cancelled(),
         }
     }
 
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Local(reply) => reply.poll_closed(cx),
+            Self::Local { reply, waiting } => {
+                let all = waiting.get_or_insert_default();
+                all.add(cx.waker());
+                let waker = Waker::from(Arc::clone(all));
+                reply.poll_closed(&mut Context::from_waker(&waker))
+            }
             Self::Remote { call, .. } => call.poll_cancelled(cx),
         }
     }
@@ -186,7 +220,7 @@ impl<T: Serialize> Responder<T> {
     fn reply(self, value: T) {
         match self {
             // An error gives the value back: the asker has gone.
-            Self::Local(reply) => drop(reply.send(Ok(value))),
+            Self::Local { reply, .. } => drop(reply.send(Ok(value))),
             Self::Remote { call, env, link } => reply_remotely(call, &env, link, &value),
         }
     }
@@ -230,7 +264,7 @@ impl<T> Drop for RpcCallContext<T> {
             )
         };
         match responder {
-            Responder::Local(reply) => drop(reply.send(Err(failure))),
+            Responder::Local { reply, .. } => drop(reply.send(Err(failure))),
             Responder::Remote { call, .. } => {
                 if let Some(call) = scope::take_back(call) {
                     call.on_failure(&failure);
@@ -244,7 +278,7 @@ impl<T> fmt::Debug for RpcCallContext<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &*self.lock() {
             State::Asking(_) => "asking",
-            State::Held(Responder::Local(_)) => "local",
+            State::Held(Responder::Local { .. }) => "local",
             State::Held(Responder::Remote { .. }) => "remote",
             State::Shared(_) => "passed on",
             State::Spent => "answered",

@@ -85,6 +85,17 @@ pub trait ConcurrentEndpoint: Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// The connection to a remote environment broke; see [`RpcEndpoint::on_network_error`].
+    fn on_network_error(
+        &self,
+        cause: &str,
+        remote: &RpcAddress,
+        ctx: &EndpointContext<Self::Message>,
+    ) -> impl Future<Output = Result<(), EndpointError>> + Send {
+        let _ = (cause, remote, ctx);
+        async { Ok(()) }
+    }
+
     /// An endpoint that was watched has ended.
     fn on_terminated(
         &self,
@@ -198,6 +209,15 @@ impl<C: ConcurrentEndpoint> RpcEndpoint for Concurrently<C> {
         ctx: &EndpointContext<C::Message>,
     ) -> Result<(), EndpointError> {
         self.endpoint.on_disconnected(remote, ctx).await
+    }
+
+    async fn on_network_error(
+        &mut self,
+        cause: &str,
+        remote: &RpcAddress,
+        ctx: &EndpointContext<C::Message>,
+    ) -> Result<(), EndpointError> {
+        self.endpoint.on_network_error(cause, remote, ctx).await
     }
 
     async fn on_terminated(

@@ -1,6 +1,6 @@
 //! What an endpoint knows of itself and can do while it handles a message.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,12 +10,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::RpcEnv;
 use crate::error::EndpointError;
-use crate::inbox::{Control, Inbox, Mailbox, Sent};
+use crate::inbox::{Control, Discard, Inbox, Mailbox, Sent, discard_all};
 use crate::supervision::Directive;
 use crate::timers::{Due, TimerKey, Timers};
 use crate::watch::link_endpoints;
@@ -49,6 +49,8 @@ struct Aside<M> {
     timers: Timers<M>,
     stashed: VecDeque<(Sent, M)>,
     replay: VecDeque<(Sent, M)>,
+    /// What ends the watches of other endpoints, by their URI.
+    watched: BTreeMap<String, DropGuard>,
 }
 
 impl<M> Default for Aside<M> {
@@ -57,6 +59,7 @@ impl<M> Default for Aside<M> {
             timers: Timers::default(),
             stashed: VecDeque::new(),
             replay: VecDeque::new(),
+            watched: BTreeMap::new(),
         }
     }
 }
@@ -197,7 +200,8 @@ impl<M: Send + 'static> EndpointContext<M> {
     }
 
     pub(crate) fn set_timer_again(&self, key: TimerKey, period: Duration, what: Due<M>) {
-        let at = self.due_in(period);
+        // Not at this very moment again, or nothing else would ever come.
+        let at = self.due_in(period.max(Duration::from_millis(1)));
         self.with_aside(|aside| aside.timers.set_again(at, key, what));
         self.inner.any_timer.store(true, Ordering::Relaxed);
     }
@@ -228,8 +232,14 @@ impl<M: Send + 'static> EndpointContext<M> {
 
     /// Handles all messages that were put aside, in their order, before any that wait in the inbox.
     pub fn unstash_all(&self) {
-        self.with_aside(|aside| aside.replay.append(&mut aside.stashed));
-        self.inner.replaying.store(true, Ordering::Relaxed);
+        self.with_aside(|aside| {
+            aside.replay.append(&mut aside.stashed);
+            self.inner
+                .replaying
+                .store(!aside.replay.is_empty(), Ordering::Relaxed);
+        });
+        // The task may wait for mail alone, where another calls this.
+        self.inner.inbox.nudge();
     }
 
     pub(crate) fn is_replaying(&self) -> bool {
@@ -252,35 +262,86 @@ impl<M: Send + 'static> EndpointContext<M> {
         })
     }
 
-    /// Gives up timers and what was put aside.
-    pub(crate) fn clear(&self) -> VecDeque<(Sent, M)> {
-        let aside = self.inner.aside.lock();
-        let aside = aside.unwrap_or_else(PoisonError::into_inner).take();
-        self.inner.any_timer.store(false, Ordering::Relaxed);
-        self.inner.replaying.store(false, Ordering::Relaxed);
+    /// Before a restart: gives up the timers, and replays what was put aside.
+    pub(crate) fn keep_aside(&self) {
+        let timers = self.with_aside(|aside| {
+            self.inner.any_timer.store(false, Ordering::Relaxed);
+            aside.replay.append(&mut aside.stashed);
+            let replaying = !aside.replay.is_empty();
+            self.inner.replaying.store(replaying, Ordering::Relaxed);
+            std::mem::take(&mut aside.timers)
+        });
+        discard_all(timers.into_messages(), Discard::Ended);
+    }
+
+    /// Gives up timers and what was put aside; gives the number of messages that were.
+    pub(crate) fn clear(&self) -> usize {
+        let aside = {
+            let mut aside = self
+                .inner
+                .aside
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.inner.any_timer.store(false, Ordering::Relaxed);
+            self.inner.replaying.store(false, Ordering::Relaxed);
+            aside.take()
+        };
         let Some(aside) = aside else {
-            return VecDeque::new();
+            return 0;
         };
         let Aside {
-            mut replay,
-            mut stashed,
-            ..
+            timers,
+            stashed,
+            replay,
+            watched,
         } = *aside;
-        replay.append(&mut stashed);
-        replay
+        let count = stashed.len() + replay.len();
+        // Their handler has seen them.
+        discard_all(replay, Discard::Ended);
+        discard_all(stashed, Discard::Ended);
+        discard_all(timers.into_messages(), Discard::Ended);
+        drop(watched);
+        count
     }
 
     // ---- others' ends --------------------------------------------------------------------------
 
-    /// Calls [`on_terminated`](crate::RpcEndpoint::on_terminated) once `other` has ended, or the connection to it. It comes
-    /// by the control lane, before messages that wait. A restart of this endpoint does not end the watch.
+    /// Calls [`on_terminated`](crate::RpcEndpoint::on_terminated) once `other` has ended, or its environment is out of
+    /// reach. It comes by the control lane, before messages that wait. To watch again what is watched already does
+    /// nothing, also after a restart: the watch outlives that.
     pub fn watch<O: Serialize + DeserializeOwned + Send + 'static>(
         &self,
         other: &RpcEndpointRef<O>,
     ) {
+        let uri = other.uri();
+        let ended = CancellationToken::new();
+        let unwatched = ended.clone();
+        let known = self.with_aside(|aside| {
+            let known = aside.watched.contains_key(&uri);
+            if !known {
+                aside.watched.insert(uri.clone(), unwatched.drop_guard());
+            }
+            known
+        });
+        if known {
+            return;
+        }
         let watch = self.env().watch(other);
-        let inbox = Arc::clone(&self.inner.inbox);
-        self.spawn(async move { inbox.control(Control::Terminated(watch.await)) });
+        let ctx = self.clone();
+        self.spawn(async move {
+            let Some(terminated) = ended.run_until_cancelled(watch).await else {
+                return;
+            };
+            // A new watch of the same name may begin from here on.
+            ctx.with_aside(|aside| aside.watched.remove(&uri));
+            ctx.inner.inbox.control(Control::Terminated(terminated));
+        });
+    }
+
+    /// Ends the watch of an endpoint, if there is one.
+    pub fn unwatch<O>(&self, other: &RpcEndpointRef<O>) {
+        let ended = self.with_aside(|aside| aside.watched.remove(&other.uri()));
+        drop(ended);
     }
 
     /// Ties this endpoint's life to that of `other`: when one ends, for whatever reason, the other gets an error of kind
@@ -306,9 +367,8 @@ impl<M: Send + 'static> EndpointContext<M> {
     }
 
     pub(crate) fn end_life(&self) {
-        if let Some(life) = self.inner.life.get() {
-            life.cancel();
-        }
+        // Also what is spawned later ends at once.
+        self.inner.life.get_or_init(CancellationToken::new).cancel();
     }
 
     /// An error of a handler that runs beside the endpoint's task.
@@ -316,7 +376,9 @@ impl<M: Send + 'static> EndpointContext<M> {
         self.inner.inbox.control(Control::Failed(error));
     }
 
-    pub(crate) fn now(&self) -> Instant {
+    /// The time as this environment's runtime tells it, for [`RpcCallContext::time_left`](crate::RpcCallContext::time_left).
+    #[must_use]
+    pub fn now(&self) -> Instant {
         self.env().inner().runtime.now()
     }
 
@@ -331,9 +393,10 @@ impl<M: Send + 'static> EndpointContext<M> {
     /// Notes the time that a handler beside the endpoint's task took.
     pub(crate) fn observe(&self, took: Duration) {
         self.inner.inbox.counts.on_time(took);
-        if let Some(metrics) = &self.env().inner().metrics {
-            metrics.on_handled(self.inner.inbox.name(), took);
-        }
+        let name = self.inner.inbox.name();
+        self.env()
+            .inner()
+            .tell(|metrics| metrics.on_handled(name, took));
     }
 
     pub(crate) fn inbox(&self) -> &Arc<Inbox<M>> {

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +13,9 @@ use tokio::sync::oneshot;
 use crate::address::RpcAddress;
 use crate::ask::Ask;
 use crate::call_context::RpcCallContext;
-use crate::dead_letter::DeadLetterReason;
 use crate::env::EnvInner;
 use crate::error::{AskError, SendError};
-use crate::inbox::{Discard, Inbox, LocalMail, Refused, Sent, discard};
+use crate::inbox::{Inbox, LocalMail, Refused, Sent};
 use crate::outbox::Outbox;
 use crate::permit::{Permit, Place};
 use crate::target::{Posting, RemoteTarget, Route, Target};
@@ -127,7 +125,8 @@ impl<M> RpcEndpointRef<M> {
     pub async fn reserve(&self) -> Result<Permit<'_, M>, SendError> {
         match &self.target {
             TypedTarget::Local(inbox) => {
-                poll_fn(|cx| inbox.poll_reserve(cx))
+                inbox
+                    .reserve()
                     .await
                     .map_err(|refused| self.refused(refused))?;
                 Ok(Permit::local(self))
@@ -166,11 +165,7 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
         let trace = self.env.outgoing_trace();
         match &self.target {
             TypedTarget::Local(inbox) => {
-                let mail = LocalMail {
-                    sent,
-                    trace: trace.map(Box::new),
-                    message,
-                };
+                let mail = LocalMail::new(sent, message, trace);
                 self.post_locally(inbox, mail)
                     .map_err(|(refused, message)| {
                         drop(message);
@@ -206,11 +201,8 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
 
     #[inline]
     fn post_locally(&self, inbox: &Inbox<M>, mail: LocalMail<M>) -> Result<(), (Refused, M)> {
-        if let Some(oldest) = inbox.post(mail, self.env.observed_now())? {
-            discard(oldest, Discard::Displaced);
-            self.env
-                .dead_letter(inbox.name(), DeadLetterReason::Displaced, 1);
-        }
+        let displaced = inbox.post(mail, self.env.observed_now())?;
+        self.env.bury_displaced(inbox.name(), displaced);
         Ok(())
     }
 
@@ -256,22 +248,17 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
                 let (reply, answer) = oneshot::channel();
                 let message = message(RpcCallContext::local(reply, deadline, for_context));
                 let target = Target::Local(Arc::clone(inbox.name()));
-                let mail = LocalMail {
-                    sent: Sent::Asked,
-                    trace: trace.map(Box::new),
-                    message,
-                };
+                let mail = LocalMail::new(Sent::Asked, message, trace);
                 let posted = match place {
-                    Place::Local(inbox) => inbox.post_reserved(mail, env.observed_now()),
+                    Place::Local(place) => place.fill(mail, env),
                     Place::Remote(_) | Place::None => self.post_locally(inbox, mail),
                 };
                 match posted {
-                    Ok(()) => Ask::local(
-                        answer,
-                        deadline.map(|at| (at, timeout)),
-                        Arc::clone(env),
-                        target,
-                    ),
+                    Ok(()) => {
+                        // Without a limit it still ends with the environment.
+                        let at = deadline.unwrap_or_else(|| env.runtime.now() + FAR_FUTURE);
+                        Ask::local(answer, Some((at, timeout)), Arc::clone(env), target)
+                    }
                     Err((refused, message)) => {
                         drop(message);
                         let error = self.refused(refused).into();
@@ -299,6 +286,17 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
                 }
             }
         }
+    }
+
+    /// As [`ask`](Self::ask), on behalf of another ask: with what is left of its time, which goes along to the endpoint.
+    pub fn ask_within<R, T>(
+        &self,
+        call: &RpcCallContext<T>,
+        message: impl FnOnce(RpcCallContext<R>) -> M,
+    ) -> Ask<R> {
+        let now = self.env.runtime.now();
+        let timeout = call.time_left(now).unwrap_or(Duration::MAX);
+        self.ask_for(timeout, message)
     }
 
     /// Asks and waits on this thread, which must not be one that runs async code.
@@ -351,6 +349,9 @@ impl<M> Hash for RpcEndpointRef<M> {
         self.address().hash(state);
     }
 }
+
+/// Later than anybody waits.
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 pub(crate) fn downcast<M: Send + 'static>(
     mailbox: Arc<dyn Any + Send + Sync>,

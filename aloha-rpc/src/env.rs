@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::address::{EndpointAddress, RpcAddress};
 use crate::config::RpcConfig;
@@ -28,7 +29,7 @@ use crate::endpoint_ref::{RpcEndpointRef, downcast};
 use crate::envelope::NAME_BYTES_MAX;
 use crate::error::{LookupError, SetupError, StartError};
 use crate::group::Group;
-use crate::inbox::{Inbox, Mailbox, RemoteMail};
+use crate::inbox::{Discard, Inbox, LocalMail, Mailbox, RemoteMail, discard_all};
 use crate::link::Link;
 use crate::metrics::{ConnectionSnapshot, EndpointSnapshot, EnvSnapshot, Metrics};
 use crate::outbox::Outbox;
@@ -72,13 +73,24 @@ pub(crate) struct EnvInner {
     connections: Mutex<BTreeMap<u32, Arc<Link>>>,
     context: TransportContext,
     server: Mutex<Option<TransportServer>>,
-    outboxes: Mutex<HashMap<RpcAddress, Arc<Outbox>>>,
+    /// Of addresses that a reference leads to.
+    outboxes: Mutex<Outboxes>,
     endpoints: TaskTracker,
+    shutting_down: AtomicBool,
     stopped: CancellationToken,
+    /// The time that endpoints have for their end is over.
+    hurry: CancellationToken,
     terminated: CancellationToken,
     /// Set before `terminated`; cheap to ask.
     over: AtomicBool,
     dead_letters: DeadLetterOffice,
+}
+
+#[derive(Default)]
+struct Outboxes {
+    by_address: HashMap<RpcAddress, Weak<Outbox>>,
+    /// How many were in use when that was last looked at.
+    used: usize,
 }
 
 /// How an environment is to be.
@@ -180,7 +192,9 @@ impl RpcEnvBuilder {
                 server: Mutex::default(),
                 outboxes: Mutex::default(),
                 endpoints: TaskTracker::new(),
+                shutting_down: AtomicBool::new(false),
                 stopped: CancellationToken::new(),
+                hurry: CancellationToken::new(),
                 terminated: CancellationToken::new(),
                 over: AtomicBool::new(false),
                 dead_letters: DeadLetterOffice::default(),
@@ -203,7 +217,10 @@ impl RpcEnvBuilder {
         }));
         if let Some(bind) = &self.bind {
             let host = self.advertised_host.as_deref();
-            env.listen(bind, host, self.port_retries).await?;
+            if let Err(error) = env.listen(bind, host, self.port_retries).await {
+                env.shutdown().await;
+                return Err(error);
+            }
         }
         Ok(env)
     }
@@ -357,6 +374,10 @@ impl RpcEnv {
         };
         if !inner.dispatcher.register(Arc::clone(&name), registered) {
             return Err(SetupError::NameTaken(name.to_string()));
+        }
+        if inner.stopped.is_cancelled() {
+            // The shutdown may have gone through the list before this one was on it.
+            Mailbox::stop(&*inbox);
         }
         let self_ref = RpcEndpointRef::local(Arc::clone(inner), Arc::clone(&inbox));
         let ctx = EndpointContext::new(self_ref.clone(), self.clone(), inbox, restarts.is_some());
@@ -569,6 +590,9 @@ impl RpcEnv {
         let Some(inbox) = endpoint.inbox() else {
             return Termination::NotFound;
         };
+        if !Arc::ptr_eq(endpoint.env(), &self.inner) {
+            return Termination::NotFound;
+        }
         Mailbox::stop(&**inbox);
         let mut ended = inbox.watch();
         match tokio::time::timeout(limit, &mut ended).await {
@@ -581,42 +605,32 @@ impl RpcEnv {
     }
 
     /// Stops every endpoint once it has handled what waits already, then writes what is queued and closes
-    /// all connections. Endpoints hear nothing of their own environment's disconnects.
+    /// all connections. Endpoints hear nothing of their own environment's disconnects. Cancel safe: once begun, it goes
+    /// on by itself. A handler that waits for it waits for its own end: let it call this from a task.
     pub async fn shutdown(&self) {
-        self.shutdown_within(Duration::MAX).await;
+        self.begin_shutdown();
+        self.inner.terminated.cancelled().await;
     }
 
     /// As [`shutdown`](Self::shutdown), but endpoints have no longer than `limit`: then what waits for them is given up,
     /// and connections are closed also while a handler still runs.
     pub async fn shutdown_within(&self, limit: Duration) {
+        self.begin_shutdown();
+        let terminated = self.inner.terminated.cancelled();
+        if tokio::time::timeout(limit, terminated).await.is_err() {
+            self.inner.hurry.cancel();
+            self.inner.terminated.cancelled().await;
+        }
+    }
+
+    fn begin_shutdown(&self) {
         let inner = &self.inner;
-        if inner.stopped.is_cancelled() {
-            return inner.terminated.cancelled().await;
+        let begun = inner.shutting_down.swap(true, Ordering::AcqRel);
+        if !begun {
+            inner.stopped.cancel();
+            let env = Arc::clone(inner);
+            inner.spawn(async move { env.run_shutdown().await });
         }
-        inner.stopped.cancel();
-        inner.dispatcher.stop_all();
-        inner.endpoints.close();
-        let ended = inner.endpoints.wait();
-        if limit == Duration::MAX {
-            ended.await;
-        } else if tokio::time::timeout(limit, ended).await.is_err() {
-            inner.dispatcher.abandon_all();
-            // Time to answer what waits, but none for a handler that hangs.
-            drop(tokio::time::timeout(ABANDON_TIME, inner.endpoints.wait()).await);
-        }
-        inner.factory.close();
-        let server = inner
-            .server
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(server) = server {
-            server.stop().await;
-        }
-        inner.context.wait_closed().await;
-        inner.over.store(true, Ordering::Release);
-        inner.dead_letters.close();
-        inner.terminated.cancel();
     }
 
     /// Waits for the end of [`shutdown`](Self::shutdown), whoever calls it.
@@ -626,6 +640,39 @@ impl RpcEnv {
 }
 
 impl EnvInner {
+    async fn run_shutdown(&self) {
+        self.dispatcher.stop_all();
+        self.endpoints.close();
+        let ended = self.hurry.run_until_cancelled(self.endpoints.wait());
+        if ended.await.is_none() {
+            self.dispatcher.abandon_all();
+            // Time to answer what waits, but none for a handler that hangs.
+            drop(tokio::time::timeout(ABANDON_TIME, self.endpoints.wait()).await);
+        }
+        self.factory.close();
+        let server = self
+            .server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(server) = server {
+            server.stop().await;
+        }
+        self.context.wait_closed().await;
+        self.over.store(true, Ordering::Release);
+        self.dead_letters.close();
+        self.terminated.cancel();
+    }
+
+    /// What a future gives, unless this environment is shut down first.
+    pub(crate) async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = future => Some(done),
+            () = self.stopped.cancelled() => None,
+        }
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         // Endpoints may still answer and send until they have stopped.
         self.over.load(Ordering::Acquire)
@@ -650,9 +697,14 @@ impl EnvInner {
             count,
         };
         self.dead_letters.add(&letter);
-        if let Some(metrics) = &self.metrics {
-            metrics.on_dead_letter(&letter);
-        }
+        self.tell(|metrics| metrics.on_dead_letter(&letter));
+    }
+
+    /// Drops messages that newer ones displaced.
+    pub(crate) fn bury_displaced<M>(&self, receiver: &Arc<str>, displaced: Vec<LocalMail<M>>) {
+        let count = displaced.len() as u64;
+        discard_all(displaced, Discard::Displaced);
+        self.dead_letter(receiver, DeadLetterReason::Displaced, count);
     }
 
     /// Answers a message that will not be handled; its sender may send another instead.
@@ -663,6 +715,15 @@ impl EnvInner {
         );
         mail.flow.give_back(1, mail.body.len() as u64, window);
         mail.bounce(failure);
+    }
+
+    /// Tells the user's metrics something; a panic of theirs ends here.
+    pub(crate) fn tell(&self, what: impl FnOnce(&dyn Metrics)) {
+        if let Some(metrics) = &self.metrics
+            && catch_unwind(AssertUnwindSafe(|| what(&**metrics))).is_err()
+        {
+            warn!("the metrics panicked");
+        }
     }
 
     /// Whether the time of messages is measured.
@@ -691,7 +752,9 @@ impl EnvInner {
         let (client, statistics) = (&link.client, link.client.statistics());
         let remote = remote::address_of(client);
         let reconnects = match &remote {
-            Some(address) if client.is_outbound() => self.outbox(address).reconnects(),
+            Some(address) if client.is_outbound() => self
+                .known_outbox(address)
+                .map_or(0, |outbox| outbox.reconnects()),
             _ => 0,
         };
         ConnectionSnapshot {
@@ -712,11 +775,35 @@ impl EnvInner {
     }
 
     pub(crate) fn outbox(&self, address: &RpcAddress) -> Arc<Outbox> {
-        let mut outboxes = self.outboxes.lock().unwrap_or_else(PoisonError::into_inner);
-        let outbox = outboxes
-            .entry(address.clone())
-            .or_insert_with(|| Arc::new(Outbox::new(address.clone())));
-        Arc::clone(outbox)
+        let mut outboxes = self.outboxes();
+        if let Some(outbox) = outboxes.by_address.get(address).and_then(Weak::upgrade) {
+            return outbox;
+        }
+        // Those that no reference leads to any more go before the map grows.
+        if outboxes.by_address.len() >= 2 * outboxes.used.max(8) {
+            outboxes
+                .by_address
+                .retain(|_, outbox| outbox.strong_count() > 0);
+            outboxes.used = outboxes.by_address.len();
+        }
+        let outbox = Arc::new(Outbox::new(address.clone()));
+        outboxes
+            .by_address
+            .insert(address.clone(), Arc::downgrade(&outbox));
+        outbox
+    }
+
+    fn known_outbox(&self, address: &RpcAddress) -> Option<Arc<Outbox>> {
+        self.outboxes().by_address.get(address)?.upgrade()
+    }
+
+    fn outboxes(&self) -> MutexGuard<'_, Outboxes> {
+        self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn outboxes_kept(&self) -> usize {
+        self.outboxes().by_address.len()
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -405,27 +405,14 @@ impl AskError {
         }
     }
 
-    /// Whether the endpoint may have seen the message; if not, asking again cannot do it twice.
+    /// Whether an endpoint may have seen the message; if not, asking again cannot do it twice. What was refused by the
+    /// other end may have been passed on there before, so it counts as seen.
     #[must_use]
     pub fn may_have_been_seen(&self) -> bool {
-        match self {
-            Self::NotSent(_)
-            | Self::NotConnected { .. }
-            | Self::EndpointNotFound { .. }
-            | Self::EndpointStopped { .. }
-            | Self::Undecodable { .. }
-            | Self::Overloaded { .. }
-            | Self::Cancelled { .. }
-            | Self::ContextMissing { .. } => false,
-            Self::Disconnected { .. }
-            | Self::TimedOut { .. }
-            | Self::EnvironmentStopped { .. }
-            | Self::BadReply { .. }
-            | Self::Dropped { .. }
-            | Self::Panicked { .. }
-            | Self::RelayLost { .. }
-            | Self::Failed { .. } => true,
-        }
+        !matches!(
+            self,
+            Self::NotSent(_) | Self::NotConnected { .. } | Self::ContextMissing { .. }
+        )
     }
 
     /// A look-up has a limit of its own.
@@ -449,7 +436,7 @@ impl AskError {
             FailureCode::PANICKED => Self::Panicked { endpoint },
             FailureCode::CANCELLED => Self::Cancelled { endpoint },
             FailureCode::OVERLOADED => Self::Overloaded { endpoint, text },
-            FailureCode::REPLY_TOO_LARGE | code::REPLY_UNENCODABLE => {
+            FailureCode::REPLY_TOO_LARGE | FailureCode::REPLY_REFUSED | code::REPLY_UNENCODABLE => {
                 Self::BadReply { endpoint, text }
             }
             code::ENDPOINT_NOT_FOUND => Self::EndpointNotFound { endpoint },

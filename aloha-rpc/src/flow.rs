@@ -90,8 +90,8 @@ impl InboundFlow {
             returned.window.1 = window.1;
         }
         let (messages, bytes) = (of_messages.unwrap_or(0), of_bytes.unwrap_or(0));
+        drop(returned);
         if messages > 0 || bytes > 0 {
-            // Under the lock, so that the peer learns of grants in order; the queue it enters has a lock of its own.
             self.link.client.grant(self.number, messages, bytes);
         }
     }

@@ -1,12 +1,14 @@
 //! Several endpoints behind one name.
 
 use std::fmt;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
 use crate::ask::Ask;
@@ -19,6 +21,7 @@ use crate::env::RpcEnv;
 use crate::error::{EndpointError, SendError, SetupError};
 use crate::inbox::{Discard, Sent, discard};
 use crate::permit::Permit;
+use crate::supervision::Directive;
 
 /// Several endpoints, here or elsewhere, behind one name; from [`RpcEnv::setup_group`].
 ///
@@ -31,16 +34,36 @@ pub struct Group<M> {
 }
 
 struct Members<M> {
-    list: Mutex<Vec<RpcEndpointRef<M>>>,
+    list: Mutex<Vec<Member<M>>>,
+    changed: Notify,
+}
+
+struct Member<M> {
+    endpoint: RpcEndpointRef<M>,
+    /// Ends the watch of it.
+    _watch: DropGuard,
 }
 
 impl<M> Members<M> {
-    fn lock(&self) -> MutexGuard<'_, Vec<RpcEndpointRef<M>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Member<M>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn endpoints(&self) -> Vec<RpcEndpointRef<M>> {
+        let members = self.lock();
+        members
+            .iter()
+            .map(|member| member.endpoint.clone())
+            .collect()
+    }
+
     fn leave(&self, member: &RpcEndpointRef<M>) {
-        self.lock().retain(|known| known != member);
+        let left: Vec<_> = self
+            .lock()
+            .extract_if(.., |known| known.endpoint == *member)
+            .collect();
+        drop(left);
+        self.changed.notify_waiters();
     }
 }
 
@@ -48,6 +71,7 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> Group<M> {
     pub(crate) fn set_up(env: &RpcEnv, name: &str) -> Result<Self, SetupError> {
         let members = Arc::new(Members {
             list: Mutex::new(Vec::new()),
+            changed: Notify::new(),
         });
         let router = Router {
             members: Arc::clone(&members),
@@ -65,25 +89,30 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> Group<M> {
 
     /// Adds a member, once, until it ends.
     pub fn join(&self, member: &RpcEndpointRef<M>) {
+        let ended = CancellationToken::new();
         let mut members = self.members.lock();
-        if members.contains(member) {
+        if members.iter().any(|known| known.endpoint == *member) {
             return;
         }
-        members.push(member.clone());
+        members.push(Member {
+            endpoint: member.clone(),
+            _watch: ended.clone().drop_guard(),
+        });
         drop(members);
+        self.members.changed.notify_waiters();
         let env = self.router.env();
         let watch = RpcEnv::of(Arc::clone(env)).watch(member);
         let (members, member) = (Arc::downgrade(&self.members), member.clone());
         let stopped = Arc::clone(env);
         env.spawn(async move {
-            let ended = async {
-                let ended = watch.await;
-                if let Some(members) = members.upgrade() {
-                    debug!(member = ended.endpoint, reason = %ended.reason, "a member of a group has gone");
+            let watched = async {
+                let terminated = ended.run_until_cancelled(watch).await;
+                if let (Some(terminated), Some(members)) = (terminated, members.upgrade()) {
+                    debug!(member = terminated.endpoint, reason = %terminated.reason, "a member of a group has gone");
                     members.leave(&member);
                 }
             };
-            stopped.until_stopped(ended).await;
+            stopped.until_stopped(watched).await;
         });
     }
 
@@ -95,7 +124,7 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> Group<M> {
     /// The members of this moment, in the order they joined.
     #[must_use]
     pub fn members(&self) -> Vec<RpcEndpointRef<M>> {
-        self.members.lock().clone()
+        self.members.endpoints()
     }
 
     /// Sends each member a message of its own, and gives the members that did not take theirs, with the reason.
@@ -129,7 +158,7 @@ impl<M> fmt::Debug for Group<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group")
             .field("router", &self.router)
-            .field("members", &*self.members.lock())
+            .field("members", &self.members.endpoints())
             .finish()
     }
 }
@@ -143,7 +172,7 @@ struct Router<M> {
 impl<M: Serialize + DeserializeOwned + Send + 'static> Router<M> {
     /// The members, beginning with the one whose turn it is.
     fn turn(&mut self) -> Vec<RpcEndpointRef<M>> {
-        let mut members = self.members.lock().clone();
+        let mut members = self.members.endpoints();
         if !members.is_empty() {
             let first = self.next % members.len();
             members.rotate_left(first);
@@ -159,43 +188,65 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> Router<M> {
         ctx: &EndpointContext<M>,
     ) -> Result<(), EndpointError> {
         loop {
+            let changed = Arc::clone(&self.members);
+            let changed = changed.changed.notified();
             let members = self.turn();
-            let Some(first) = members.first() else {
+            if members.is_empty() {
                 let name = ctx.inbox().name();
                 let env = ctx.env().inner();
                 env.dead_letter(name, DeadLetterReason::NotTaken, 1);
                 discard(message, Discard::NotTaken);
                 let text = format!("group {name} has no members");
                 return Err(EndpointError::new(EndpointError::NO_MEMBERS, text));
+            }
+            let place = tokio::select! {
+                biased;
+                place = first_place(&members) => place,
+                () = changed => continue,
+                () = ctx.env().inner().until_stopped(std::future::pending()) => {
+                    discard(message, Discard::NotTaken);
+                    let name = ctx.inbox().name();
+                    ctx.env().inner().dead_letter(name, DeadLetterReason::NotTaken, 1);
+                    return Ok(());
+                }
             };
-            let ready = members.iter().find_map(place_now);
-            let permit = match ready {
-                Some(permit) => Ok(permit),
-                None => first.reserve().await,
-            };
-            match permit {
+            match place {
                 Ok(permit) => {
                     return permit.post(sent, message).map_err(|(error, message)| {
                         discard(message, Discard::RelayLost);
+                        let name = ctx.inbox().name();
+                        let env = ctx.env().inner();
+                        env.dead_letter(name, DeadLetterReason::NotTaken, 1);
                         error.into()
                     });
                 }
-                Err(error) => {
-                    debug!(member = %first.uri(), %error, "a member of a group takes no messages");
-                    self.members.leave(first);
+                Err((member, error)) => {
+                    debug!(member = %member.uri(), %error, "a member of a group takes no messages");
+                    self.members.leave(member);
                 }
             }
         }
     }
 }
 
-/// A place at a member that has one now.
-fn place_now<M>(member: &RpcEndpointRef<M>) -> Option<Permit<'_, M>> {
-    let reserving = pin!(member.reserve());
-    match reserving.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(permit)) => Some(permit),
-        Poll::Ready(Err(_)) | Poll::Pending => None,
-    }
+/// The first place that any of the members has; the earlier in the list come first. Or the first that takes none
+/// any more.
+async fn first_place<M: Send + 'static>(
+    members: &[RpcEndpointRef<M>],
+) -> Result<Permit<'_, M>, (&RpcEndpointRef<M>, SendError)> {
+    let mut reserving: Vec<_> = members
+        .iter()
+        .map(|member| (member, Box::pin(member.reserve())))
+        .collect();
+    poll_fn(|cx| {
+        for (member, reserving) in &mut reserving {
+            if let Poll::Ready(place) = reserving.as_mut().poll(cx) {
+                return Poll::Ready(place.map_err(|error| (*member, error)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 impl<M: Serialize + DeserializeOwned + Send + 'static> RpcEndpoint for Router<M> {
@@ -211,5 +262,11 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> RpcEndpoint for Router<M>
         ctx: &EndpointContext<M>,
     ) -> Result<(), EndpointError> {
         self.route(Sent::Asked, message, ctx).await
+    }
+
+    /// Nothing that others do ends it, also not the end of who linked itself to it.
+    async fn on_error(&mut self, error: EndpointError, ctx: &EndpointContext<M>) -> Directive {
+        debug!(group = ctx.self_ref().name(), %error, "a message went nowhere");
+        Directive::Resume
     }
 }

@@ -13,14 +13,18 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::future::Future;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use aloha_transport::{Failure, FailureCode, RpcResponseCallback};
+use aloha_transport::{
+    Failure, FailureCode, INITIAL_CREDIT_BYTES, INITIAL_CREDIT_MESSAGES, RpcResponseCallback,
+};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -31,6 +35,7 @@ use crate::flow::InboundFlow;
 use crate::progress::Progress;
 use crate::supervision::{Terminated, Termination};
 use crate::trace::TraceContext;
+use crate::waiters::{Left, Ticket, Waiters};
 
 /// A buffer with room for more messages than this is not kept.
 const KEPT_MESSAGES_MAX: usize = 1024;
@@ -50,6 +55,8 @@ pub(crate) enum Discard {
     RelayLost,
     /// Nobody was there to take them.
     NotTaken,
+    /// Their endpoint has ended, and had seen them.
+    Ended,
 }
 
 impl Discard {
@@ -61,6 +68,9 @@ impl Discard {
                 FailureCode::OVERLOADED,
                 "newer messages took its place in a full inbox",
             ),
+            Self::Ended => {
+                Failure::new(FailureCode::DROPPED, "the endpoint ended without an answer")
+            }
             Self::NotTaken => Failure::new(FailureCode::OVERLOADED, "nobody takes it"),
             Self::RelayLost => Failure::new(code::RELAY_LOST, "the way to the endpoint is lost"),
         }
@@ -72,7 +82,14 @@ pub(crate) fn discarding() -> Option<Discard> {
     DROPPING.get()
 }
 
-/// Drops messages that nobody will handle; the calls inside say why. A panic of a message's `Drop` ends here.
+/// Drops each of several.
+pub(crate) fn discard_all<T>(mail: impl IntoIterator<Item = T>, why: Discard) {
+    for mail in mail {
+        discard(mail, why);
+    }
+}
+
+/// Drops a message that nobody will handle; the calls inside say why. A panic of its `Drop` ends here.
 pub(crate) fn discard<T>(mail: T, why: Discard) {
     struct Reset(Option<Discard>);
     impl Drop for Reset {
@@ -134,7 +151,7 @@ pub enum Overflow {
     #[default]
     Refuse,
     /// The oldest message makes room. It becomes a dead letter; if it was asked, its asker is told. Senders in
-    /// other environments are then never held back.
+    /// other environments are then held back by what is on the way alone.
     DropOldest,
 }
 
@@ -152,13 +169,31 @@ pub(crate) type Weigh<M> = Box<dyn Fn(&M) -> usize + Send + Sync>;
 /// A local message that waits.
 pub(crate) struct LocalMail<M> {
     pub(crate) sent: Sent,
+    /// As the user weighs it, if so.
+    bytes: u32,
     pub(crate) trace: Option<Box<TraceContext>>,
     pub(crate) message: M,
 }
 
+impl<M> LocalMail<M> {
+    pub(crate) fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    #[inline]
+    pub(crate) fn new(sent: Sent, message: M, trace: Option<TraceContext>) -> Self {
+        Self {
+            sent,
+            bytes: 0,
+            trace: trace.map(Box::new),
+            message,
+        }
+    }
+}
+
 /// What the endpoint's task takes at a time. After the rest of the batch: stop, when `stop` is set.
 pub(crate) struct Batch<M> {
-    pub(crate) control: Vec<Control>,
+    pub(crate) control: VecDeque<Control>,
     pub(crate) local: VecDeque<LocalMail<M>>,
     pub(crate) remote: VecDeque<RemoteMail>,
     pub(crate) stop: bool,
@@ -167,7 +202,7 @@ pub(crate) struct Batch<M> {
 impl<M> Default for Batch<M> {
     fn default() -> Self {
         Self {
-            control: Vec::new(),
+            control: VecDeque::new(),
             local: VecDeque::new(),
             remote: VecDeque::new(),
             stop: false,
@@ -255,13 +290,13 @@ struct State<M> {
     open: bool,
     /// Places promised to holders of permits.
     reserved: usize,
-    /// Messages and bytes of the batch that the task took last.
-    taken: (usize, usize),
+    /// Local messages of the batch that the task took last.
+    taken: usize,
     working_since: Option<Instant>,
     /// The endpoint's task, while it waits.
     consumer: Option<Waker>,
     /// Those who wait for a place, in order.
-    waiting: VecDeque<Waker>,
+    waiters: Option<Box<Waiters>>,
     life: Life,
 }
 
@@ -284,10 +319,10 @@ impl<M> Inbox<M> {
             since: None,
             open: true,
             reserved: 0,
-            taken: (0, 0),
+            taken: 0,
             working_since: None,
             consumer: None,
-            waiting: VecDeque::new(),
+            waiters: None,
             life: Life::Alive(Vec::new()),
         };
         Self {
@@ -327,19 +362,33 @@ impl<M> Inbox<M> {
         self.weigh.as_ref().map_or(0, |weigh| weigh(message))
     }
 
-    /// Whether a local message of this weight has a place.
+    /// Whether a local message of this weight has a place. Where the oldest makes room, only what waits counts.
     fn has_room(&self, state: &State<M>, bytes: usize) -> bool {
-        let waiting = state.batch.local.len() + state.reserved;
+        let displaces = self.displaces();
+        let mut waiting = state.batch.local.len();
+        if !displaces {
+            waiting += state.reserved;
+        }
         // The batch at work counts whole until it matters.
-        if waiting + state.taken.0 >= self.limits.messages_max
-            && waiting + self.working.local.messages() >= self.limits.messages_max
-        {
-            return false;
+        if waiting + state.taken >= self.limits.messages_max {
+            let at_work = if displaces {
+                0
+            } else {
+                self.working.local.messages()
+            };
+            if waiting + at_work >= self.limits.messages_max {
+                return false;
+            }
         }
         if self.weigh.is_none() {
             return true;
         }
-        let left = state.local_bytes + self.working.local.bytes();
+        let at_work = if displaces {
+            0
+        } else {
+            self.working.local.bytes()
+        };
+        let left = state.local_bytes + at_work;
         // A single message over the limit may still enter an empty inbox.
         left == 0 || left + bytes <= self.limits.bytes_max
     }
@@ -347,108 +396,168 @@ impl<M> Inbox<M> {
     /// Appends a local message, or gives it back. `Ok` holds what it displaced.
     pub(crate) fn post(
         &self,
-        mail: LocalMail<M>,
+        mut mail: LocalMail<M>,
         now: Option<Instant>,
-    ) -> Result<Option<M>, (Refused, M)> {
+    ) -> Result<Vec<LocalMail<M>>, (Refused, M)> {
         let bytes = self.weight(&mail.message);
+        mail.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let mut state = self.lock();
         if !state.open {
             return Err((Refused::Stopped, mail.message));
         }
-        let mut displaced = None;
-        if !self.has_room(&state, bytes) {
-            (state, displaced) = self.displace(state);
-            if displaced.is_none() {
+        let mut displaced = Vec::new();
+        if state.waiters.is_some() || !self.has_room(&state, bytes) {
+            let handed = self.hand_over(&mut state);
+            if self.displaces() {
+                displaced = self.displace(&mut state, bytes);
+            } else if !self.has_room(&state, bytes) {
+                drop(state);
+                handed.into_iter().for_each(Waker::wake);
                 return Err((Refused::Full, mail.message));
             }
-            if !state.open {
-                discard(displaced, Discard::Displaced);
-                return Err((Refused::Stopped, mail.message));
+            if !handed.is_empty() {
+                Self::append(&mut state, mail, now);
+                Self::wake(state);
+                handed.into_iter().for_each(Waker::wake);
+                return Ok(displaced);
             }
         }
-        Self::append(&mut state, mail, bytes, now);
+        Self::append(&mut state, mail, now);
         Self::wake(state);
         Ok(displaced)
     }
 
-    /// Takes the oldest message out, where that is the policy.
+    /// Takes the oldest messages out until one of this weight has room.
     #[cold]
-    fn displace<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State<M>>,
-    ) -> (MutexGuard<'a, State<M>>, Option<M>) {
-        if self.limits.overflow == Overflow::Refuse {
-            return (state, None);
+    fn displace(&self, state: &mut State<M>, bytes: usize) -> Vec<LocalMail<M>> {
+        let mut displaced = Vec::new();
+        while !self.has_room(state, bytes) {
+            let Some(oldest) = state.batch.local.pop_front() else {
+                break;
+            };
+            state.local_bytes = state.local_bytes.saturating_sub(oldest.bytes as usize);
+            displaced.push(oldest);
         }
-        let oldest = state.batch.local.pop_front().map(|mail| mail.message);
-        if let (Some(oldest), Some(_)) = (&oldest, &self.weigh) {
-            // User code, so not under the lock.
-            drop(state);
-            let lighter = self.weight(oldest);
-            state = self.lock();
-            state.local_bytes = state.local_bytes.saturating_sub(lighter);
-        }
-        (state, oldest)
+        displaced
     }
 
     #[inline(always)]
-    fn append(state: &mut State<M>, mail: LocalMail<M>, bytes: usize, now: Option<Instant>) {
+    fn append(state: &mut State<M>, mail: LocalMail<M>, now: Option<Instant>) {
         if now.is_some() && state.since.is_none() {
             state.since = now;
         }
-        state.local_bytes += bytes;
+        state.local_bytes += mail.bytes as usize;
         state.batch.local.push_back(mail);
     }
 
-    /// Ready with a place for one local message.
-    pub(crate) fn poll_reserve(&self, cx: &Context<'_>) -> Poll<Result<(), Refused>> {
+    /// A place for one local message, which the caller must fill or [`release`](Self::release).
+    pub(crate) fn reserve(&self) -> Reserving<'_, M> {
+        Reserving {
+            inbox: self,
+            ticket: None,
+        }
+    }
+
+    fn poll_reserve(
+        &self,
+        ticket: &mut Option<Ticket>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Refused>> {
         let mut state = self.lock();
         if !state.open {
             return Poll::Ready(Err(Refused::Stopped));
         }
-        if self.limits.overflow == Overflow::DropOldest || self.has_room(&state, 0) {
+        let handed = self.hand_over(&mut state);
+        let ready = match *ticket {
+            Some(waiting) => {
+                let waiters = state.waiters.get_or_insert_default();
+                waiters.claim(waiting, cx.waker())
+            }
+            // Who waits already comes first.
+            None => {
+                let free = state
+                    .waiters
+                    .as_ref()
+                    .is_none_or(|waiters| !waiters.anybody())
+                    && (self.displaces() || self.has_room(&state, 0));
+                if free {
+                    state.reserved += 1;
+                } else {
+                    let waiters = state.waiters.get_or_insert_default();
+                    *ticket = Some(waiters.join(cx.waker()));
+                    self.working
+                        .flags
+                        .fetch_or(flag::WAITED_FOR, Ordering::Relaxed);
+                }
+                free
+            }
+        };
+        drop(state);
+        handed.into_iter().for_each(Waker::wake);
+        if ready {
+            *ticket = None;
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Hands free places to those who wait.
+    fn hand_over(&self, state: &mut State<M>) -> Vec<Waker> {
+        let mut handed = Vec::new();
+        while state
+            .waiters
+            .as_ref()
+            .is_some_and(|waiters| waiters.anybody())
+            && self.has_room(state, 0)
+        {
+            let waiters = state.waiters.as_mut().expect("looked at above");
+            handed.extend(waiters.grant());
             state.reserved += 1;
-            return Poll::Ready(Ok(()));
         }
         if !state
-            .waiting
-            .iter()
-            .any(|waiting| waiting.will_wake(cx.waker()))
+            .waiters
+            .as_ref()
+            .is_some_and(|waiters| waiters.anybody())
         {
-            state.waiting.push_back(cx.waker().clone());
+            self.working
+                .flags
+                .fetch_and(!flag::WAITED_FOR, Ordering::Relaxed);
         }
-        self.working
-            .flags
-            .fetch_or(flag::WAITED_FOR, Ordering::Relaxed);
-        Poll::Pending
+        handed
     }
 
     /// Gives a place back.
     pub(crate) fn release(&self) {
         let mut state = self.lock();
         state.reserved -= 1;
-        let waiting = state.waiting.pop_front();
+        let handed = self.hand_over(&mut state);
         drop(state);
-        if let Some(waiting) = waiting {
-            waiting.wake();
-        }
+        handed.into_iter().for_each(Waker::wake);
     }
 
-    /// Fills a place.
+    /// Fills a place. `Ok` holds what the message displaced. On an error the place is free again; it stays the caller's
+    /// if this panics, which the weight may.
     pub(crate) fn post_reserved(
         &self,
-        mail: LocalMail<M>,
+        mut mail: LocalMail<M>,
         now: Option<Instant>,
-    ) -> Result<(), (Refused, M)> {
+    ) -> Result<Vec<LocalMail<M>>, (Refused, M)> {
         let bytes = self.weight(&mail.message);
+        mail.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let mut state = self.lock();
         state.reserved -= 1;
         if !state.open {
             return Err((Refused::Stopped, mail.message));
         }
-        Self::append(&mut state, mail, bytes, now);
+        let displaced = if self.displaces() {
+            self.displace(&mut state, bytes)
+        } else {
+            Vec::new()
+        };
+        Self::append(&mut state, mail, now);
         Self::wake(state);
-        Ok(())
+        Ok(displaced)
     }
 
     // ---- the endpoint's task -------------------------------------------------------------------
@@ -459,6 +568,12 @@ impl<M> Inbox<M> {
         if state.batch.is_empty() {
             state.consumer = Some(cx.waker().clone());
             state.working_since = None;
+            // Who found it full while the last message was at work, and saw too late how far that was.
+            if state.waiters.is_some() {
+                let handed = self.hand_over(&mut state);
+                drop(state);
+                handed.into_iter().for_each(Waker::wake);
+            }
             return Poll::Pending;
         }
         debug_assert!(
@@ -478,17 +593,16 @@ impl<M> Inbox<M> {
             mem::swap(&mut new.remote, &mut batch.remote);
         }
         let bytes = mem::take(&mut state.local_bytes);
-        state.taken = (batch.local.len(), bytes);
+        state.taken = batch.local.len();
         self.working.local.begin(batch.local.len(), bytes);
         let bytes = mem::take(&mut state.remote_bytes);
         self.working.remote.begin(batch.remote.len(), bytes);
         state.working_since = state.since.take();
-        if state.waiting.is_empty() {
-            return Poll::Ready(());
+        if state.waiters.is_some() {
+            let handed = self.hand_over(&mut state);
+            drop(state);
+            handed.into_iter().for_each(Waker::wake);
         }
-        let waiting = self.take_waiting(&mut state);
-        drop(state);
-        waiting.into_iter().for_each(Waker::wake);
         Poll::Ready(())
     }
 
@@ -500,31 +614,16 @@ impl<M> Inbox<M> {
     /// Ready once the endpoint is asked to stop.
     pub(crate) fn poll_stop(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if state.batch.stop {
+        if !state.open {
             return Poll::Ready(());
         }
         state.consumer = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    fn take_waiting(&self, state: &mut State<M>) -> VecDeque<Waker> {
-        if !state.waiting.is_empty() {
-            self.working
-                .flags
-                .fetch_and(!flag::WAITED_FOR, Ordering::Relaxed);
-        }
-        mem::take(&mut state.waiting)
-    }
-
     /// A local message is taken up.
-    pub(crate) fn on_local(&self, message: &M) {
-        // User code that panics weighs nothing: the task goes on.
-        let weight = || self.weight(message);
-        let bytes = match self.weigh {
-            None => 0,
-            Some(_) => catch_unwind(AssertUnwindSafe(weight)).unwrap_or(0),
-        };
-        self.working.local.advance(bytes);
+    pub(crate) fn on_local(&self, bytes: u32) {
+        self.working.local.advance(bytes as usize);
     }
 
     /// A remote message is taken up.
@@ -550,16 +649,9 @@ impl<M> Inbox<M> {
     /// A place became free while somebody waits.
     pub(crate) fn wake_waiting(&self) {
         let mut state = self.lock();
-        let next = state.waiting.pop_front();
-        if state.waiting.is_empty() {
-            self.working
-                .flags
-                .fetch_and(!flag::WAITED_FOR, Ordering::Relaxed);
-        }
+        let handed = self.hand_over(&mut state);
         drop(state);
-        if let Some(next) = next {
-            next.wake();
-        }
+        handed.into_iter().for_each(Waker::wake);
     }
 
     /// Takes no more mail; gives back what waits.
@@ -567,10 +659,15 @@ impl<M> Inbox<M> {
         let mut state = self.lock();
         state.open = false;
         let batch = mem::take(&mut state.batch);
-        let waiting = self.take_waiting(&mut state);
+        let waiting = state.waiters.as_mut().map(|waiters| waiters.close());
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().flatten().for_each(Waker::wake);
         batch
+    }
+
+    /// What came by the control lane after the end of all else.
+    pub(crate) fn take_control(&self) -> VecDeque<Control> {
+        mem::take(&mut self.lock().batch.control)
     }
 
     /// Tells those who watch that the endpoint has ended.
@@ -583,6 +680,35 @@ impl<M> Inbox<M> {
                 // An error says that nobody watches any more.
                 drop(watcher.send(why.clone()));
             }
+        }
+    }
+}
+
+/// The place to come. Dropped before it came, it leaves the queue, and hands on what it was just given.
+pub(crate) struct Reserving<'a, M> {
+    inbox: &'a Inbox<M>,
+    ticket: Option<Ticket>,
+}
+
+impl<M> Future for Reserving<'_, M> {
+    type Output = Result<(), Refused>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let inbox = self.inbox;
+        inbox.poll_reserve(&mut self.ticket, cx)
+    }
+}
+
+impl<M> Drop for Reserving<'_, M> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else {
+            return;
+        };
+        let mut state = self.inbox.lock();
+        let left = state.waiters.as_mut().map(|waiters| waiters.leave(ticket));
+        drop(state);
+        if left == Some(Left::APlace) {
+            self.inbox.release();
         }
     }
 }
@@ -625,13 +751,17 @@ impl<M> Inbox<M> {
     pub(crate) fn window(&self) -> (u64, u64) {
         let flows = self.flows.load(Ordering::Relaxed).max(1);
         let share = |limit: usize| (limit / flows).max(1) as u64;
-        (
-            share(self.limits.messages_max),
-            share(self.limits.bytes_max),
-        )
+        let messages = share(self.limits.messages_max);
+        let bytes = share(self.limits.bytes_max);
+        if self.displaces() {
+            // What has no room makes some: senders are held back by what is on the way alone.
+            let initial = (INITIAL_CREDIT_MESSAGES.into(), INITIAL_CREDIT_BYTES.into());
+            return (messages.max(initial.0), bytes.max(initial.1));
+        }
+        (messages, bytes)
     }
 
-    /// Whether credit is given back as soon as a message came, for the inbox makes room by itself.
+    /// Whether the oldest message makes room.
     pub(crate) fn displaces(&self) -> bool {
         self.limits.overflow == Overflow::DropOldest
     }
@@ -671,7 +801,7 @@ impl<M: Send + 'static> Mailbox for Inbox<M> {
         let mut state = self.lock();
         // Also after a stop was asked for: until it is done, the endpoint hears.
         if matches!(state.life, Life::Alive(_)) {
-            state.batch.control.push(control);
+            state.batch.control.push_back(control);
             Self::wake(state);
         }
     }
@@ -688,6 +818,7 @@ impl<M: Send + 'static> Mailbox for Inbox<M> {
     fn abandon(&self) {
         self.raise(flag::ABANDON);
         self.stop();
+        self.nudge();
     }
 
     fn is_open(&self) -> bool {
@@ -757,7 +888,8 @@ mod tests {
     }
 
     fn post(inbox: &Inbox<u32>, sent: Sent, message: u32) -> Result<Option<u32>, (Refused, u32)> {
-        inbox.post(mail(sent, message), None)
+        let displaced = inbox.post(mail(sent, message), None)?;
+        Ok(displaced.into_iter().map(|mail| mail.message).next())
     }
 
     fn take<M>(inbox: &Inbox<M>) -> Option<Batch<M>> {
@@ -767,11 +899,7 @@ mod tests {
     }
 
     fn mail<M>(sent: Sent, message: M) -> LocalMail<M> {
-        LocalMail {
-            sent,
-            trace: None,
-            message,
-        }
+        LocalMail::new(sent, message, None)
     }
 
     fn messages<M>(batch: Batch<M>) -> Vec<(Sent, M)> {
@@ -801,7 +929,7 @@ mod tests {
             Err((Refused::Full, 3)),
             "what is taken and not handled still counts"
         );
-        inbox.on_local(&batch.local.pop_front().unwrap().message);
+        inbox.on_local(batch.local.pop_front().unwrap().bytes);
         assert_eq!(post(&inbox, Sent::OneWay, 3), Ok(None));
         assert_eq!(post(&inbox, Sent::OneWay, 4), Err((Refused::Full, 4)));
     }
@@ -838,7 +966,7 @@ mod tests {
         );
         assert!(!post("x"));
         let mut batch = take(&inbox).unwrap();
-        inbox.on_local(&batch.local.pop_front().unwrap().message);
+        inbox.on_local(batch.local.pop_front().unwrap().bytes);
         assert!(post("1234") && post("5678") && !post("9"));
     }
 
@@ -894,13 +1022,18 @@ mod tests {
     #[test]
     fn a_place_goes_to_who_waited_first() {
         let inbox = inbox();
-        let cx = Context::from_waker(Waker::noop());
-        assert!(inbox.poll_reserve(&cx).is_ready());
-        assert!(inbox.poll_reserve(&cx).is_ready());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut poll = |reserving: &mut Reserving<'_, u32>| Pin::new(reserving).poll(&mut cx);
+        assert!(poll(&mut inbox.reserve()).is_ready());
+        assert!(poll(&mut inbox.reserve()).is_ready());
         assert_eq!(post(&inbox, Sent::OneWay, 1), Err((Refused::Full, 1)));
-        assert!(inbox.poll_reserve(&cx).is_pending());
+        let (mut gives_up, mut waits) = (inbox.reserve(), inbox.reserve());
+        assert!(poll(&mut gives_up).is_pending());
+        assert!(poll(&mut waits).is_pending());
         inbox.release();
-        assert!(inbox.poll_reserve(&cx).is_ready());
+        assert!(poll(&mut inbox.reserve()).is_pending(), "it comes last");
+        drop(gives_up);
+        assert!(poll(&mut waits).is_ready());
     }
 
     #[test]

@@ -189,18 +189,18 @@
 //! | [`NotSent`](AskError::NotSent) | it was refused here: a bound, a stopped endpoint, a message too large | no | after an overload [`reserve`](RpcEndpointRef::reserve), else as the cause says |
 //! | [`NotConnected`](AskError::NotConnected) | no connection came about | no | ask again later, or another |
 //! | [`ContextMissing`](AskError::ContextMissing) | the message to another environment does not carry the call that `ask` handed out | no | put it in |
-//! | [`EndpointNotFound`](AskError::EndpointNotFound) | there is no endpoint of that name | no | look it up again, or another |
-//! | [`EndpointStopped`](AskError::EndpointStopped) | it stopped before it came to the message, or before it answered a call that it kept | no, unless it kept the call | as above |
-//! | [`Overloaded`](AskError::Overloaded) | newer messages took its place, a group has no members, or too many bytes wait to be sent to the asker | no, unless it was the answer that found no room | ask again later |
-//! | [`Undecodable`](AskError::Undecodable) | the other side cannot read the message | no | compare the two programs |
-//! | [`Cancelled`](AskError::Cancelled) | somebody on the way gave the call up before it was handled | no | |
+//! | [`EndpointNotFound`](AskError::EndpointNotFound) | there is no endpoint of that name | perhaps, by who passed it on | look it up again, or another |
+//! | [`EndpointStopped`](AskError::EndpointStopped) | it stopped before it came to the message | perhaps, by who passed it on | as above |
+//! | [`Overloaded`](AskError::Overloaded) | newer messages took its place, or a group has no members | perhaps, by who passed it on | ask again later |
+//! | [`Undecodable`](AskError::Undecodable) | the other side cannot read the message | perhaps, by who passed it on | compare the two programs |
+//! | [`Cancelled`](AskError::Cancelled) | somebody on the way gave the call up before it was handled | perhaps | |
 //! | [`TimedOut`](AskError::TimedOut) | the time limit passed first | perhaps | ask again if twice does no harm |
 //! | [`Disconnected`](AskError::Disconnected) | the connection ended first | perhaps | as above |
 //! | [`RelayLost`](AskError::RelayLost) | who passed the call on lost the way to the one who was to answer | perhaps | as above |
 //! | [`EnvironmentStopped`](AskError::EnvironmentStopped) | this environment was shut down first | perhaps | |
-//! | [`Dropped`](AskError::Dropped) | the call was dropped without an answer | yes | mend the endpoint |
+//! | [`Dropped`](AskError::Dropped) | the call was dropped without an answer, also by the end of the endpoint | yes | mend the endpoint |
 //! | [`Panicked`](AskError::Panicked) | a panic dropped the call | yes | mend the endpoint |
-//! | [`BadReply`](AskError::BadReply) | the answer cannot be encoded or decoded, or is too large | yes | compare the programs, or raise [`TransportConfig::frame_bytes_max`] |
+//! | [`BadReply`](AskError::BadReply) | the answer cannot be encoded or decoded, is too large, or found too many bytes waiting for the asker | yes | compare the programs, or raise [`TransportConfig::frame_bytes_max`] |
 //! | [`Failed`](AskError::Failed) | the endpoint answered with [`send_failure`](RpcCallContext::send_failure) | yes | as its `kind` says |
 //!
 //! After a `forward` the error comes from whoever had the call by then, under the name of the one who was asked; the latter
@@ -567,6 +567,8 @@ mod codec;
 mod concurrent;
 mod config;
 mod context;
+#[cfg(test)]
+mod corners;
 mod dead_letter;
 mod deadlines;
 mod dispatcher;
@@ -599,6 +601,7 @@ mod topic;
 mod trace;
 mod travel;
 mod verifier;
+mod waiters;
 mod watch;
 
 /// What a model checker exchanges for its own.

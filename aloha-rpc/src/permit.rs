@@ -8,8 +8,9 @@ use serde::Serialize;
 use crate::ask::Ask;
 use crate::call_context::RpcCallContext;
 use crate::endpoint_ref::{RpcEndpointRef, TypedTarget};
+use crate::env::EnvInner;
 use crate::error::SendError;
-use crate::inbox::{Inbox, LocalMail, Sent};
+use crate::inbox::{Inbox, LocalMail, Refused, Sent};
 use crate::target::{Posting, Reserved};
 
 /// A place for one message, from [`RpcEndpointRef::reserve`]. Dropped unused, it is free again.
@@ -21,9 +22,32 @@ pub struct Permit<'a, M> {
 
 /// What a permit holds.
 pub(crate) enum Place<M> {
-    Local(Arc<Inbox<M>>),
+    Local(LocalPlace<M>),
     Remote(Option<Reserved>),
     None,
+}
+
+/// A place in an inbox. Dropped unfilled, also by a panic of what makes the message, it is free again.
+pub(crate) struct LocalPlace<M> {
+    inbox: Arc<Inbox<M>>,
+    filled: bool,
+}
+
+impl<M> LocalPlace<M> {
+    pub(crate) fn fill(mut self, mail: LocalMail<M>, env: &EnvInner) -> Result<(), (Refused, M)> {
+        let posted = self.inbox.post_reserved(mail, env.observed_now());
+        self.filled = true;
+        env.bury_displaced(self.inbox.name(), posted?);
+        Ok(())
+    }
+}
+
+impl<M> Drop for LocalPlace<M> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.inbox.release();
+        }
+    }
 }
 
 impl<M> Place<M> {
@@ -47,7 +71,10 @@ impl<'a, M> Permit<'a, M> {
         let inbox = to.inbox().expect("the endpoint is local");
         Self {
             to,
-            place: Place::Local(Arc::clone(inbox)),
+            place: Place::Local(LocalPlace {
+                inbox: Arc::clone(inbox),
+                filled: false,
+            }),
         }
     }
 
@@ -91,13 +118,8 @@ impl<M: Serialize + Send + 'static> Permit<'_, M> {
         let env = self.to.env();
         let trace = env.outgoing_trace();
         match std::mem::replace(&mut self.place, Place::None) {
-            Place::Local(inbox) => {
-                let mail = LocalMail {
-                    sent,
-                    trace: trace.map(Box::new),
-                    message,
-                };
-                let posted = inbox.post_reserved(mail, env.observed_now());
+            Place::Local(place) => {
+                let posted = place.fill(LocalMail::new(sent, message, trace), env);
                 posted.map_err(|(refused, message)| (self.to.refused(refused), message))
             }
             Place::Remote(reserved) => {
@@ -119,14 +141,6 @@ impl<M: Serialize + Send + 'static> Permit<'_, M> {
                 Ok(())
             }
             Place::None => unreachable!("a permit is used by value"),
-        }
-    }
-}
-
-impl<M> Drop for Permit<'_, M> {
-    fn drop(&mut self) {
-        if let Place::Local(inbox) = &self.place {
-            inbox.release();
         }
     }
 }

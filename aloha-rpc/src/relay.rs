@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tracing::debug;
 
 use crate::context::EndpointContext;
+use crate::dead_letter::DeadLetterReason;
 use crate::endpoint::RpcEndpoint;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::{EnvInner, RpcEnv};
@@ -78,13 +79,22 @@ struct Relay<M> {
 
 impl<M: Serialize + DeserializeOwned + Send + 'static> Relay<M> {
     async fn pass_on(&self, sent: Sent, message: M) -> Result<(), EndpointError> {
-        let passed = match self.to.reserve().await {
-            Ok(permit) => permit.post(sent, message),
-            Err(error) => Err((error, message)),
+        let place = self.to.env().unless_stopped(self.to.reserve()).await;
+        let passed = match place {
+            Some(Ok(permit)) => permit.post(sent, message),
+            Some(Err(error)) => Err((error, message)),
+            None => {
+                let endpoint = self.to.uri();
+                Err((SendError::EnvironmentStopped { endpoint }, message))
+            }
         };
         passed.map_err(|(error, message): (SendError, M)| {
             // The askers learn that it was lost on the way, not that an endpoint forgot them.
             discard(message, Discard::RelayLost);
+            let receiver = self.to.uri().into();
+            self.to
+                .env()
+                .dead_letter(&receiver, DeadLetterReason::NotTaken, 1);
             EndpointError::from(error)
         })
     }

@@ -1,5 +1,6 @@
 //! The transport's side of the environment: frames in, mail out, and news of connections.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use aloha_transport::{
@@ -25,6 +26,7 @@ pub(crate) struct RemoteHandler {
     address: Option<RpcAddress>,
     /// The peer's numbers for names.
     names: Vec<Known>,
+    known: BTreeSet<Box<str>>,
     gathered: Vec<(Arc<dyn Mailbox>, Vec<RemoteMail>)>,
     /// Of this read, once anything in it needs the time.
     now: Option<Instant>,
@@ -71,9 +73,7 @@ impl RemoteHandler {
             if let Some(address) = &address {
                 env.dispatcher
                     .broadcast(|| Control::Connected(address.clone()));
-                if let Some(metrics) = &env.metrics {
-                    metrics.on_connected(address);
-                }
+                env.tell(|metrics| metrics.on_connected(address));
             }
         }
         Self {
@@ -81,12 +81,17 @@ impl RemoteHandler {
             link,
             address,
             names: Vec::new(),
+            known: BTreeSet::new(),
             gathered: Vec::new(),
             now: None,
         }
     }
 
     fn on_message(&mut self, mut message: Bytes, request: Option<RpcResponseCallback>) {
+        if !self.link.client.is_active() {
+            // Behind an abort in the same read; or a close, which has told the askers.
+            return;
+        }
         let mut rest = &message[..];
         let envelope = Envelope::decode(&mut rest).map_err(|error| error.to_string());
         let (envelope, receiver) = match envelope {
@@ -156,10 +161,14 @@ impl RemoteHandler {
         match receiver.name {
             None if number < self.names.len() => Ok(number),
             None => Err(format!("endpoint {number} was never introduced")),
+            Some(name) if self.known.contains(name) => {
+                Err(format!("endpoint {name} is introduced twice"))
+            }
             Some(_) if number != self.names.len() || number >= FLOWS_MAX as usize => {
                 Err(format!("endpoint {number} is introduced out of turn"))
             }
             Some(name) => {
+                self.known.insert(name.into());
                 self.names.push(Known {
                     name: name.into(),
                     flow: InboundFlow::new(Arc::clone(&self.link), receiver.number),
@@ -213,15 +222,23 @@ impl RequestHandler for RemoteHandler {
         let now = env.observed_now();
         let mut any_stopped = false;
         for (mailbox, mails) in &mut self.gathered {
-            let Some(why) = mailbox.deliver(mails, now) else {
+            if mails.is_empty() {
+                continue;
+            }
+            let mut why = mailbox.deliver(mails, now);
+            if why == Some(Discard::Stopped) {
+                any_stopped = true;
+                // A name may be set up anew after its endpoint stopped.
+                if let Some(anew) = env.dispatcher.find(mailbox.name()) {
+                    why = anew.mailbox.deliver(mails, now);
+                }
+            }
+            let Some(why) = why else {
                 continue;
             };
             let reason = match why {
                 Discard::Displaced => DeadLetterReason::Displaced,
-                Discard::Stopped | Discard::RelayLost | Discard::NotTaken => {
-                    any_stopped = true;
-                    DeadLetterReason::Stopped
-                }
+                _ => DeadLetterReason::Stopped,
             };
             env.dead_letter(mailbox.name(), reason, mails.len() as u64);
             let failure = why.failure();
@@ -230,7 +247,6 @@ impl RequestHandler for RemoteHandler {
             }
         }
         if any_stopped {
-            // A name may be set up anew after its endpoint stopped.
             for known in &mut self.names {
                 if known
                     .mailbox
@@ -263,8 +279,6 @@ impl RequestHandler for RemoteHandler {
         }
         env.dispatcher
             .broadcast(|| Control::Disconnected(address.clone()));
-        if let Some(metrics) = &env.metrics {
-            metrics.on_disconnected(&address);
-        }
+        env.tell(|metrics| metrics.on_disconnected(&address));
     }
 }

@@ -26,11 +26,14 @@ use crate::endpoint::RpcEndpoint;
 use crate::env::EnvInner;
 use crate::error::{EndpointError, code};
 use crate::flow::Taken;
-use crate::inbox::{Batch, Control, Discard, Inbox, RemoteMail, Sent, discard, flag};
+use crate::inbox::{
+    Batch, Control, Discard, Inbox, Mailbox as _, RemoteMail, Sent, discard, discard_all, flag,
+};
 use crate::scope::{self, Decoding, Origin};
 use crate::supervision::{Budget, Directive, Termination};
 use crate::timers::Due;
 use crate::trace::TraceContext;
+use crate::verifier;
 
 /// An endpoint at work.
 pub(crate) struct Running<E: RpcEndpoint> {
@@ -41,6 +44,10 @@ pub(crate) struct Running<E: RpcEndpoint> {
     env: Arc<EnvInner>,
     batch: Batch<E::Message>,
     taken: Taken,
+    /// Whether it was made anew although it is to stop.
+    last_chance: bool,
+    /// To the verifier also a call that was cancelled means something: the end of a link.
+    keeps_cancelled: bool,
 }
 
 /// How an endpoint is made anew.
@@ -78,6 +85,7 @@ impl<E: RpcEndpoint> Running<E> {
         restarts: Option<Box<Restarts<E>>>,
         ctx: EndpointContext<E::Message>,
     ) -> Self {
+        let keeps_cancelled = **ctx.inbox().name() == *verifier::NAME;
         Self {
             endpoint,
             restarts,
@@ -86,6 +94,8 @@ impl<E: RpcEndpoint> Running<E> {
             ctx,
             batch: Batch::default(),
             taken: Taken::default(),
+            last_chance: false,
+            keeps_cancelled,
         }
     }
 
@@ -118,7 +128,7 @@ impl<E: RpcEndpoint> Running<E> {
         let Self {
             ctx, inbox, batch, ..
         } = self;
-        if batch.messages() > 0 || batch.stop || ctx.is_replaying() {
+        if batch.messages() > 0 || !batch.control.is_empty() || batch.stop {
             return;
         }
         batch.trim();
@@ -126,7 +136,9 @@ impl<E: RpcEndpoint> Running<E> {
             if inbox.poll_next(batch, cx).is_ready() {
                 return Poll::Ready(());
             }
-            if ctx.has_timers() {
+            if ctx.is_replaying() {
+                Poll::Ready(())
+            } else if ctx.has_timers() {
                 ctx.poll_timers(cx)
             } else {
                 Poll::Pending
@@ -149,7 +161,8 @@ impl<E: RpcEndpoint> Running<E> {
     }
 
     async fn on_controls(&mut self) -> Verdict {
-        for control in std::mem::take(&mut self.batch.control) {
+        // One by one: what is left when one of them ends this life is for the next.
+        while let Some(control) = self.batch.control.pop_front() {
             self.on_control(control).await?;
         }
         Ok(())
@@ -187,7 +200,7 @@ impl<E: RpcEndpoint> Running<E> {
             return Next::Message(sent, message, None);
         }
         if let Some(mail) = self.batch.local.pop_front() {
-            self.inbox.on_local(&mail.message);
+            self.inbox.on_local(mail.bytes());
             return Next::Message(mail.sent, mail.message, mail.trace);
         }
         while let Some(mail) = self.batch.remote.pop_front() {
@@ -206,11 +219,10 @@ impl<E: RpcEndpoint> Running<E> {
     fn take_remote(&mut self, mut mail: RemoteMail) -> Option<Next<E::Message>> {
         let Self { inbox, taken, .. } = self;
         inbox.on_remote(mail.body.len());
-        if !inbox.displaces() {
-            taken.add(&mail.flow, mail.body.len(), || inbox.window());
-        }
+        taken.add(&mail.flow, mail.body.len(), || inbox.window());
         let (sent, trace) = (mail.sent, mail.trace.take());
-        match open::<E::Message>(mail, trace.as_deref(), &self.env) {
+        let skip = !self.keeps_cancelled;
+        match open::<E::Message>(mail, skip, trace.as_deref(), &self.env) {
             Opened::Message(message) => Some(Next::Message(sent, message, trace)),
             Opened::Cancelled => None,
             Opened::Undecodable(error) => {
@@ -309,9 +321,8 @@ impl<E: RpcEndpoint> Running<E> {
     async fn decide(&mut self, error: EndpointError) -> Verdict {
         let counts = &self.inbox.counts;
         counts.errors.fetch_add(1, Ordering::Relaxed);
-        if let Some(metrics) = &self.env.metrics {
-            metrics.on_error(self.inbox.name(), error.kind());
-        }
+        self.env
+            .tell(|metrics| metrics.on_error(self.inbox.name(), error.kind()));
         let cause = Cause {
             kind: error.kind().to_owned(),
             text: error.to_string(),
@@ -341,26 +352,27 @@ impl<E: RpcEndpoint> Running<E> {
             return cause.stop();
         };
         warn!(endpoint = %name, error = cause.text, ?pause, "endpoint is restarted");
-        let kept = self.ctx.clear();
-        for (sent, message) in kept {
-            self.ctx.set_asked(sent);
-            // There was room for all of them a moment ago.
-            drop(self.ctx.stash(message));
+        self.ctx.keep_aside();
+        if self.inbox.is_open() {
+            // A stop does not wait for the pause.
+            tokio::select! {
+                biased;
+                () = poll_fn(|cx| self.inbox.poll_stop(cx)) => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        } else if self.last_chance {
+            return cause.stop();
         }
-        self.ctx.unstash_all();
-        // A stop does not wait for the pause.
-        tokio::select! {
-            biased;
-            () = poll_fn(|cx| self.inbox.poll_stop(cx)) => {}
-            () = tokio::time::sleep(pause) => {}
+        // Asked to stop, it is made anew once more, for what waits.
+        self.last_chance = !self.inbox.is_open();
+        if self.inbox.flags() & flag::ABANDON != 0 {
+            return stop(Termination::Stopped);
         }
         let restarts = self.restarts.as_mut().expect("looked at above");
         let made = catch_unwind(AssertUnwindSafe(&mut restarts.factory));
         let counts = &self.inbox.counts;
         counts.restarts.fetch_add(1, Ordering::Relaxed);
-        if let Some(metrics) = &self.env.metrics {
-            metrics.on_restart(&name);
-        }
+        self.env.tell(|metrics| metrics.on_restart(&name));
         match made {
             Ok(endpoint) => {
                 let failed = std::mem::replace(&mut self.endpoint, endpoint);
@@ -380,29 +392,33 @@ impl<E: RpcEndpoint> Running<E> {
         let waiting = self.inbox.close();
         let aside = self.ctx.clear();
         self.ctx.end_life();
-        let left = self.batch.messages() + waiting.messages() + aside.len();
+        let left = self.batch.messages() + waiting.messages() + aside;
         let failure = Discard::Stopped.failure();
-        let batch = std::mem::take(&mut self.batch);
-        for mut batch in [batch, waiting] {
-            let remote = std::mem::take(&mut batch.remote);
-            discard(batch, Discard::Stopped);
-            remote
-                .into_iter()
-                .for_each(|mail| self.env.give_back_and_bounce(mail, &failure));
+        for batch in [std::mem::take(&mut self.batch), waiting] {
+            discard_all(batch.local, Discard::Stopped);
+            for mail in batch.remote {
+                self.env.give_back_and_bounce(mail, &failure);
+            }
         }
-        discard(aside, Discard::Stopped);
         self.env
             .dead_letter(&name, DeadLetterReason::Stopped, left as u64);
         let endpoint = &mut self.endpoint;
         let stopped = guarded(|| endpoint.on_stop()).await;
         drop(self.check(stopped).await);
+        // What handlers that ran beside this task had to say.
+        for control in self.inbox.take_control() {
+            if let Control::Failed(error) = control {
+                drop(self.check(Err(error)).await);
+            }
+        }
         let Self {
             endpoint,
             restarts,
             inbox,
             ..
         } = self;
-        discard((endpoint, restarts), Discard::Stopped);
+        discard(endpoint, Discard::Ended);
+        discard(restarts, Discard::Ended);
         inbox.end(&why);
         debug!(endpoint = %name, %why, "endpoint stopped");
     }
@@ -428,13 +444,15 @@ enum Opened<M> {
 /// Decodes a remote message; its calls are answered if that fails.
 fn open<M: DeserializeOwned>(
     mail: RemoteMail,
+    skip_cancelled: bool,
     trace: Option<&TraceContext>,
     env: &Arc<EnvInner>,
 ) -> Opened<M> {
-    if mail
-        .request
-        .as_ref()
-        .is_some_and(aloha_transport::RpcResponseCallback::is_cancelled)
+    if skip_cancelled
+        && mail
+            .request
+            .as_ref()
+            .is_some_and(aloha_transport::RpcResponseCallback::is_cancelled)
     {
         let failure = Failure::new(FailureCode::CANCELLED, "cancelled before it was handled");
         mail.bounce(&failure);

@@ -136,6 +136,21 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> EndpointBuilder<M> {
         self.start(Concurrently::new(endpoint, at_once), None)
     }
 
+    /// As [`setup_concurrent`](Self::setup_concurrent), with what `factory` makes, now and at each restart. Handlers of
+    /// the one before may still run beside those of the new one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`setup`](Self::setup).
+    pub fn setup_concurrent_with<C: ConcurrentEndpoint<Message = M>>(
+        self,
+        at_once: u32,
+        policy: RestartPolicy,
+        mut factory: impl FnMut() -> C + Send + 'static,
+    ) -> Result<RpcEndpointRef<M>, SetupError> {
+        self.setup_with(policy, move || Concurrently::new(factory(), at_once))
+    }
+
     fn start<E: RpcEndpoint<Message = M>>(
         self,
         endpoint: E,

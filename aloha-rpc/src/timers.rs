@@ -67,6 +67,11 @@ impl<M> Timers<M> {
         Some((key, what))
     }
 
+    /// What they hold, to be dropped with care.
+    pub(crate) fn into_messages(self) -> impl Iterator<Item = Due<M>> {
+        self.due.into_values()
+    }
+
     /// Ready once the first timer is due.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some((first, _)) = self.due.keys().next() else {

@@ -17,7 +17,7 @@ use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::RpcEnv;
 use crate::error::{AskError, EndpointError, LookupError, SendError, SetupError};
 use crate::schema::schema_of;
-use crate::supervision::Terminated;
+use crate::supervision::{Directive, Terminated};
 
 /// What can be published: every subscriber gets a clone.
 pub trait Publication: Clone + Serialize + DeserializeOwned + Send + 'static {}
@@ -207,21 +207,16 @@ struct Hub<T> {
 
 impl<T: Publication> Hub<T> {
     fn publish(&mut self, publication: &T, ctx: &EndpointContext<TopicMessage<T>>) {
-        self.subscribers
-            .retain(|subscriber| match subscriber.send(publication.clone()) {
-                Ok(()) => true,
-                Err(error) if error.is_overload() => {
-                    let receiver = subscriber.uri().into();
-                    ctx.env()
-                        .inner()
-                        .dead_letter(&receiver, DeadLetterReason::NotTaken, 1);
-                    true
-                }
-                Err(error) => {
-                    debug!(subscriber = %subscriber.uri(), %error, "a subscriber has gone");
-                    false
-                }
-            });
+        // One that has gone is forgotten when its watch says so.
+        for subscriber in &self.subscribers {
+            if let Err(error) = subscriber.send(publication.clone()) {
+                debug!(subscriber = %subscriber.uri(), %error, "a subscriber missed a publication");
+                let receiver = subscriber.uri().into();
+                ctx.env()
+                    .inner()
+                    .dead_letter(&receiver, DeadLetterReason::NotTaken, 1);
+            }
+        }
     }
 }
 
@@ -244,11 +239,22 @@ impl<T: Publication> RpcEndpoint for Hub<T> {
             }
             TopicMessage::Unsubscribe(subscriber, call) => {
                 self.subscribers.retain(|known| *known != subscriber);
+                ctx.unwatch(&subscriber);
                 call.reply(());
             }
             TopicMessage::Schema(call) => call.reply(schema_of::<T>()),
         }
         Ok(())
+    }
+
+    /// Nothing that others do ends it, also not the end of who linked itself to it.
+    async fn on_error(
+        &mut self,
+        error: EndpointError,
+        ctx: &EndpointContext<TopicMessage<T>>,
+    ) -> Directive {
+        debug!(topic = ctx.self_ref().name(), %error, "a message went nowhere");
+        Directive::Resume
     }
 
     async fn on_terminated(
@@ -284,10 +290,11 @@ where
 
     async fn receive(&mut self, message: T, ctx: &EndpointContext<T>) -> Result<(), EndpointError> {
         let message = (self.wrap)(message);
-        match self.to.reserve().await {
-            Ok(place) => place.send(message)?,
-            // It is gone.
-            Err(_) => ctx.stop(),
+        let place = ctx.env().inner().unless_stopped(self.to.reserve()).await;
+        match place {
+            Some(Ok(place)) => place.send(message)?,
+            // It is gone, or this environment is about to.
+            Some(Err(_)) | None => ctx.stop(),
         }
         Ok(())
     }

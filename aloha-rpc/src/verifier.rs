@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tracing::debug;
 
 use crate::call_context::RpcCallContext;
 use crate::context::EndpointContext;
 use crate::endpoint::RpcEndpoint;
 use crate::error::EndpointError;
 use crate::inbox::Mailbox;
-use crate::supervision::Termination;
+use crate::supervision::{Directive, Termination};
 use crate::watch::end_linked;
 
 /// The name of the verifier in every environment.
@@ -77,6 +78,12 @@ impl RpcEndpoint for RpcEndpointVerifier {
             },
         }
         Ok(())
+    }
+
+    /// Nothing that others do ends it: neither a message it cannot read nor a link to it.
+    async fn on_error(&mut self, error: EndpointError, _: &EndpointContext<Verify>) -> Directive {
+        debug!(%error, "a question that the verifier cannot answer");
+        Directive::Resume
     }
 }
 

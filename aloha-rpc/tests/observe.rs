@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aloha_rpc::{
-    Codec, DeadLetter, DeadLetterReason, EndpointContext, EndpointError, Metrics, RestartPolicy,
-    RpcAddress, RpcCallContext, RpcEndpoint, RpcEndpointRef, TraceContext,
+    AskError, Codec, DeadLetter, DeadLetterReason, EndpointContext, EndpointError, Metrics,
+    RestartPolicy, RpcAddress, RpcCallContext, RpcEndpoint, RpcEndpointRef, TraceContext,
 };
 use common::{Join, Pair, config, until};
 use serde::{Deserialize, Serialize};
@@ -172,7 +172,10 @@ async fn a_message_for_nobody_is_a_dead_letter() {
     pair.server.stop(&there);
     watch.await;
     let error = worker.ask(Work::Trace).await.expect_err("it has ended");
-    assert!(!error.may_have_been_seen(), "{error}");
+    assert!(
+        matches!(error, AskError::EndpointNotFound { .. }),
+        "{error}"
+    );
     let letter = letters.next().await.expect("it is seen");
     assert_eq!(
         (&*letter.receiver, letter.reason, letter.count),

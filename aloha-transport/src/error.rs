@@ -196,8 +196,10 @@ impl FailureCode {
     pub const CANCELLED: Self = Self(3);
     /// The reply is larger than a frame that the asker accepts.
     pub const REPLY_TOO_LARGE: Self = Self(4);
-    /// Too much waits already.
+    /// Too much waits already; the request was not handled.
     pub const OVERLOADED: Self = Self(5);
+    /// The request was handled, and too much waits for the asker already to send the reply.
+    pub const REPLY_REFUSED: Self = Self(6);
 }
 
 /// A failure as it crosses the wire: a code, a kind that a program can compare, and a text for a person.

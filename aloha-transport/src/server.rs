@@ -30,8 +30,9 @@ pub struct TransportServer {
     stopped: CancellationToken,
 }
 
-#[derive(Debug, Default)]
-struct Connections(Mutex<Vec<Weak<Connection>>>);
+/// The connections of a server; none once it has stopped.
+#[derive(Debug)]
+struct Connections(Mutex<Option<Vec<Weak<Connection>>>>);
 
 impl TransportServer {
     pub(crate) async fn bind(
@@ -57,7 +58,7 @@ impl TransportServer {
         context.advertise(address.clone());
         let server = Self {
             address,
-            connections: Arc::default(),
+            connections: Arc::new(Connections(Mutex::new(Some(Vec::new())))),
             stopped: CancellationToken::new(),
         };
         let accepting = accept_loop(context.clone(), listener, Arc::clone(&server.connections));
@@ -78,7 +79,7 @@ impl TransportServer {
     /// longer than [`TransportConfig::flush_timeout`](crate::TransportConfig::flush_timeout).
     pub async fn stop(self) {
         self.stopped.cancel();
-        let open = self.connections.open();
+        let open = self.connections.close();
         for connection in &open {
             connection.close_gracefully();
         }
@@ -95,23 +96,35 @@ impl Drop for TransportServer {
 }
 
 impl Connections {
-    fn open(&self) -> Vec<Arc<Connection>> {
-        let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        list.iter().filter_map(Weak::upgrade).collect()
+    /// Takes no more in; gives those that are open.
+    fn close(&self) -> Vec<Arc<Connection>> {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = list.take().unwrap_or_default();
+        open.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Takes a connection in, unless `connections_max` are there.
-    fn admit(&self, connection: &Arc<Connection>, connections_max: usize) -> bool {
+    /// Takes a connection in, unless `connections_max` are there or the server has stopped.
+    fn admit(&self, connection: &Arc<Connection>, connections_max: usize) -> Admission {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(list) = list.as_mut() else {
+            return Admission::Stopped;
+        };
         if list.len() >= connections_max {
             list.retain(|connection| connection.strong_count() > 0);
         }
-        let admitted = list.len() < connections_max;
-        if admitted {
-            list.push(Arc::downgrade(connection));
+        if list.len() >= connections_max {
+            return Admission::Busy;
         }
-        admitted
+        list.push(Arc::downgrade(connection));
+        Admission::Admitted
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    Admitted,
+    Busy,
+    Stopped,
 }
 
 async fn accept_loop(
@@ -124,6 +137,10 @@ async fn accept_loop(
             Ok(stream) => {
                 let connection = context.connection(&stream.peer_address, false);
                 let admitted = connections.admit(&connection, context.limits().connections_max);
+                if admitted == Admission::Stopped {
+                    return;
+                }
+                let admitted = admitted == Admission::Admitted;
                 let serving = context.clone();
                 context.spawn(async move {
                     tokio::select! {

@@ -186,7 +186,7 @@ impl Connection {
         let mut state = self.lock();
         match &state.phase {
             Phase::Connecting => {
-                state.watchers.push(cx.waker().clone());
+                state.watch(cx);
                 Poll::Pending
             }
             Phase::Open(_) => Poll::Ready(Ok(())),
@@ -200,7 +200,7 @@ impl Connection {
         if let Phase::Closed(reason) = &state.phase {
             return Poll::Ready(reason.clone());
         }
-        state.watchers.push(cx.waker().clone());
+        state.watch(cx);
         Poll::Pending
     }
 
@@ -312,7 +312,7 @@ impl Connection {
         if state.queue.len() <= self.config.outbound_bytes_max / 2 {
             return Poll::Ready(Ok(()));
         }
-        state.watchers.push(cx.waker().clone());
+        state.watch(cx);
         Poll::Pending
     }
 
@@ -455,7 +455,11 @@ impl Connection {
         } else if waiting > 0 && waiting + bytes > limit {
             let text =
                 format!("{waiting} bytes wait to be sent to the asker, the limit is {limit}");
-            push_failure(&mut state, id, &Failure::new(FailureCode::OVERLOADED, text));
+            push_failure(
+                &mut state,
+                id,
+                &Failure::new(FailureCode::REPLY_REFUSED, text),
+            );
         } else {
             state
                 .queue
@@ -474,7 +478,9 @@ impl Connection {
 
     /// Notes a request whose id came inside a message.
     pub(crate) fn register_incoming(&self, id: RequestId) -> bool {
-        self.lock().incoming.register(id)
+        let mut state = self.lock();
+        // After the end nobody would ever cancel it, nor take its answer.
+        !matches!(state.phase, Phase::Closed(_)) && state.incoming.register(id)
     }
 
     pub(crate) fn is_cancelled(&self, id: RequestId) -> bool {
@@ -512,8 +518,11 @@ impl Connection {
     fn on_lost(&self, messages: u64) {
         if messages > 0 {
             self.lost.fetch_add(messages, Ordering::Relaxed);
-            if let Some(hook) = &self.lost_hook {
-                hook(&self.peer, messages);
+            if let Some(hook) = self.lost_hook.clone() {
+                // On a task of its own: whoever closes the connection may hold locks of the layer on top.
+                let peer = Arc::clone(&self.peer);
+                self.runtime
+                    .spawn(Box::pin(async move { hook(&peer, messages) }));
             }
         }
     }
@@ -643,6 +652,19 @@ impl Connection {
         }));
         let reason = self.write_loop(writer).await;
         self.close(reason);
+    }
+}
+
+impl State {
+    /// Keeps the waker of one who watches the connection, once.
+    fn watch(&mut self, cx: &Context<'_>) {
+        if !self
+            .watchers
+            .iter()
+            .any(|known| known.will_wake(cx.waker()))
+        {
+            self.watchers.push(cx.waker().clone());
+        }
     }
 }
 
