@@ -34,7 +34,10 @@ impl RpcHandler for Echo {
         }
     }
 
-    fn receive_one_way(&self, _: &TransportClient, message: Bytes) {
+    fn receive_one_way(&self, client: &TransportClient, message: Bytes) {
+        if message == "more" {
+            return client.grant(3, 256, 0x0001_0002);
+        }
         self.0.send(message).expect("the test listens");
     }
 }
@@ -132,6 +135,15 @@ async fn a_server_understands_and_sends_these_bytes() {
         .await
         .expect("open");
     expect(&mut stream, &[9, 0, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7, 8]).await;
+    // Credit: length, type 8, flow, messages, bytes.
+    stream
+        .write_all(&[5, 0, 0, 0, 2, b'm', b'o', b'r', b'e'])
+        .await
+        .expect("open");
+    let credit = [13, 0, 0, 0, 8, 3, 0, 0, 0, 0, 1, 0, 0, 2, 0, 1, 0];
+    expect(&mut stream, &credit).await;
+    // Credit for a flow that is not there is none of its business.
+    stream.write_all(&credit).await.expect("open");
     server.stop().await;
     assert_eq!(stream.read(&mut [0; 1]).await.expect("a clean end"), 0);
 }
