@@ -1278,8 +1278,8 @@ mod hostile {
             .unwrap();
         head = vec![64 | 8, 0, 1];
         head.extend_from_slice(&9_u32.to_le_bytes());
-        peer.one_way(Charge::Free, &head, &Body::Copied(&[3, 1]))
-            .unwrap();
+        // The abort may be faster than this; then there is nothing to see.
+        drop(peer.one_way(Charge::Free, &head, &Body::Copied(&[3, 1])));
         match tokio::time::timeout(Duration::from_secs(2), ends.recv()).await {
             Err(_) => return, // Not handed on: as well.
             Ok(begun) => assert_eq!(begun, Some("begun")),
