@@ -175,7 +175,7 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
             TypedTarget::Remote(remote) => {
                 let posting = Posting {
                     asked: sent == Sent::Asked,
-                    trace,
+                    trace: trace.as_deref().copied(),
                     ..Posting::default()
                 };
                 self.post_remotely(remote, &message, &posting)
@@ -199,10 +199,12 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn post_locally(&self, inbox: &Inbox<M>, mail: LocalMail<M>) -> Result<(), (Refused, M)> {
         let displaced = inbox.post(mail, self.env.observed_now())?;
-        self.env.bury_displaced(inbox.name(), displaced);
+        if !displaced.is_empty() {
+            self.env.bury_displaced(inbox.name(), displaced);
+        }
         Ok(())
     }
 
@@ -242,7 +244,7 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
         let env = &self.env;
         let deadline = env.runtime.now().checked_add(timeout);
         let trace = env.outgoing_trace();
-        let for_context = trace.map(Box::new);
+        let for_context = trace.clone();
         match &self.target {
             TypedTarget::Local(inbox) => {
                 let (reply, answer) = oneshot::channel();
@@ -272,7 +274,7 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
                 let posting = Posting {
                     asked: true,
                     ask: Some((token, deadline.map(|_| timeout))),
-                    trace,
+                    trace: trace.as_deref().copied(),
                     reserved: place.reserved(),
                 };
                 let target = Target::Remote(Arc::clone(remote));

@@ -736,10 +736,13 @@ impl EnvInner {
     }
 
     /// The trace that a message sent now carries.
-    pub(crate) fn outgoing_trace(&self) -> Option<TraceContext> {
-        self.config
-            .trace
-            .then(|| TraceContext::outgoing(self.runtime.as_ref()))
+    #[inline]
+    pub(crate) fn outgoing_trace(&self) -> Option<Box<TraceContext>> {
+        if self.config.trace {
+            Some(Box::new(TraceContext::outgoing(self.runtime.as_ref())))
+        } else {
+            None
+        }
     }
 
     pub(crate) fn connections(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Link>>> {

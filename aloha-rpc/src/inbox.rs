@@ -181,11 +181,11 @@ impl<M> LocalMail<M> {
     }
 
     #[inline]
-    pub(crate) fn new(sent: Sent, message: M, trace: Option<TraceContext>) -> Self {
+    pub(crate) fn new(sent: Sent, message: M, trace: Option<Box<TraceContext>>) -> Self {
         Self {
             sent,
             bytes: 0,
-            trace: trace.map(Box::new),
+            trace,
             message,
         }
     }
@@ -217,8 +217,12 @@ impl<M> Batch<M> {
 
     /// Lets go of memory that an unusual burst needed.
     pub(crate) fn trim(&mut self) {
-        self.local.shrink_to(KEPT_MESSAGES_MAX);
-        self.remote.shrink_to(KEPT_MESSAGES_MAX);
+        if self.local.capacity() > KEPT_MESSAGES_MAX {
+            self.local.shrink_to(KEPT_MESSAGES_MAX);
+        }
+        if self.remote.capacity() > KEPT_MESSAGES_MAX {
+            self.remote.shrink_to(KEPT_MESSAGES_MAX);
+        }
     }
 
     /// Messages of both lanes.
@@ -394,7 +398,27 @@ impl<M> Inbox<M> {
     }
 
     /// Appends a local message, or gives it back. `Ok` holds what it displaced.
+    #[inline(always)]
     pub(crate) fn post(
+        &self,
+        mail: LocalMail<M>,
+        now: Option<Instant>,
+    ) -> Result<Vec<LocalMail<M>>, (Refused, M)> {
+        if self.weigh.is_none() && now.is_none() {
+            let mut state = self.lock();
+            let certain = state.batch.local.len() + state.reserved + state.taken;
+            if state.open && state.waiters.is_none() && certain < self.limits.messages_max {
+                state.batch.local.push_back(mail);
+                Self::wake(state);
+                return Ok(Vec::new());
+            }
+        }
+        self.post_with_care(mail, now)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn post_with_care(
         &self,
         mut mail: LocalMail<M>,
         now: Option<Instant>,
@@ -405,30 +429,23 @@ impl<M> Inbox<M> {
         if !state.open {
             return Err((Refused::Stopped, mail.message));
         }
-        let mut displaced = Vec::new();
-        if state.waiters.is_some() || !self.has_room(&state, bytes) {
-            let handed = self.hand_over(&mut state);
-            if self.displaces() {
-                displaced = self.displace(&mut state, bytes);
-            } else if !self.has_room(&state, bytes) {
-                drop(state);
-                handed.into_iter().for_each(Waker::wake);
-                return Err((Refused::Full, mail.message));
-            }
-            if !handed.is_empty() {
-                Self::append(&mut state, mail, now);
-                Self::wake(state);
-                handed.into_iter().for_each(Waker::wake);
-                return Ok(displaced);
-            }
-        }
-        Self::append(&mut state, mail, now);
+        let handed = self.hand_over(&mut state);
+        let posted = if self.displaces() {
+            let displaced = self.displace(&mut state, bytes);
+            Self::append(&mut state, mail, now);
+            Ok(displaced)
+        } else if self.has_room(&state, bytes) {
+            Self::append(&mut state, mail, now);
+            Ok(Vec::new())
+        } else {
+            Err((Refused::Full, mail.message))
+        };
         Self::wake(state);
-        Ok(displaced)
+        handed.into_iter().for_each(Waker::wake);
+        posted
     }
 
     /// Takes the oldest messages out until one of this weight has room.
-    #[cold]
     fn displace(&self, state: &mut State<M>, bytes: usize) -> Vec<LocalMail<M>> {
         let mut displaced = Vec::new();
         while !self.has_room(state, bytes) {

@@ -128,7 +128,7 @@ impl<M: Serialize + Send + 'static> Permit<'_, M> {
                 };
                 let posting = Posting {
                     asked: sent == Sent::Asked,
-                    trace,
+                    trace: trace.as_deref().copied(),
                     reserved: reserved.as_ref(),
                     ..Posting::default()
                 };
