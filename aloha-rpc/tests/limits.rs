@@ -158,10 +158,13 @@ async fn the_oldest_makes_room_and_becomes_a_dead_letter(pair: Pair) {
     let first = news.ask(Feed::Ask);
     until(|| begun.load(Ordering::SeqCst) == 1).await;
     let displaced = news.ask(Feed::Ask);
-    // Taken at once: the inbox must have been filled in the order of sending.
     for number in 0..50_000 {
-        news.send(Feed::Number(number))
-            .expect("there is always room");
+        // Over a network what is on the way still has a bound.
+        if news.send(Feed::Number(number)).is_err() {
+            assert!(!pair.is_local(), "there is always room");
+            let place = news.reserve().await.expect("it lives");
+            place.send(Feed::Number(number)).expect("a place");
+        }
         if number % 1_000 == 0 {
             tokio::task::yield_now().await;
         }
