@@ -255,7 +255,7 @@ impl<T> Drop for RpcCallContext<T> {
         };
         let failure = if std::thread::panicking() {
             Failure::new(FailureCode::PANICKED, "the endpoint panicked")
-        } else if let Some(why) = crate::inbox::discarding() {
+        } else if let Some(why) = crate::mail::discarding() {
             why.failure()
         } else {
             Failure::new(

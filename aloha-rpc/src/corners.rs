@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::inbox::{Discard, discard};
+use crate::mail::{Discard, discard};
 use crate::verifier::{self, Verify};
 use crate::{
     EndpointContext, EndpointError, RpcAddress, RpcCallContext, RpcEndpoint, RpcEndpointRef, RpcEnv,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use crate::inbox::{Control, Mailbox};
+use crate::mail::Control;
+use crate::mailbox::Mailbox;
 
 /// An endpoint that is set up: its inbox, and what its messages look like.
 #[derive(Clone)]

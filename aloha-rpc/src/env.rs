@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use aloha_transport::{
-    BindError, Failure, Network, Runtime, TokioRuntime, TransportClientFactory, TransportContext,
+    BindError, Failure, Runtime, TokioRuntime, TransportClientFactory, TransportContext,
     TransportServer,
 };
 use serde::Serialize;
@@ -26,11 +26,14 @@ use crate::deadlines::Deadlines;
 use crate::dispatcher::{Dispatcher, Registered};
 use crate::endpoint::RpcEndpoint;
 use crate::endpoint_ref::{RpcEndpointRef, downcast};
+use crate::env_builder::RpcEnvBuilder;
 use crate::envelope::NAME_BYTES_MAX;
 use crate::error::{LookupError, SetupError, StartError};
 use crate::group::Group;
-use crate::inbox::{Discard, Inbox, LocalMail, Mailbox, RemoteMail, discard_all};
+use crate::inbox::Inbox;
 use crate::link::Link;
+use crate::mail::{Discard, LocalMail, RemoteMail, discard_all};
+use crate::mailbox::Mailbox;
 use crate::metrics::{ConnectionSnapshot, EndpointSnapshot, EnvSnapshot, Metrics};
 use crate::outbox::Outbox;
 use crate::relay::{self, Relays};
@@ -93,152 +96,10 @@ struct Outboxes {
     used: usize,
 }
 
-/// How an environment is to be.
-#[must_use = "an environment starts with `start`"]
-pub struct RpcEnvBuilder {
-    name: String,
-    config: RpcConfig,
-    bind: Option<String>,
-    advertised_host: Option<String>,
-    network: Option<Arc<dyn Network>>,
-    runtime: Option<Arc<dyn Runtime>>,
-    metrics: Option<Arc<dyn Metrics>>,
-    port_retries: u16,
-}
-
-impl RpcEnvBuilder {
-    /// Listens on `address` (`host:port`; port 0 picks a free one). Without it the environment is a
-    /// client: it calls others, and is answered over its own connections.
-    pub fn bind(mut self, address: impl Into<String>) -> Self {
-        self.bind = Some(address.into());
-        self
-    }
-
-    /// Tells peers to call another host than the one it listens on.
-    pub fn advertise(mut self, host: impl Into<String>) -> Self {
-        self.advertised_host = Some(host.into());
-        self
-    }
-
-    /// With other limits and time-outs.
-    pub fn config(mut self, config: RpcConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Over another network than TCP.
-    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
-        self.network = Some(network);
-        self
-    }
-
-    /// With time, randomness and tasks from elsewhere than the current tokio runtime.
-    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
-        self.runtime = Some(runtime);
-        self
-    }
-
-    /// With somebody who hears of what happens. Only then is the time of messages measured.
-    pub fn metrics(mut self, metrics: impl Metrics) -> Self {
-        self.metrics = Some(Arc::new(metrics));
-        self
-    }
-
-    /// Tries so many further ports, one after the other, where the one to [`bind`](Self::bind) is in use. Default none.
-    pub fn port_retries(mut self, retries: u16) -> Self {
-        self.port_retries = retries;
-        self
-    }
-
-    /// Starts the environment on the current tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// The address cannot be had.
-    ///
-    /// # Panics
-    ///
-    /// Called outside a tokio runtime.
-    pub async fn start(self) -> Result<RpcEnv, StartError> {
-        let runtime = self
-            .runtime
-            .unwrap_or_else(|| Arc::new(TokioRuntime::current()));
-        let inner = Arc::new_cyclic(|env: &Weak<EnvInner>| {
-            let (this, env, lost_in) = (env.clone(), env.clone(), env.clone());
-            let mut context =
-                TransportContext::with_handlers(&self.name, Arc::clone(&runtime), move |client| {
-                    Box::new(RemoteHandler::new(env.clone(), client))
-                })
-                .on_lost(move |peer, count| {
-                    if let Some(env) = lost_in.upgrade() {
-                        env.dead_letter(peer, DeadLetterReason::ConnectionLost, count);
-                    }
-                })
-                .config(self.config.transport.clone())
-                .codec(self.config.codec.id());
-            if let Some(network) = self.network {
-                context = context.network(network);
-            }
-            EnvInner {
-                this,
-                name: self.name,
-                config: self.config,
-                address: OnceLock::new(),
-                dispatcher: Dispatcher::default(),
-                factory: context.create_client_factory(),
-                deadlines: Deadlines::new(Arc::clone(&runtime)),
-                runtime,
-                context,
-                server: Mutex::default(),
-                outboxes: Mutex::default(),
-                endpoints: TaskTracker::new(),
-                shutting_down: AtomicBool::new(false),
-                stopped: CancellationToken::new(),
-                hurry: CancellationToken::new(),
-                terminated: CancellationToken::new(),
-                over: AtomicBool::new(false),
-                dead_letters: DeadLetterOffice::default(),
-                metrics: self.metrics,
-                relays: Relays::default(),
-                connections: Mutex::default(),
-            }
-        });
-        let env = RpcEnv { inner };
-        env.endpoint(verifier::NAME)
-            .setup(RpcEndpointVerifier)
-            .expect("nobody else can have the name yet");
-        let timer = Arc::clone(&env.inner);
-        env.inner.runtime.spawn(Box::pin(async move {
-            timer
-                .terminated
-                .run_until_cancelled(timer.deadlines.run())
-                .await;
-            timer.deadlines.expire_all();
-        }));
-        if let Some(bind) = &self.bind {
-            let host = self.advertised_host.as_deref();
-            if let Err(error) = env.listen(bind, host, self.port_retries).await {
-                env.shutdown().await;
-                return Err(error);
-            }
-        }
-        Ok(env)
-    }
-}
-
 impl RpcEnv {
     /// An environment to be named `name` in logs.
     pub fn builder(name: impl Into<String>) -> RpcEnvBuilder {
-        RpcEnvBuilder {
-            name: name.into(),
-            config: RpcConfig::default(),
-            bind: None,
-            advertised_host: None,
-            network: None,
-            runtime: None,
-            metrics: None,
-            port_retries: 0,
-        }
+        RpcEnvBuilder::new(name.into())
     }
 
     /// An environment that does not listen, with the usual limits.
@@ -290,6 +151,73 @@ impl RpcEnv {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(server);
         Ok(())
+    }
+
+    pub(crate) async fn start(builder: RpcEnvBuilder) -> Result<Self, StartError> {
+        let runtime = builder
+            .runtime
+            .unwrap_or_else(|| Arc::new(TokioRuntime::current()));
+        let inner = Arc::new_cyclic(|env: &Weak<EnvInner>| {
+            let (this, env, lost_in) = (env.clone(), env.clone(), env.clone());
+            let mut context = TransportContext::with_handlers(
+                &builder.name,
+                Arc::clone(&runtime),
+                move |client| Box::new(RemoteHandler::new(env.clone(), client)),
+            )
+            .on_lost(move |peer, count| {
+                if let Some(env) = lost_in.upgrade() {
+                    env.dead_letter(peer, DeadLetterReason::ConnectionLost, count);
+                }
+            })
+            .config(builder.config.transport.clone())
+            .codec(builder.config.codec.id());
+            if let Some(network) = builder.network {
+                context = context.network(network);
+            }
+            EnvInner {
+                this,
+                name: builder.name,
+                config: builder.config,
+                address: OnceLock::new(),
+                dispatcher: Dispatcher::default(),
+                factory: context.create_client_factory(),
+                deadlines: Deadlines::new(Arc::clone(&runtime)),
+                runtime,
+                context,
+                server: Mutex::default(),
+                outboxes: Mutex::default(),
+                endpoints: TaskTracker::new(),
+                shutting_down: AtomicBool::new(false),
+                stopped: CancellationToken::new(),
+                hurry: CancellationToken::new(),
+                terminated: CancellationToken::new(),
+                over: AtomicBool::new(false),
+                dead_letters: DeadLetterOffice::default(),
+                metrics: builder.metrics,
+                relays: Relays::default(),
+                connections: Mutex::default(),
+            }
+        });
+        let env = Self { inner };
+        env.endpoint(verifier::NAME)
+            .setup(RpcEndpointVerifier)
+            .expect("nobody else can have the name yet");
+        let timer = Arc::clone(&env.inner);
+        env.inner.runtime.spawn(Box::pin(async move {
+            timer
+                .terminated
+                .run_until_cancelled(timer.deadlines.run())
+                .await;
+            timer.deadlines.expire_all();
+        }));
+        if let Some(bind) = &builder.bind {
+            let host = builder.advertised_host.as_deref();
+            if let Err(error) = env.listen(bind, host, builder.port_retries).await {
+                env.shutdown().await;
+                return Err(error);
+            }
+        }
+        Ok(env)
     }
 
     pub(crate) fn of(inner: Arc<EnvInner>) -> Self {
@@ -819,16 +747,6 @@ fn next_port(address: &str) -> Option<String> {
     let (host, port) = address.rsplit_once(':')?;
     let next = port.parse::<u16>().ok()?.checked_add(1)?;
     Some(format!("{host}:{next}"))
-}
-
-impl fmt::Debug for RpcEnvBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RpcEnvBuilder")
-            .field("name", &self.name)
-            .field("bind", &self.bind)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
 }
 
 impl fmt::Debug for RpcEnv {

@@ -19,7 +19,7 @@ use crate::endpoint::RpcEndpoint;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::RpcEnv;
 use crate::error::{EndpointError, SendError, SetupError};
-use crate::inbox::{Discard, Sent, discard};
+use crate::mail::{Discard, Sent, discard};
 use crate::permit::Permit;
 use crate::supervision::Directive;
 

@@ -11,137 +11,24 @@
 //!   ([`InboundFlow`](crate::flow::InboundFlow)), so what was promised a place has one.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use aloha_transport::{
-    Failure, FailureCode, INITIAL_CREDIT_BYTES, INITIAL_CREDIT_MESSAGES, RpcResponseCallback,
-};
-use bytes::Bytes;
+use aloha_transport::{INITIAL_CREDIT_BYTES, INITIAL_CREDIT_MESSAGES};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::address::RpcAddress;
-use crate::error::{EndpointError, code};
-use crate::flow::InboundFlow;
+use crate::mail::{Batch, Control, Discard, LocalMail, RemoteMail};
+use crate::mailbox::{Load, Mailbox};
 use crate::progress::Progress;
-use crate::supervision::{Terminated, Termination};
-use crate::trace::TraceContext;
+use crate::supervision::Termination;
 use crate::waiters::{Left, Ticket, Waiters};
-
-/// A buffer with room for more messages than this is not kept.
-const KEPT_MESSAGES_MAX: usize = 1024;
-
-thread_local! {
-    static DROPPING: Cell<Option<Discard>> = const { Cell::new(None) };
-}
-
-/// Why messages are dropped unhandled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Discard {
-    /// Their endpoint is stopped.
-    Stopped,
-    /// Newer ones took their place.
-    Displaced,
-    /// They could not be passed on.
-    RelayLost,
-    /// Nobody was there to take them.
-    NotTaken,
-    /// Their endpoint has ended, and had seen them.
-    Ended,
-}
-
-impl Discard {
-    /// What the calls inside are answered with.
-    pub(crate) fn failure(self) -> Failure {
-        match self {
-            Self::Stopped => Failure::new(code::ENDPOINT_STOPPED, "the endpoint is stopped"),
-            Self::Displaced => Failure::new(
-                FailureCode::OVERLOADED,
-                "newer messages took its place in a full inbox",
-            ),
-            Self::Ended => {
-                Failure::new(FailureCode::DROPPED, "the endpoint ended without an answer")
-            }
-            Self::NotTaken => Failure::new(FailureCode::OVERLOADED, "nobody takes it"),
-            Self::RelayLost => Failure::new(code::RELAY_LOST, "the way to the endpoint is lost"),
-        }
-    }
-}
-
-/// Why messages that are dropped now on this thread are dropped, if this layer does it.
-pub(crate) fn discarding() -> Option<Discard> {
-    DROPPING.get()
-}
-
-/// Drops each of several.
-pub(crate) fn discard_all<T>(mail: impl IntoIterator<Item = T>, why: Discard) {
-    for mail in mail {
-        discard(mail, why);
-    }
-}
-
-/// Drops a message that nobody will handle; the calls inside say why. A panic of its `Drop` ends here.
-pub(crate) fn discard<T>(mail: T, why: Discard) {
-    struct Reset(Option<Discard>);
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            DROPPING.set(self.0);
-        }
-    }
-    let _reset = Reset(DROPPING.replace(Some(why)));
-    drop(catch_unwind(AssertUnwindSafe(|| drop(mail))));
-}
-
-/// How a message was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sent {
-    OneWay,
-    Asked,
-}
-
-/// A message that came over a connection, not decoded yet.
-pub(crate) struct RemoteMail {
-    pub(crate) flow: Arc<InboundFlow>,
-    pub(crate) sent: Sent,
-    pub(crate) body: Bytes,
-    pub(crate) request: Option<RpcResponseCallback>,
-    pub(crate) calls: Vec<Option<RpcResponseCallback>>,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) trace: Option<Box<TraceContext>>,
-}
-
-impl RemoteMail {
-    /// Answers every call of the message with a failure.
-    pub(crate) fn bounce(self, failure: &Failure) {
-        for call in self
-            .request
-            .into_iter()
-            .chain(self.calls.into_iter().flatten())
-        {
-            call.on_failure(failure);
-        }
-    }
-}
-
-/// What comes by the control lane.
-#[derive(Debug)]
-pub(crate) enum Control {
-    Connected(RpcAddress),
-    Disconnected(RpcAddress),
-    NetworkError(Arc<str>, RpcAddress),
-    Terminated(Terminated),
-    /// A handler that runs beside the endpoint's task failed, or a linked endpoint ended.
-    Failed(EndpointError),
-}
 
 /// What an inbox does with a message that it has no room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -165,71 +52,6 @@ pub(crate) struct Limits {
 
 /// Bytes of a moved message, as the user counts them.
 pub(crate) type Weigh<M> = Box<dyn Fn(&M) -> usize + Send + Sync>;
-
-/// A local message that waits.
-pub(crate) struct LocalMail<M> {
-    pub(crate) sent: Sent,
-    /// As the user weighs it, if so.
-    bytes: u32,
-    pub(crate) trace: Option<Box<TraceContext>>,
-    pub(crate) message: M,
-}
-
-impl<M> LocalMail<M> {
-    pub(crate) fn bytes(&self) -> u32 {
-        self.bytes
-    }
-
-    #[inline]
-    pub(crate) fn new(sent: Sent, message: M, trace: Option<Box<TraceContext>>) -> Self {
-        Self {
-            sent,
-            bytes: 0,
-            trace,
-            message,
-        }
-    }
-}
-
-/// What the endpoint's task takes at a time. After the rest of the batch: stop, when `stop` is set.
-pub(crate) struct Batch<M> {
-    pub(crate) control: VecDeque<Control>,
-    pub(crate) local: VecDeque<LocalMail<M>>,
-    pub(crate) remote: VecDeque<RemoteMail>,
-    pub(crate) stop: bool,
-}
-
-impl<M> Default for Batch<M> {
-    fn default() -> Self {
-        Self {
-            control: VecDeque::new(),
-            local: VecDeque::new(),
-            remote: VecDeque::new(),
-            stop: false,
-        }
-    }
-}
-
-impl<M> Batch<M> {
-    fn is_empty(&self) -> bool {
-        self.local.is_empty() && self.remote.is_empty() && self.control.is_empty() && !self.stop
-    }
-
-    /// Lets go of memory that an unusual burst needed.
-    pub(crate) fn trim(&mut self) {
-        if self.local.capacity() > KEPT_MESSAGES_MAX {
-            self.local.shrink_to(KEPT_MESSAGES_MAX);
-        }
-        if self.remote.capacity() > KEPT_MESSAGES_MAX {
-            self.remote.shrink_to(KEPT_MESSAGES_MAX);
-        }
-    }
-
-    /// Messages of both lanes.
-    pub(crate) fn messages(&self) -> usize {
-        self.local.len() + self.remote.len()
-    }
-}
 
 /// Why an inbox does not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -730,39 +552,6 @@ impl<M> Drop for Reserving<'_, M> {
     }
 }
 
-/// An inbox without its message type: what the dispatcher and the connections see.
-pub(crate) trait Mailbox: Send + Sync + 'static {
-    fn name(&self) -> &Arc<str>;
-    /// Appends messages of one read, under one lock. What has no place is left in `mail`, or displaced into
-    /// it, and the reason given.
-    fn deliver(&self, mail: &mut Vec<RemoteMail>, now: Option<Instant>) -> Option<Discard>;
-    fn control(&self, control: Control);
-    /// What was posted before is handled before.
-    fn stop(&self);
-    /// What waits is given up.
-    fn abandon(&self);
-    fn is_open(&self) -> bool;
-    /// Comes with the end of the endpoint.
-    fn watch(&self) -> oneshot::Receiver<Termination>;
-    /// A connection begins or ceases to send to this endpoint.
-    fn join(&self);
-    fn leave(&self);
-    fn load(&self, now: Instant) -> Load;
-    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
-}
-
-/// What an inbox holds at a moment, and what its endpoint has done.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Load {
-    pub(crate) waiting: usize,
-    pub(crate) oldest: Option<Duration>,
-    pub(crate) handled: u64,
-    pub(crate) errors: u64,
-    pub(crate) restarts: u64,
-    pub(crate) handler_time: Duration,
-    pub(crate) handler_time_max: Duration,
-}
-
 impl<M> Inbox<M> {
     /// How many messages and bytes each connection may have on the way to this endpoint.
     pub(crate) fn window(&self) -> (u64, u64) {
@@ -891,6 +680,8 @@ impl<M: Send + 'static> Mailbox for Inbox<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::Sent;
+    use crate::trace::TraceContext;
 
     fn limits(messages_max: usize, overflow: Overflow) -> Limits {
         Limits {

@@ -10,7 +10,8 @@ use crate::call_context::RpcCallContext;
 use crate::endpoint_ref::{RpcEndpointRef, TypedTarget};
 use crate::env::EnvInner;
 use crate::error::SendError;
-use crate::inbox::{Inbox, LocalMail, Refused, Sent};
+use crate::inbox::{Inbox, Refused};
+use crate::mail::{LocalMail, Sent};
 use crate::target::{Posting, Reserved};
 
 /// A place for one message, from [`RpcEndpointRef::reserve`]. Dropped unused, it is free again.

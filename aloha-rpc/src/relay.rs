@@ -19,8 +19,8 @@ use crate::endpoint::RpcEndpoint;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::{EnvInner, RpcEnv};
 use crate::error::{EndpointError, SendError};
-use crate::inbox::{Discard, Sent, discard};
 use crate::link::Link;
+use crate::mail::{Discard, Sent, discard};
 use crate::supervision::{Directive, Terminated, Termination};
 
 /// What the names of relays begin with.

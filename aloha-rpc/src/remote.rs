@@ -16,8 +16,9 @@ use crate::env::EnvInner;
 use crate::envelope::{Envelope, Receiver};
 use crate::error::code;
 use crate::flow::{InboundFlow, Received};
-use crate::inbox::{Control, Discard, Mailbox, RemoteMail, Sent};
 use crate::link::Link;
+use crate::mail::{Control, Discard, RemoteMail, Sent};
+use crate::mailbox::Mailbox;
 
 /// One connection's requests, gathered by endpoint until the read is complete.
 pub(crate) struct RemoteHandler {

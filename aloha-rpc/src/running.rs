@@ -26,9 +26,9 @@ use crate::endpoint::RpcEndpoint;
 use crate::env::EnvInner;
 use crate::error::{EndpointError, code};
 use crate::flow::Taken;
-use crate::inbox::{
-    Batch, Control, Discard, Inbox, Mailbox as _, RemoteMail, Sent, discard, discard_all, flag,
-};
+use crate::inbox::{Inbox, flag};
+use crate::mail::{Batch, Control, Discard, RemoteMail, Sent, discard, discard_all};
+use crate::mailbox::Mailbox as _;
 use crate::scope::{self, Decoding, Origin};
 use crate::supervision::{Budget, Directive, Termination};
 use crate::timers::Due;
@@ -200,7 +200,7 @@ impl<E: RpcEndpoint> Running<E> {
             return Next::Message(sent, message, None);
         }
         if let Some(mail) = self.batch.local.pop_front() {
-            self.inbox.on_local(mail.bytes());
+            self.inbox.on_local(mail.bytes);
             return Next::Message(mail.sent, mail.message, mail.trace);
         }
         while let Some(mail) = self.batch.remote.pop_front() {

@@ -9,7 +9,7 @@ use crate::call_context::RpcCallContext;
 use crate::context::EndpointContext;
 use crate::endpoint::RpcEndpoint;
 use crate::error::EndpointError;
-use crate::inbox::Mailbox;
+use crate::mailbox::Mailbox;
 use crate::supervision::{Directive, Termination};
 use crate::watch::end_linked;
 

@@ -19,7 +19,9 @@ use tokio::sync::oneshot;
 use crate::ask::Ask;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::error::{AskError, EndpointError};
-use crate::inbox::{Control, Inbox, Mailbox};
+use crate::inbox::Inbox;
+use crate::mail::Control;
+use crate::mailbox::Mailbox;
 use crate::supervision::{Terminated, Termination};
 use crate::verifier::Verify;
 

@@ -6,7 +6,8 @@ use aloha_transport::Runtime;
 use aloha_transport::testing::{SimNetwork, SimRuntime};
 
 use crate::config::RpcConfig;
-use crate::env::{RpcEnv, RpcEnvBuilder};
+use crate::env::RpcEnv;
+use crate::env_builder::RpcEnvBuilder;
 
 /// The port that [`Simulation::env`] listens on.
 const PORT: u16 = 7077;

@@ -1,0 +1,183 @@
+//! What lies in an inbox: messages of both lanes, news of the control lane, and what becomes of what nobody handles.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use aloha_transport::{Failure, FailureCode, RpcResponseCallback};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::address::RpcAddress;
+use crate::error::{EndpointError, code};
+use crate::flow::InboundFlow;
+use crate::supervision::Terminated;
+use crate::trace::TraceContext;
+
+/// A buffer with room for more messages than this is not kept.
+const KEPT_MESSAGES_MAX: usize = 1024;
+
+thread_local! {
+    static DROPPING: Cell<Option<Discard>> = const { Cell::new(None) };
+}
+
+/// Why messages are dropped unhandled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Discard {
+    /// Their endpoint is stopped.
+    Stopped,
+    /// Newer ones took their place.
+    Displaced,
+    /// They could not be passed on.
+    RelayLost,
+    /// Nobody was there to take them.
+    NotTaken,
+    /// Their endpoint has ended, and had seen them.
+    Ended,
+}
+
+impl Discard {
+    /// What the calls inside are answered with.
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Self::Stopped => Failure::new(code::ENDPOINT_STOPPED, "the endpoint is stopped"),
+            Self::Displaced => Failure::new(
+                FailureCode::OVERLOADED,
+                "newer messages took its place in a full inbox",
+            ),
+            Self::Ended => {
+                Failure::new(FailureCode::DROPPED, "the endpoint ended without an answer")
+            }
+            Self::NotTaken => Failure::new(FailureCode::OVERLOADED, "nobody takes it"),
+            Self::RelayLost => Failure::new(code::RELAY_LOST, "the way to the endpoint is lost"),
+        }
+    }
+}
+
+/// Why messages that are dropped now on this thread are dropped, if this layer does it.
+pub(crate) fn discarding() -> Option<Discard> {
+    DROPPING.get()
+}
+
+/// Drops each of several.
+pub(crate) fn discard_all<T>(mail: impl IntoIterator<Item = T>, why: Discard) {
+    for mail in mail {
+        discard(mail, why);
+    }
+}
+
+/// Drops a message that nobody will handle; the calls inside say why. A panic of its `Drop` ends here.
+pub(crate) fn discard<T>(mail: T, why: Discard) {
+    struct Reset(Option<Discard>);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            DROPPING.set(self.0);
+        }
+    }
+    let _reset = Reset(DROPPING.replace(Some(why)));
+    drop(catch_unwind(AssertUnwindSafe(|| drop(mail))));
+}
+
+/// How a message was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    OneWay,
+    Asked,
+}
+
+/// A message that came over a connection, not decoded yet.
+pub(crate) struct RemoteMail {
+    pub(crate) flow: Arc<InboundFlow>,
+    pub(crate) sent: Sent,
+    pub(crate) body: Bytes,
+    pub(crate) request: Option<RpcResponseCallback>,
+    pub(crate) calls: Vec<Option<RpcResponseCallback>>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) trace: Option<Box<TraceContext>>,
+}
+
+impl RemoteMail {
+    /// Answers every call of the message with a failure.
+    pub(crate) fn bounce(self, failure: &Failure) {
+        for call in self
+            .request
+            .into_iter()
+            .chain(self.calls.into_iter().flatten())
+        {
+            call.on_failure(failure);
+        }
+    }
+}
+
+/// What comes by the control lane.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Connected(RpcAddress),
+    Disconnected(RpcAddress),
+    NetworkError(Arc<str>, RpcAddress),
+    Terminated(Terminated),
+    /// A handler that runs beside the endpoint's task failed, or a linked endpoint ended.
+    Failed(EndpointError),
+}
+
+/// A local message that waits.
+pub(crate) struct LocalMail<M> {
+    pub(crate) sent: Sent,
+    /// As the user weighs it, if so.
+    pub(crate) bytes: u32,
+    pub(crate) trace: Option<Box<TraceContext>>,
+    pub(crate) message: M,
+}
+
+impl<M> LocalMail<M> {
+    #[inline]
+    pub(crate) fn new(sent: Sent, message: M, trace: Option<Box<TraceContext>>) -> Self {
+        Self {
+            sent,
+            bytes: 0,
+            trace,
+            message,
+        }
+    }
+}
+
+/// What the endpoint's task takes at a time. After the rest of the batch: stop, when `stop` is set.
+pub(crate) struct Batch<M> {
+    pub(crate) control: VecDeque<Control>,
+    pub(crate) local: VecDeque<LocalMail<M>>,
+    pub(crate) remote: VecDeque<RemoteMail>,
+    pub(crate) stop: bool,
+}
+
+impl<M> Default for Batch<M> {
+    fn default() -> Self {
+        Self {
+            control: VecDeque::new(),
+            local: VecDeque::new(),
+            remote: VecDeque::new(),
+            stop: false,
+        }
+    }
+}
+
+impl<M> Batch<M> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.local.is_empty() && self.remote.is_empty() && self.control.is_empty() && !self.stop
+    }
+
+    /// Lets go of memory that an unusual burst needed.
+    pub(crate) fn trim(&mut self) {
+        if self.local.capacity() > KEPT_MESSAGES_MAX {
+            self.local.shrink_to(KEPT_MESSAGES_MAX);
+        }
+        if self.remote.capacity() > KEPT_MESSAGES_MAX {
+            self.remote.shrink_to(KEPT_MESSAGES_MAX);
+        }
+    }
+
+    /// Messages of both lanes.
+    pub(crate) fn messages(&self) -> usize {
+        self.local.len() + self.remote.len()
+    }
+}
