@@ -195,6 +195,7 @@ async fn stop_and_connection_news_pass_a_full_inbox(pair: Pair) {
     let gate = Arc::new(Semaphore::new(0));
     let slow = Slow::new(&gate);
     let connected = Arc::clone(&slow.connected);
+    let begun = Arc::clone(&slow.begun);
     let there = pair
         .server
         .endpoint("slow")
@@ -215,8 +216,14 @@ async fn stop_and_connection_news_pass_a_full_inbox(pair: Pair) {
         gate.add_permits(taken as usize);
         until(|| connected.load(Ordering::SeqCst) > before).await;
         visitor.shutdown().await;
-        let (_, refused) = fill(&slow);
-        assert!(refused.is_overload());
+        let taken = taken as usize;
+        until(|| pair.server.snapshot().endpoints[0].handled == taken as u64).await;
+        for _ in 0..2 {
+            let place = slow.reserve().await.expect("it lives");
+            place.send(Feed::Number(taken as u32)).expect("a place");
+        }
+        let waiting = || pair.server.snapshot().endpoints[0].waiting;
+        until(|| begun.load(Ordering::SeqCst) == taken + 1 && waiting() == 1).await;
     }
     let drained = pair.server.drain(&there, Duration::from_millis(1));
     let goes_on = async {
