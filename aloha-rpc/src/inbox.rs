@@ -3,8 +3,8 @@
 //! Senders append under a short lock; the endpoint's task swaps the whole buffer out and works through it.
 //! It is woken only when it waits. There are three lanes:
 //!
-//! - *control*: stop, connection events, news of watched endpoints. Never bounded, never behind data; looked at
-//!   once a batch.
+//! - *control*: stop, connection events, news of watched endpoints. Never bounded, and no full lane keeps it out; looked
+//!   at between two batches.
 //! - *local* messages are moved and keep their type. The lane is bounded in messages and in bytes; who finds it full
 //!   is refused, or displaces the oldest.
 //! - *remote* messages come as bytes and are decoded by the endpoint's task. Their senders spend credit

@@ -73,9 +73,8 @@ impl<M: Serialize + DeserializeOwned + Send + 'static> EndpointBuilder<M> {
         self
     }
 
-    /// How many bytes a local message counts, instead of the size of its type: also what it points to, say. Called when
-    /// it is posted and again when it is taken up; it must give the same each time. Remote messages
-    /// count as many as they had on the wire.
+    /// How many bytes a local message counts, instead of the size of its type: also what it points to, say. Called once
+    /// for each, by who sends it; a panic is the sender's. Remote messages count as many as they had on the wire.
     pub fn weight(mut self, weight: impl Fn(&M) -> usize + Send + Sync + 'static) -> Self {
         self.weigh = Some(Box::new(weight));
         self
