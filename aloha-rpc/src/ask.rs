@@ -8,8 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use aloha_transport::{Failure, ResponseFuture};
-use bytes::Bytes;
+use aloha_transport::Failure;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -20,8 +19,8 @@ use crate::env::EnvInner;
 use crate::envelope::Envelope;
 use crate::error::AskError;
 use crate::link::Link;
-use crate::scope::{self, Decoding, Origin};
-use crate::target::Target;
+use crate::scope::{self, Decoding};
+use crate::target::Transmitted;
 
 /// The reply to an [`ask`](crate::RpcEndpointRef::ask), whose message was queued already. Dropping it
 /// cancels the ask, which its handler [can see](RpcCallContext::is_cancelled); a message that still waits in another
@@ -29,19 +28,16 @@ use crate::target::Target;
 #[must_use = "dropping an ask cancels it"]
 pub struct Ask<R> {
     state: State<R>,
-    env: Arc<EnvInner>,
-    endpoint: Target,
 }
 
 enum State<R> {
     Local {
         reply: oneshot::Receiver<Result<R, Failure>>,
         deadline: Option<Deadline>,
+        env: Arc<EnvInner>,
+        endpoint: Arc<str>,
     },
-    Remote {
-        reply: ResponseFuture,
-        link: Arc<Link>,
-    },
+    Remote(Transmitted),
     Failed(AskError),
     Done,
 }
@@ -55,41 +51,30 @@ struct Deadline {
 impl<R> Ask<R> {
     pub(crate) fn local(
         reply: oneshot::Receiver<Result<R, Failure>>,
-        limit: Option<(Instant, Duration)>,
+        (at, timeout): (Instant, Duration),
         env: Arc<EnvInner>,
-        endpoint: Target,
+        endpoint: Arc<str>,
     ) -> Self {
-        let deadline = limit.map(|(at, timeout)| Deadline {
-            at,
-            timeout,
-            slot: None,
-        });
+        let slot = None;
+        let deadline = Some(Deadline { at, timeout, slot });
         Self {
-            state: State::Local { reply, deadline },
-            env,
-            endpoint,
+            state: State::Local {
+                reply,
+                deadline,
+                env,
+                endpoint,
+            },
         }
     }
 
-    pub(crate) fn remote(
-        reply: ResponseFuture,
-        link: Arc<Link>,
-        env: Arc<EnvInner>,
-        endpoint: Target,
-    ) -> Self {
-        Self {
-            state: State::Remote { reply, link },
-            env,
-            endpoint,
-        }
+    pub(crate) fn remote(transmitted: Transmitted) -> Self {
+        let state = State::Remote(transmitted);
+        Self { state }
     }
 
-    pub(crate) fn failed(error: AskError, env: Arc<EnvInner>, endpoint: Target) -> Self {
-        Self {
-            state: State::Failed(error),
-            env,
-            endpoint,
-        }
+    pub(crate) fn failed(error: AskError) -> Self {
+        let state = State::Failed(error);
+        Self { state }
     }
 
     /// With another time limit, counted from now. The call is cancelled when it passes; the receiver was told of the
@@ -101,8 +86,12 @@ impl<R> Ask<R> {
 
     /// Waits no longer than the asker of `call` does; what [`timeout`](Self::timeout) says holds here too.
     pub fn within<T>(mut self, call: &RpcCallContext<T>) -> Self {
-        let now = self.env.runtime.now();
-        if let Some(left) = call.time_left(now) {
+        let env = match &self.state {
+            State::Local { env, .. } => Some(Arc::clone(env)),
+            State::Remote(sent) => sent.link.env(),
+            State::Failed(_) | State::Done => None,
+        };
+        if let Some(left) = env.and_then(|env| call.time_left(env.runtime.now())) {
             self.limit(left);
         }
         self
@@ -110,33 +99,44 @@ impl<R> Ask<R> {
 
     fn limit(&mut self, limit: Duration) {
         match &mut self.state {
-            State::Local { deadline, .. } => {
+            State::Local { deadline, env, .. } => {
                 if let Some(slot) = deadline.take().and_then(|deadline| deadline.slot) {
-                    self.env.deadlines.release(slot);
+                    env.deadlines.release(slot);
                 }
-                let at = self.env.runtime.now().checked_add(limit);
+                let at = env.runtime.now().checked_add(limit);
                 *deadline = at.map(|at| Deadline {
                     at,
                     timeout: limit,
                     slot: None,
                 });
             }
-            State::Remote { reply, .. } => reply.set_timeout(limit),
-            State::Failed(_) | State::Done => {}
+            State::Remote(Transmitted {
+                link,
+                request: Some(id),
+                ..
+            }) => link.client.set_timeout(*id, limit),
+            State::Remote(_) | State::Failed(_) | State::Done => {}
         }
     }
 
+    /// Gives up what is waited for.
     fn release(&mut self) {
-        if let State::Local {
-            deadline: Some(Deadline {
-                slot: Some(slot), ..
-            }),
-            ..
-        } = &self.state
-        {
-            self.env.deadlines.release(*slot);
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Local {
+                deadline:
+                    Some(Deadline {
+                        slot: Some(slot), ..
+                    }),
+                env,
+                ..
+            } => env.deadlines.release(slot),
+            State::Remote(Transmitted {
+                link,
+                request: Some(id),
+                ..
+            }) => link.client.cancel(id),
+            State::Local { .. } | State::Remote(_) | State::Failed(_) | State::Done => {}
         }
-        self.state = State::Done;
     }
 }
 
@@ -155,55 +155,72 @@ impl<R: DeserializeOwned> Future for Ask<R> {
     type Output = Result<R, AskError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let result = match &mut this.state {
-            State::Local { reply, deadline } => match Pin::new(reply).poll(cx) {
-                Poll::Ready(Ok(Ok(value))) => Ok(value),
-                Poll::Ready(Ok(Err(failure))) => Err(AskError::from_failure(
-                    this.endpoint.uri(&this.env),
-                    failure,
-                )),
-                Poll::Ready(Err(_)) => Err(AskError::Dropped {
-                    endpoint: this.endpoint.uri(&this.env),
-                }),
-                Poll::Pending => {
-                    let Some(deadline) = deadline else {
-                        return Poll::Pending;
-                    };
-                    let timeout = deadline.timeout;
-                    let expired = this.env.deadlines.poll(&mut deadline.slot, deadline.at, cx);
-                    // Looked at behind the insertion: either this or the shutdown sees the other.
-                    if expired.is_pending() && !this.env.is_stopped() {
-                        return Poll::Pending;
-                    }
-                    let endpoint = this.endpoint.uri(&this.env);
-                    let key = RpcConfig::ASK_TIMEOUT_KEY;
-                    Err(if this.env.is_stopped() {
-                        AskError::EnvironmentStopped { endpoint }
-                    } else {
-                        AskError::TimedOut {
-                            endpoint,
-                            timeout,
-                            key,
-                        }
-                    })
+        let result = match &mut self.state {
+            State::Local {
+                reply,
+                deadline,
+                env,
+                endpoint,
+            } => {
+                let uri = || env.uri_of(endpoint);
+                match Pin::new(reply).poll(cx) {
+                    Poll::Ready(Ok(Ok(value))) => Ok(value),
+                    Poll::Ready(Ok(Err(failure))) => Err(AskError::from_failure(uri(), failure)),
+                    Poll::Ready(Err(_)) => Err(AskError::Dropped { endpoint: uri() }),
+                    Poll::Pending => std::task::ready!(poll_end(deadline, env, uri, cx)),
                 }
-            },
-            State::Remote { reply, link } => match std::task::ready!(Pin::new(reply).poll(cx)) {
-                Ok(body) => {
-                    decode_reply(body, &this.env, link).map_err(|text| AskError::BadReply {
-                        endpoint: this.endpoint.uri(&this.env),
-                        text,
-                    })
+            }
+            State::Remote(Transmitted {
+                link,
+                number,
+                request,
+            }) => {
+                let id = request.expect("taken with the answer alone");
+                let answer = std::task::ready!(link.client.poll_answer(id, cx));
+                *request = None;
+                match answer {
+                    Ok(body) => decode_reply(&body, Arc::clone(link)).map_err(|text| {
+                        let endpoint = link.uri(*number);
+                        AskError::BadReply { endpoint, text }
+                    }),
+                    Err(error) => Err(AskError::from_request(link.uri(*number), error)),
                 }
-                Err(error) => Err(AskError::from_request(this.endpoint.uri(&this.env), error)),
-            },
+            }
             State::Failed(error) => Err(error.clone()),
             State::Done => unreachable!("a future is not polled after its end"),
         };
-        this.release();
+        self.release();
         Poll::Ready(result)
     }
+}
+
+/// Ready once nobody waits for a local reply any more.
+fn poll_end<R>(
+    deadline: &mut Option<Deadline>,
+    env: &EnvInner,
+    uri: impl Fn() -> String,
+    cx: &Context<'_>,
+) -> Poll<Result<R, AskError>> {
+    let Some(deadline) = deadline else {
+        return Poll::Pending;
+    };
+    let timeout = deadline.timeout;
+    let expired = env.deadlines.poll(&mut deadline.slot, deadline.at, cx);
+    // Looked at behind the insertion: either this or the shutdown sees the other.
+    if expired.is_pending() && !env.is_stopped() {
+        return Poll::Pending;
+    }
+    let endpoint = uri();
+    let key = RpcConfig::ASK_TIMEOUT_KEY;
+    Poll::Ready(Err(if env.is_stopped() {
+        AskError::EnvironmentStopped { endpoint }
+    } else {
+        AskError::TimedOut {
+            endpoint,
+            timeout,
+            key,
+        }
+    }))
 }
 
 impl<R> Unpin for Ask<R> {}
@@ -216,34 +233,27 @@ impl<R> Drop for Ask<R> {
 
 impl<R> fmt::Debug for Ask<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoint = match &self.state {
+            State::Local { env, endpoint, .. } => env.uri_of(endpoint),
+            State::Remote(sent) => sent.link.uri(sent.number),
+            State::Failed(error) => error.to_string(),
+            State::Done => String::new(),
+        };
         f.debug_struct("Ask")
-            .field("endpoint", &self.endpoint.uri(&self.env))
+            .field("endpoint", &endpoint)
             .finish_non_exhaustive()
     }
 }
 
 /// The value in a reply's bytes.
-pub(crate) fn decode_reply<R: DeserializeOwned>(
-    body: Bytes,
-    env: &Arc<EnvInner>,
-    link: &Arc<Link>,
-) -> Result<R, String> {
-    let mut rest = &body[..];
+pub(crate) fn decode_reply<R: DeserializeOwned>(body: &[u8], link: Arc<Link>) -> Result<R, String> {
+    let mut rest = body;
     let envelope = Envelope::decode(&mut rest).map_err(|error| error.to_string())?;
     if !envelope.calls.is_empty() {
         return Err("a reply cannot carry a call context".to_owned());
     }
-    let codec = env.config.codec;
-    let (env, link) = (Arc::clone(env), Arc::clone(link));
-    let decoding = Decoding {
-        env,
-        origin: Origin::Link(link),
-        request: None,
-        calls: Vec::new(),
-        deadline: None,
-        trace: None,
-    };
-    let (decoded, _) = scope::decoding(decoding, || codec.decode(rest));
+    let codec = link.codec;
+    let (decoded, _) = scope::decoding(Decoding::reply(link), || codec.decode(rest));
     decoded.map_err(|error| format!("cannot decode it: {error}"))
 }
 

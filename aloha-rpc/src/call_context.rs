@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use aloha_transport::{Failure, FailureCode, RequestError, RequestId, RpcResponseCallback};
-use bytes::Bytes;
+use aloha_transport::{Failure, FailureCode, Reply, RequestError, RequestId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
@@ -19,6 +18,7 @@ use crate::env::EnvInner;
 use crate::envelope::REPLY_ENVELOPE;
 use crate::error::{EndpointError, code};
 use crate::link::{Link, body_of};
+use crate::remote_call::RemoteCall;
 use crate::scope::{self, Arrived, Encoding, Transfer};
 use crate::trace::TraceContext;
 
@@ -52,11 +52,7 @@ enum Responder<T> {
         /// Those who wait for the asker to give up.
         waiting: Option<Arc<WakeAll>>,
     },
-    Remote {
-        call: RpcResponseCallback,
-        env: Arc<EnvInner>,
-        link: Arc<Link>,
-    },
+    Remote(RemoteCall),
 }
 
 /// One waker for several who wait.
@@ -154,9 +150,7 @@ impl<T> RpcCallContext<T> {
     #[must_use]
     pub fn sender_address(&self) -> Option<RpcAddress> {
         match &*self.lock() {
-            State::Held(Responder::Remote { call, .. }) => {
-                crate::remote::address_of(&call.client())
-            }
+            State::Held(Responder::Remote(call)) => crate::remote::address_of(&call.link().client),
             State::Held(Responder::Local { .. })
             | State::Asking(_)
             | State::Shared(_)
@@ -192,14 +186,14 @@ impl<T> Responder<T> {
         match self {
             // An error says that the asker has gone.
             Self::Local { reply, .. } => drop(reply.send(Err(failure))),
-            Self::Remote { call, .. } => call.on_failure(&failure),
+            Self::Remote(call) => call.fail(&failure),
         }
     }
 
     fn is_cancelled(&self) -> bool {
         match self {
             Self::Local { reply, .. } => reply.is_closed(),
-            Self::Remote { call, .. } => call.is_cancelled(),
+            Self::Remote(call) => call.is_cancelled(),
         }
     }
 
@@ -211,7 +205,7 @@ impl<T> Responder<T> {
                 let waker = Waker::from(Arc::clone(all));
                 reply.poll_closed(&mut Context::from_waker(&waker))
             }
-            Self::Remote { call, .. } => call.poll_cancelled(cx),
+            Self::Remote(call) => call.poll_cancelled(cx),
         }
     }
 }
@@ -221,26 +215,21 @@ impl<T: Serialize> Responder<T> {
         match self {
             // An error gives the value back: the asker has gone.
             Self::Local { reply, .. } => drop(reply.send(Ok(value))),
-            Self::Remote { call, env, link } => reply_remotely(call, &env, link, &value),
+            Self::Remote(call) => reply_remotely(call, &value),
         }
     }
 }
 
-fn reply_remotely<T: Serialize>(
-    call: RpcResponseCallback,
-    env: &Arc<EnvInner>,
-    link: Arc<Link>,
-    value: &T,
-) {
-    let codec = env.config.codec;
+fn reply_remotely<T: Serialize>(call: RemoteCall, value: &T) {
+    let codec = call.link().codec;
     let mut body = scope::take_scratch();
-    let encoding = Encoding::reply(link);
+    let encoding = Encoding::reply(Arc::clone(call.link()));
     let (encoded, _) = scope::encoding(encoding, || codec.encode(value, &mut body));
     match encoded {
-        Ok(()) => call.on_success_parts(&[REPLY_ENVELOPE], &body_of(&mut body)),
+        Ok(()) => call.reply(&[REPLY_ENVELOPE], &body_of(&mut body)),
         Err(error) => {
             let text = format!("cannot encode the reply: {error}");
-            call.on_failure(&Failure::new(code::REPLY_UNENCODABLE, text));
+            call.fail(&Failure::new(code::REPLY_UNENCODABLE, text));
         }
     }
     scope::keep_scratch(body);
@@ -265,9 +254,9 @@ impl<T> Drop for RpcCallContext<T> {
         };
         match responder {
             Responder::Local { reply, .. } => drop(reply.send(Err(failure))),
-            Responder::Remote { call, .. } => {
+            Responder::Remote(call) => {
                 if let Some(call) = scope::take_back(call) {
-                    call.on_failure(&failure);
+                    call.fail(&failure);
                 }
             }
         }
@@ -279,7 +268,7 @@ impl<T> fmt::Debug for RpcCallContext<T> {
         let state = match &*self.lock() {
             State::Asking(_) => "asking",
             State::Held(Responder::Local { .. }) => "local",
-            State::Held(Responder::Remote { .. }) => "remote",
+            State::Held(Responder::Remote(_)) => "remote",
             State::Shared(_) => "passed on",
             State::Spent => "answered",
         };
@@ -313,15 +302,13 @@ impl<'de, T: Serialize + DeserializeOwned + Send + 'static> Deserialize<'de> for
         let place = u32::deserialize(deserializer)?;
         let Arrived {
             call,
-            env,
-            link,
             deadline,
             trace,
         } = scope::arrive(place).map_err(serde::de::Error::custom)?;
         Ok(Self {
-            state: Mutex::new(State::Held(Responder::Remote { call, env, link })),
+            state: Mutex::new(State::Held(Responder::Remote(call))),
             deadline,
-            trace,
+            trace: trace.map(Box::new),
         })
     }
 }
@@ -341,23 +328,22 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Transfer for Shared<T> {
             .client
             .reserve_id(move |answer| drop(answered.send(answer)))
             .map_err(|error| error.to_string())?;
-        let (relay_env, link) = (Arc::clone(env), Arc::clone(link));
-        env.spawn(async move { relay(responder, answer, id, &relay_env, &link).await });
+        let link = Arc::clone(link);
+        env.spawn(async move { relay(responder, answer, id, link).await });
         Ok(id)
     }
 }
 
 async fn relay<T: Serialize + DeserializeOwned>(
     mut responder: Responder<T>,
-    answer: oneshot::Receiver<Result<Bytes, RequestError>>,
+    answer: oneshot::Receiver<Result<Reply, RequestError>>,
     id: RequestId,
-    env: &Arc<EnvInner>,
-    link: &Arc<Link>,
+    link: Arc<Link>,
 ) {
     tokio::select! {
         biased;
         answer = answer => match answer {
-            Ok(Ok(body)) => match decode_reply(body, env, link) {
+            Ok(Ok(body)) => match decode_reply(&body, link) {
                 Ok(value) => responder.reply(value),
                 Err(text) => responder.fail(Failure::new(code::RELAY_LOST, text)),
             },

@@ -19,7 +19,7 @@ use crate::inbox::{Inbox, Refused};
 use crate::mail::{LocalMail, Sent};
 use crate::outbox::Outbox;
 use crate::permit::{Permit, Place};
-use crate::target::{Posting, RemoteTarget, Route, Target};
+use crate::target::{Posting, RemoteTarget, Route};
 use crate::verifier::{self, Verify};
 
 /// A reference to an endpoint, here or elsewhere, that takes messages of type `M`.
@@ -74,7 +74,7 @@ impl<M> RpcEndpointRef<M> {
     #[must_use]
     pub fn uri(&self) -> String {
         match &self.target {
-            TypedTarget::Local(inbox) => Target::Local(Arc::clone(inbox.name())).uri(&self.env),
+            TypedTarget::Local(inbox) => self.env.uri_of(inbox.name()),
             TypedTarget::Remote(remote) => remote.uri(),
         }
     }
@@ -250,7 +250,6 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
             TypedTarget::Local(inbox) => {
                 let (reply, answer) = oneshot::channel();
                 let message = message(RpcCallContext::local(reply, deadline, for_context));
-                let target = Target::Local(Arc::clone(inbox.name()));
                 let mail = LocalMail::new(Sent::Asked, message, trace);
                 let posted = match place {
                     Place::Local(place) => place.fill(mail, env),
@@ -260,12 +259,12 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
                     Ok(()) => {
                         // Without a limit it still ends with the environment.
                         let at = deadline.unwrap_or_else(|| env.runtime.now() + FAR_FUTURE);
-                        Ask::local(answer, Some((at, timeout)), Arc::clone(env), target)
+                        let name = Arc::clone(inbox.name());
+                        Ask::local(answer, (at, timeout), Arc::clone(env), name)
                     }
                     Err((refused, message)) => {
                         drop(message);
-                        let error = self.refused(refused).into();
-                        Ask::failed(error, Arc::clone(env), target)
+                        Ask::failed(self.refused(refused).into())
                     }
                 }
             }
@@ -278,14 +277,12 @@ impl<M: Serialize + Send + 'static> RpcEndpointRef<M> {
                     trace: trace.as_deref().copied(),
                     reserved: place.reserved(),
                 };
-                let target = Target::Remote(Arc::clone(remote));
                 match remote.transmit(env, &message, &posting) {
-                    Ok((Some(reply), link)) => {
+                    Ok(transmitted) => {
                         place.spend();
-                        Ask::remote(reply, link, Arc::clone(env), target)
+                        Ask::remote(transmitted)
                     }
-                    Ok((None, _)) => unreachable!("a request has a reply"),
-                    Err(error) => Ask::failed(error, Arc::clone(env), target),
+                    Err(error) => Ask::failed(error),
                 }
             }
         }

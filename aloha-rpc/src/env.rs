@@ -29,15 +29,17 @@ use crate::endpoint_ref::{RpcEndpointRef, downcast};
 use crate::env_builder::RpcEnvBuilder;
 use crate::envelope::NAME_BYTES_MAX;
 use crate::error::{LookupError, SetupError, StartError};
+use crate::flow::InboundFlow;
 use crate::group::Group;
 use crate::inbox::Inbox;
 use crate::link::Link;
-use crate::mail::{Discard, LocalMail, RemoteMail, discard_all};
+use crate::mail::{Discard, LocalMail, discard_all};
 use crate::mailbox::Mailbox;
 use crate::metrics::{ConnectionSnapshot, EndpointSnapshot, EnvSnapshot, Metrics};
 use crate::outbox::Outbox;
 use crate::relay::{self, Relays};
 use crate::remote::{self, RemoteHandler};
+use crate::remote_lane::RemoteMail;
 use crate::running::{Restarts, Running};
 use crate::schema::schema_of;
 use crate::setup::EndpointBuilder;
@@ -157,12 +159,13 @@ impl RpcEnv {
         let runtime = builder
             .runtime
             .unwrap_or_else(|| Arc::new(TokioRuntime::current()));
+        let codec = builder.config.codec;
         let inner = Arc::new_cyclic(|env: &Weak<EnvInner>| {
             let (this, env, lost_in) = (env.clone(), env.clone(), env.clone());
             let mut context = TransportContext::with_handlers(
                 &builder.name,
                 Arc::clone(&runtime),
-                move |client| Box::new(RemoteHandler::new(env.clone(), client)),
+                move |client| Box::new(RemoteHandler::new(env.clone(), codec, client)),
             )
             .on_lost(move |peer, count| {
                 if let Some(env) = lost_in.upgrade() {
@@ -610,6 +613,15 @@ impl EnvInner {
         self.this.clone()
     }
 
+    /// The URI of an endpoint of this environment.
+    pub(crate) fn uri_of(&self, name: &Arc<str>) -> String {
+        EndpointAddress {
+            address: self.address.get().cloned(),
+            name: Arc::clone(name),
+        }
+        .to_string()
+    }
+
     pub(crate) fn next_token(&self) -> u64 {
         NEXT_TOKEN.fetch_add(1, Ordering::Relaxed)
     }
@@ -636,13 +648,18 @@ impl EnvInner {
     }
 
     /// Answers a message that will not be handled; its sender may send another instead.
-    pub(crate) fn give_back_and_bounce(&self, mail: RemoteMail, failure: &Failure) {
+    pub(crate) fn give_back_and_bounce(
+        &self,
+        flow: &InboundFlow,
+        mail: RemoteMail,
+        failure: &Failure,
+    ) {
         let window = (
             self.config.inbox_messages_max as u64,
             self.config.inbox_bytes_max as u64,
         );
-        mail.flow.give_back(1, mail.body.len() as u64, window);
-        mail.bounce(failure);
+        flow.give_back(1, mail.body.len() as u64, window);
+        mail.bounce(flow, failure);
     }
 
     /// Tells the user's metrics something; a panic of theirs ends here.

@@ -21,12 +21,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aloha_transport::{INITIAL_CREDIT_BYTES, INITIAL_CREDIT_MESSAGES};
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::mail::{Batch, Control, Discard, LocalMail, RemoteMail};
-use crate::mailbox::{Load, Mailbox};
+use crate::flow::InboundFlow;
+use crate::mail::{Batch, Control, LocalMail};
+use crate::mailbox::{Delivered, Load, Mailbox};
 use crate::progress::Progress;
+use crate::remote_lane::{RemoteLane, RemoteMail};
 use crate::supervision::Termination;
 use crate::waiters::{Left, Ticket, Waiters};
 
@@ -578,29 +581,45 @@ impl<M: Send + 'static> Mailbox for Inbox<M> {
         &self.name
     }
 
-    fn deliver(&self, mail: &mut Vec<RemoteMail>, now: Option<Instant>) -> Option<Discard> {
+    fn deliver(
+        &self,
+        flow: &Arc<InboundFlow>,
+        bytes: &Bytes,
+        mails: &mut Vec<RemoteMail>,
+        now: Option<Instant>,
+    ) -> Delivered {
         let mut state = self.lock();
         if !state.open {
-            return Some(Discard::Stopped);
+            return Delivered::Stopped;
         }
         if now.is_some() && state.since.is_none() {
             state.since = now;
         }
-        state.remote_bytes += mail.iter().map(|mail| mail.body.len()).sum::<usize>();
-        state.batch.remote.extend(mail.drain(..));
+        state.remote_bytes += mails.iter().map(|mail| mail.body.len()).sum::<usize>();
+        state.batch.remote.append(flow, bytes, mails);
+        let mut displaced = RemoteLane::default();
         if self.displaces() {
             while state.batch.remote.len() > self.limits.messages_max
                 || (state.remote_bytes > self.limits.bytes_max && state.batch.remote.len() > 1)
             {
-                let Some(oldest) = state.batch.remote.pop_front() else {
+                let State {
+                    batch,
+                    remote_bytes,
+                    ..
+                } = &mut *state;
+                let Some((oldest, source)) = batch.remote.pop() else {
                     break;
                 };
-                state.remote_bytes -= oldest.body.len();
-                mail.push(oldest);
+                *remote_bytes -= oldest.body.len();
+                displaced.append(source.flow(), &source.bytes, &mut vec![oldest]);
             }
         }
         Self::wake(state);
-        (!mail.is_empty()).then_some(Discard::Displaced)
+        if displaced.is_empty() {
+            Delivered::Taken
+        } else {
+            Delivered::Displaced(displaced)
+        }
     }
 
     fn control(&self, control: Control) {

@@ -593,6 +593,8 @@ mod permit;
 mod progress;
 mod relay;
 mod remote;
+mod remote_call;
+mod remote_lane;
 mod running;
 mod schema;
 mod scope;

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use aloha_transport::{Body, Charge, ResponseFuture, SendError, TransportClient};
+use aloha_transport::{Body, Charge, RequestId, SendError, TransportClient};
 
+use crate::address::EndpointAddress;
+use crate::codec::Codec;
 use crate::env::EnvInner;
 use crate::envelope::{Envelope, Receiver};
 
@@ -17,6 +19,8 @@ static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 
 pub(crate) struct Link {
     pub(crate) client: TransportClient,
+    /// Fixed per environment, and the same at both ends.
+    pub(crate) codec: Codec,
     names: Arc<Names>,
     env: Weak<EnvInner>,
 }
@@ -45,12 +49,17 @@ pub(crate) enum Verb {
 }
 
 impl Link {
-    pub(crate) fn new(env: Weak<EnvInner>, client: TransportClient) -> Arc<Self> {
+    pub(crate) fn new(env: Weak<EnvInner>, codec: Codec, client: TransportClient) -> Arc<Self> {
         let names = client.attachment(|| Names {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             numbers: Mutex::default(),
         });
-        Arc::new(Self { client, names, env })
+        Arc::new(Self {
+            client,
+            codec,
+            names,
+            env,
+        })
     }
 
     pub(crate) fn env(&self) -> Option<Arc<EnvInner>> {
@@ -68,6 +77,17 @@ impl Link {
         numbers.get(name).copied()
     }
 
+    /// The URI of the receiver with a number.
+    pub(crate) fn uri(&self, number: u32) -> String {
+        let numbers = self.names.numbers.lock();
+        let numbers = numbers.unwrap_or_else(PoisonError::into_inner);
+        let named = numbers.iter().find(|(_, known)| **known == number);
+        let name = named.map_or_else(|| "?".into(), |(name, _)| Arc::clone(name));
+        drop(numbers);
+        let address = crate::remote::address_of(&self.client);
+        EndpointAddress { address, name }.to_string()
+    }
+
     /// Queues a message. `known` caches its receiver's number and is brought up to date. A large body is taken
     /// out of `body`.
     pub(crate) fn post<'a>(
@@ -77,7 +97,7 @@ impl Link {
         mut envelope: Envelope<'a>,
         head: &mut Vec<u8>,
         body: &mut Vec<u8>,
-    ) -> Result<Option<ResponseFuture>, SendError> {
+    ) -> Result<Option<RequestId>, SendError> {
         if let Some(number) = *known {
             envelope.receiver = Some(Receiver { number, name: None });
             envelope.encode(head);
@@ -119,7 +139,7 @@ impl Link {
         number: u32,
         head: &[u8],
         body: &mut Vec<u8>,
-    ) -> Result<Option<ResponseFuture>, SendError> {
+    ) -> Result<Option<RequestId>, SendError> {
         let body = body_of(body);
         let charge = if outgoing.reserved {
             Charge::Reserved(number)
@@ -129,7 +149,7 @@ impl Link {
         match outgoing.verb {
             Verb::OneWay => self.client.one_way(charge, head, &body).map(|()| None),
             Verb::Request(timeout) => {
-                let request = self.client.request(charge, head, &body, timeout);
+                let request = self.client.request_id(charge, head, &body, timeout);
                 request.map(Some)
             }
         }

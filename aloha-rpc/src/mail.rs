@@ -5,13 +5,11 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use aloha_transport::{Failure, FailureCode, RpcResponseCallback};
-use bytes::Bytes;
-use tokio::time::Instant;
+use aloha_transport::{Failure, FailureCode};
 
 use crate::address::RpcAddress;
 use crate::error::{EndpointError, code};
-use crate::flow::InboundFlow;
+use crate::remote_lane::RemoteLane;
 use crate::supervision::Terminated;
 use crate::trace::TraceContext;
 
@@ -86,30 +84,6 @@ pub(crate) enum Sent {
     Asked,
 }
 
-/// A message that came over a connection, not decoded yet.
-pub(crate) struct RemoteMail {
-    pub(crate) flow: Arc<InboundFlow>,
-    pub(crate) sent: Sent,
-    pub(crate) body: Bytes,
-    pub(crate) request: Option<RpcResponseCallback>,
-    pub(crate) calls: Vec<Option<RpcResponseCallback>>,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) trace: Option<Box<TraceContext>>,
-}
-
-impl RemoteMail {
-    /// Answers every call of the message with a failure.
-    pub(crate) fn bounce(self, failure: &Failure) {
-        for call in self
-            .request
-            .into_iter()
-            .chain(self.calls.into_iter().flatten())
-        {
-            call.on_failure(failure);
-        }
-    }
-}
-
 /// What comes by the control lane.
 #[derive(Debug)]
 pub(crate) enum Control {
@@ -146,7 +120,7 @@ impl<M> LocalMail<M> {
 pub(crate) struct Batch<M> {
     pub(crate) control: VecDeque<Control>,
     pub(crate) local: VecDeque<LocalMail<M>>,
-    pub(crate) remote: VecDeque<RemoteMail>,
+    pub(crate) remote: RemoteLane,
     pub(crate) stop: bool,
 }
 
@@ -155,7 +129,7 @@ impl<M> Default for Batch<M> {
         Self {
             control: VecDeque::new(),
             local: VecDeque::new(),
-            remote: VecDeque::new(),
+            remote: RemoteLane::default(),
             stop: false,
         }
     }
@@ -171,9 +145,7 @@ impl<M> Batch<M> {
         if self.local.capacity() > KEPT_MESSAGES_MAX {
             self.local.shrink_to(KEPT_MESSAGES_MAX);
         }
-        if self.remote.capacity() > KEPT_MESSAGES_MAX {
-            self.remote.shrink_to(KEPT_MESSAGES_MAX);
-        }
+        self.remote.shrink_to(KEPT_MESSAGES_MAX);
     }
 
     /// Messages of both lanes.

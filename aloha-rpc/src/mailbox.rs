@@ -4,18 +4,26 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::mail::{Control, Discard, RemoteMail};
+use crate::flow::InboundFlow;
+use crate::mail::Control;
+use crate::remote_lane::{RemoteLane, RemoteMail};
 use crate::supervision::Termination;
 
 /// An inbox without its message type: what the dispatcher and the connections see.
 pub(crate) trait Mailbox: Send + Sync + 'static {
     fn name(&self) -> &Arc<str>;
-    /// Appends messages of one read, under one lock. What has no place is left in `mail`, or displaced into
-    /// it, and the reason given.
-    fn deliver(&self, mail: &mut Vec<RemoteMail>, now: Option<Instant>) -> Option<Discard>;
+    /// Appends messages of one read, under one lock. Nothing is taken from `mails` if the endpoint is stopped.
+    fn deliver(
+        &self,
+        flow: &Arc<InboundFlow>,
+        bytes: &Bytes,
+        mails: &mut Vec<RemoteMail>,
+        now: Option<Instant>,
+    ) -> Delivered;
     fn control(&self, control: Control);
     /// What was posted before is handled before.
     fn stop(&self);
@@ -29,6 +37,14 @@ pub(crate) trait Mailbox: Send + Sync + 'static {
     fn leave(&self);
     fn load(&self, now: Instant) -> Load;
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+/// What became of messages that were delivered.
+pub(crate) enum Delivered {
+    Taken,
+    /// They were taken, and older ones made room for them.
+    Displaced(RemoteLane),
+    Stopped,
 }
 
 /// What an inbox holds at a moment, and what its endpoint has done.

@@ -55,7 +55,11 @@ impl Outbox {
                 Ok(Arc::clone(link))
             }
             State::Idle | State::Linked(_) => {
-                let link = Link::new(env.this(), env.factory.client(&self.address.to_string())?);
+                let link = Link::new(
+                    env.this(),
+                    env.config.codec,
+                    env.factory.client(&self.address.to_string())?,
+                );
                 self.links.fetch_add(1, Ordering::Relaxed);
                 *state = State::Linked(Arc::clone(&link));
                 Ok(link)

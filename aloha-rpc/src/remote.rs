@@ -3,24 +3,25 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
-use aloha_transport::{
-    CloseReason, FLOWS_MAX, Failure, RequestHandler, RpcResponseCallback, TransportClient,
-};
-use bytes::{Buf, Bytes};
+use aloha_transport::{CloseReason, FLOWS_MAX, Failure, Incoming, RequestHandler, TransportClient};
+use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::address::RpcAddress;
+use crate::codec::Codec;
 use crate::dead_letter::DeadLetterReason;
 use crate::env::EnvInner;
 use crate::envelope::{Envelope, Receiver};
 use crate::error::code;
 use crate::flow::{InboundFlow, Received};
 use crate::link::Link;
-use crate::mail::{Control, Discard, RemoteMail, Sent};
-use crate::mailbox::Mailbox;
+use crate::mail::{Control, Discard, Sent};
+use crate::mailbox::{Delivered, Mailbox};
+use crate::remote_call::RemoteCall;
+use crate::remote_lane::{Extras, RemoteMail};
 
-/// One connection's requests, gathered by endpoint until the read is complete.
+/// One connection's requests, gathered by endpoint until the whole read is seen.
 pub(crate) struct RemoteHandler {
     env: Weak<EnvInner>,
     link: Arc<Link>,
@@ -28,9 +29,8 @@ pub(crate) struct RemoteHandler {
     /// The peer's numbers for names.
     names: Vec<Known>,
     known: BTreeSet<Box<str>>,
-    gathered: Vec<(Arc<dyn Mailbox>, Vec<RemoteMail>)>,
-    /// Of this read, once anything in it needs the time.
-    now: Option<Instant>,
+    /// Those of them that this read brought something for.
+    gathered: Vec<usize>,
 }
 
 struct Known {
@@ -38,6 +38,8 @@ struct Known {
     flow: Arc<InboundFlow>,
     received: Received,
     mailbox: Option<Arc<dyn Mailbox>>,
+    /// Of this read.
+    mails: Vec<RemoteMail>,
 }
 
 impl Known {
@@ -45,6 +47,13 @@ impl Known {
     fn leave(&mut self) {
         if let Some(mailbox) = self.mailbox.take() {
             mailbox.leave();
+        }
+    }
+
+    /// Answers what nobody takes.
+    fn bounce(&mut self, env: &EnvInner, failure: &Failure) {
+        for mail in self.mails.drain(..) {
+            env.give_back_and_bounce(&self.flow, mail, failure);
         }
     }
 }
@@ -66,9 +75,9 @@ pub(crate) fn address_of(client: &TransportClient) -> Option<RpcAddress> {
 }
 
 impl RemoteHandler {
-    pub(crate) fn new(env: Weak<EnvInner>, client: &TransportClient) -> Self {
+    pub(crate) fn new(env: Weak<EnvInner>, codec: Codec, client: &TransportClient) -> Self {
         let address = address_of(client);
-        let link = Link::new(env.clone(), client.clone());
+        let link = Link::new(env.clone(), codec, client.clone());
         if let Some(env) = env.upgrade() {
             env.connections().insert(link.id(), Arc::clone(&link));
             if let Some(address) = &address {
@@ -84,76 +93,62 @@ impl RemoteHandler {
             names: Vec::new(),
             known: BTreeSet::new(),
             gathered: Vec::new(),
-            now: None,
         }
     }
 
-    fn on_message(&mut self, mut message: Bytes, request: Option<RpcResponseCallback>) {
-        if !self.link.client.is_active() {
-            // Behind an abort in the same read; or a close, which has told the askers.
-            return;
-        }
-        let mut rest = &message[..];
-        let envelope = Envelope::decode(&mut rest).map_err(|error| error.to_string());
-        let (envelope, receiver) = match envelope {
-            Ok(
-                envelope @ Envelope {
-                    receiver: Some(receiver),
-                    ..
-                },
-            ) => (envelope, receiver),
-            Ok(_) => return self.link.client.abort("a message without a receiver"),
-            Err(reason) => return self.link.client.abort(reason),
-        };
-        let number = match self.introduce(receiver) {
-            Ok(number) => number,
-            Err(reason) => return self.link.client.abort(reason),
-        };
-        let Some(env) = self.env.upgrade() else {
-            return;
-        };
-        let mut calls = Vec::with_capacity(envelope.calls.len());
-        for id in &envelope.calls {
-            match self.link.client.accept_id(*id) {
-                Some(call) => calls.push(Some(call)),
-                None => {
-                    return self
-                        .link
-                        .client
-                        .abort(format!("request id {id:?} is in use or over the limit"));
-                }
-            }
-        }
+    /// Takes one message apart, up to its body.
+    fn on_message(
+        &mut self,
+        env: &EnvInner,
+        bytes: &Bytes,
+        message: Incoming,
+        now: &mut Option<Instant>,
+    ) -> Result<(), String> {
+        let Incoming { body, request } = message;
+        let end = body.end;
+        let mut rest = &bytes[body];
+        let envelope = Envelope::decode(&mut rest).map_err(|error| error.to_string())?;
+        let receiver = envelope.receiver.ok_or("a message without a receiver")?;
+        let number = self.introduce(receiver)?;
+        let asked = request.is_some() || envelope.asked;
         let deadline = envelope.time_left.and_then(|left| {
-            let now = *self.now.get_or_insert_with(|| env.runtime.now());
+            let now = *now.get_or_insert_with(|| env.runtime.now());
             now.checked_add(left)
         });
-        let sent = if request.is_some() || envelope.asked {
-            Sent::Asked
-        } else {
-            Sent::OneWay
+        let mut mail = RemoteMail {
+            body: end - rest.len()..end,
+            sent: if asked { Sent::Asked } else { Sent::OneWay },
+            request,
+            deadline,
+            extras: None,
         };
-        let trace = envelope.trace.map(Box::new);
-        let head = message.len() - rest.len();
-        message.advance(head);
+        if envelope.trace.is_some() || !envelope.calls.is_empty() {
+            mail.extras = Some(Box::new(self.extras(&envelope)?));
+        }
         let known = &mut self.names[number];
-        if !known.flow.receive(&mut known.received, message.len()) {
-            let reason = format!(
+        if !known.flow.receive(&mut known.received, mail.body.len()) {
+            return Err(format!(
                 "more was sent to endpoint {} than it gave credit for",
                 known.name
-            );
-            return self.link.client.abort(reason);
+            ));
         }
-        let mail = RemoteMail {
-            flow: Arc::clone(&known.flow),
-            sent,
-            body: message,
-            request,
-            calls,
-            deadline,
-            trace,
-        };
-        self.gather(&env, number, mail);
+        if known.mails.is_empty() {
+            self.gathered.push(number);
+        }
+        known.mails.push(mail);
+        Ok(())
+    }
+
+    fn extras(&self, envelope: &Envelope<'_>) -> Result<Extras, String> {
+        let mut calls = Vec::with_capacity(envelope.calls.len());
+        for id in &envelope.calls {
+            let accepted = self.link.client.accept_id(*id);
+            let request =
+                accepted.ok_or_else(|| format!("request id {id:?} is in use or over the limit"))?;
+            calls.push(Some(RemoteCall::new(Arc::clone(&self.link), request)));
+        }
+        let trace = envelope.trace;
+        Ok(Extras { calls, trace })
     }
 
     /// The place of a receiver in `names`.
@@ -175,94 +170,79 @@ impl RemoteHandler {
                     flow: InboundFlow::new(Arc::clone(&self.link), receiver.number),
                     received: Received::default(),
                     mailbox: None,
+                    mails: Vec::new(),
                 });
                 Ok(number)
             }
         }
     }
 
-    fn gather(&mut self, env: &EnvInner, number: usize, mail: RemoteMail) {
+    /// Hands an endpoint what this read brought for it.
+    fn deliver(&mut self, env: &EnvInner, bytes: &Bytes, number: usize, now: Option<Instant>) {
         let known = &mut self.names[number];
-        if known.mailbox.is_none() {
-            known.mailbox = env.dispatcher.find(&known.name).map(|found| found.mailbox);
-            if let Some(mailbox) = &known.mailbox {
-                mailbox.join();
+        // A name may be set up anew after its endpoint stopped: looked up twice at most.
+        for _ in 0..2 {
+            if known.mailbox.is_none() {
+                known.mailbox = env.dispatcher.find(&known.name).map(|found| found.mailbox);
+                if let Some(mailbox) = &known.mailbox {
+                    mailbox.join();
+                }
+            }
+            let Some(mailbox) = &known.mailbox else {
+                break;
+            };
+            match mailbox.deliver(&known.flow, bytes, &mut known.mails, now) {
+                Delivered::Taken => return,
+                Delivered::Displaced(mut displaced) => {
+                    let count = displaced.len() as u64;
+                    env.dead_letter(mailbox.name(), DeadLetterReason::Displaced, count);
+                    let failure = Discard::Displaced.failure();
+                    while let Some((flow, mail)) = displaced.pop_unhandled() {
+                        env.give_back_and_bounce(&flow, mail, &failure);
+                    }
+                    return;
+                }
+                Delivered::Stopped => {}
+            }
+            let stopped = Arc::clone(mailbox);
+            known.leave();
+            let anew = env.dispatcher.find(&known.name);
+            if anew.is_none_or(|anew| !anew.mailbox.is_open()) {
+                let count = known.mails.len() as u64;
+                env.dead_letter(stopped.name(), DeadLetterReason::Stopped, count);
+                return known.bounce(env, &Discard::Stopped.failure());
             }
         }
-        let Some(mailbox) = &known.mailbox else {
-            debug!(endpoint = %known.name, "a message for an endpoint that is not there");
-            env.dead_letter(&Arc::from(&*known.name), DeadLetterReason::NoEndpoint, 1);
-            let failure = Failure::new(code::ENDPOINT_NOT_FOUND, "no such endpoint");
-            return env.give_back_and_bounce(mail, &failure);
-        };
-        match self
-            .gathered
-            .iter_mut()
-            .find(|(gathered, _)| Arc::ptr_eq(gathered, mailbox))
-        {
-            Some((_, mails)) => mails.push(mail),
-            None => self.gathered.push((Arc::clone(mailbox), vec![mail])),
-        }
+        debug!(endpoint = %known.name, "messages for an endpoint that is not there");
+        let name = Arc::from(&*known.name);
+        env.dead_letter(
+            &name,
+            DeadLetterReason::NoEndpoint,
+            known.mails.len() as u64,
+        );
+        let failure = Failure::new(code::ENDPOINT_NOT_FOUND, "no such endpoint");
+        known.bounce(env, &failure);
     }
 }
 
 impl RequestHandler for RemoteHandler {
-    fn on_request(&mut self, message: Bytes, callback: RpcResponseCallback) {
-        self.on_message(message, Some(callback));
-    }
-
-    fn on_one_way(&mut self, message: Bytes) {
-        self.on_message(message, None);
-    }
-
-    fn on_read_complete(&mut self) {
-        self.now = None;
+    fn on_messages(&mut self, bytes: &Bytes, messages: &mut Vec<Incoming>) {
         let Some(env) = self.env.upgrade() else {
             return;
         };
-        let now = env.observed_now();
-        let mut any_stopped = false;
-        for (mailbox, mails) in &mut self.gathered {
-            if mails.is_empty() {
-                continue;
-            }
-            let mut why = mailbox.deliver(mails, now);
-            if why == Some(Discard::Stopped) {
-                any_stopped = true;
-                // A name may be set up anew after its endpoint stopped.
-                if let Some(anew) = env.dispatcher.find(mailbox.name()) {
-                    why = anew.mailbox.deliver(mails, now);
-                }
-            }
-            let Some(why) = why else {
-                continue;
-            };
-            let reason = match why {
-                Discard::Displaced => DeadLetterReason::Displaced,
-                _ => DeadLetterReason::Stopped,
-            };
-            env.dead_letter(mailbox.name(), reason, mails.len() as u64);
-            let failure = why.failure();
-            for mail in mails.drain(..) {
-                env.give_back_and_bounce(mail, &failure);
+        let mut now = env.observed_now();
+        for message in messages.drain(..) {
+            if let Err(reason) = self.on_message(&env, bytes, message, &mut now) {
+                self.link.client.abort(reason);
+                break;
             }
         }
-        if any_stopped {
-            for known in &mut self.names {
-                if known
-                    .mailbox
-                    .as_ref()
-                    .is_some_and(|mailbox| !mailbox.is_open())
-                {
-                    known.leave();
-                }
-            }
-            self.gathered.retain(|(mailbox, _)| mailbox.is_open());
+        let now = env.observed_now().and(now);
+        let mut gathered = std::mem::take(&mut self.gathered);
+        for number in gathered.drain(..) {
+            self.deliver(&env, bytes, number, now);
         }
-        // Keeps the buffers of the few endpoints a connection usually talks to.
-        if self.gathered.len() > 8 {
-            self.gathered.clear();
-        }
+        self.gathered = gathered;
     }
 
     fn on_disconnected(&mut self, reason: &CloseReason) {

@@ -27,8 +27,9 @@ use crate::env::EnvInner;
 use crate::error::{EndpointError, code};
 use crate::flow::Taken;
 use crate::inbox::{Inbox, flag};
-use crate::mail::{Batch, Control, Discard, RemoteMail, Sent, discard, discard_all};
+use crate::mail::{Batch, Control, Discard, Sent, discard, discard_all};
 use crate::mailbox::Mailbox as _;
+use crate::remote_lane::{RemoteMail, Source};
 use crate::scope::{self, Decoding, Origin};
 use crate::supervision::{Budget, Directive, Termination};
 use crate::timers::Due;
@@ -203,10 +204,8 @@ impl<E: RpcEndpoint> Running<E> {
             self.inbox.on_local(mail.bytes);
             return Next::Message(mail.sent, mail.message, mail.trace);
         }
-        while let Some(mail) = self.batch.remote.pop_front() {
-            if let Some(next) = self.take_remote(mail) {
-                return next;
-            }
+        if let Some(next) = self.take_remote() {
+            return next;
         }
         if self.batch.stop {
             Next::Stop
@@ -215,22 +214,33 @@ impl<E: RpcEndpoint> Running<E> {
         }
     }
 
-    /// Decodes a remote message; none if its asker has given up.
-    fn take_remote(&mut self, mut mail: RemoteMail) -> Option<Next<E::Message>> {
-        let Self { inbox, taken, .. } = self;
-        inbox.on_remote(mail.body.len());
-        taken.add(&mail.flow, mail.body.len(), || inbox.window());
-        let (sent, trace) = (mail.sent, mail.trace.take());
+    /// Decodes the next remote message whose asker has not given up.
+    #[inline]
+    fn take_remote(&mut self) -> Option<Next<E::Message>> {
+        let Self {
+            inbox,
+            taken,
+            batch,
+            env,
+            ..
+        } = self;
         let skip = !self.keeps_cancelled;
-        match open::<E::Message>(mail, skip, trace.as_deref(), &self.env) {
-            Opened::Message(message) => Some(Next::Message(sent, message, trace)),
-            Opened::Cancelled => None,
-            Opened::Undecodable(error) => {
-                let name = self.inbox.name();
-                self.env.dead_letter(name, DeadLetterReason::Undecodable, 1);
-                Some(Next::Undecodable(error))
+        while let Some((mail, source)) = batch.remote.pop() {
+            inbox.on_remote(mail.body.len());
+            taken.add(source.flow(), mail.body.len(), || inbox.window());
+            let (sent, trace) = (mail.sent, mail.trace());
+            match open::<E::Message>(mail, source, skip) {
+                Opened::Message(message) => {
+                    return Some(Next::Message(sent, message, trace.map(Box::new)));
+                }
+                Opened::Cancelled => {}
+                Opened::Undecodable(error) => {
+                    env.dead_letter(inbox.name(), DeadLetterReason::Undecodable, 1);
+                    return Some(Next::Undecodable(error));
+                }
             }
         }
+        None
     }
 
     async fn on_control(&mut self, control: Control) -> Verdict {
@@ -394,10 +404,10 @@ impl<E: RpcEndpoint> Running<E> {
         self.ctx.end_life();
         let left = self.batch.messages() + waiting.messages() + aside;
         let failure = Discard::Stopped.failure();
-        for batch in [std::mem::take(&mut self.batch), waiting] {
+        for mut batch in [std::mem::take(&mut self.batch), waiting] {
             discard_all(batch.local, Discard::Stopped);
-            for mail in batch.remote {
-                self.env.give_back_and_bounce(mail, &failure);
+            while let Some((flow, mail)) = batch.remote.pop_unhandled() {
+                self.env.give_back_and_bounce(&flow, mail, &failure);
             }
         }
         self.env
@@ -444,48 +454,40 @@ enum Opened<M> {
 /// Decodes a remote message; its calls are answered if that fails.
 fn open<M: DeserializeOwned>(
     mail: RemoteMail,
+    source: &mut Source,
     skip_cancelled: bool,
-    trace: Option<&TraceContext>,
-    env: &Arc<EnvInner>,
 ) -> Opened<M> {
+    let client = &source.flow().link.client;
     if skip_cancelled
         && mail
             .request
             .as_ref()
-            .is_some_and(aloha_transport::RpcResponseCallback::is_cancelled)
+            .is_some_and(|request| client.is_cancelled(request))
     {
         let failure = Failure::new(FailureCode::CANCELLED, "cancelled before it was handled");
-        mail.bounce(&failure);
+        mail.bounce(source.flow(), &failure);
         return Opened::Cancelled;
     }
-    let RemoteMail {
-        flow,
-        body,
-        request,
-        calls,
-        deadline,
-        ..
-    } = mail;
+    let codec = source.flow().link.codec;
+    let flow = source.flow.take().expect("put back after each message");
     let decoding = Decoding {
-        env: Arc::clone(env),
         origin: Origin::Flow(flow),
-        request,
-        calls,
-        deadline,
-        trace: trace.copied().map(Box::new),
+        request: mail.request,
+        deadline: mail.deadline,
+        extras: mail.extras,
     };
-    let codec = env.config.codec;
-    let decode = || catch_unwind(AssertUnwindSafe(|| codec.decode::<M>(&body)));
+    let body = &source.bytes[mail.body];
+    let decode = || catch_unwind(AssertUnwindSafe(|| codec.decode::<M>(body)));
     let (decoded, decoding) = scope::decoding(decoding, decode);
     let text = match decoded {
         Ok(Ok(message)) => {
-            decoding.settle();
+            source.flow = decoding.settle();
             return Opened::Message(message);
         }
         Ok(Err(error)) => error.to_string(),
         Err(panic) => format!("decoding panicked: {}", panic_text(&*panic)),
     };
-    decoding.fail(&Failure::new(code::UNDECODABLE, text.clone()));
+    source.flow = decoding.fail(&Failure::new(code::UNDECODABLE, text.clone()));
     Opened::Undecodable(EndpointError::new(EndpointError::UNDECODABLE, text))
 }
 

@@ -9,13 +9,15 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aloha_transport::{Failure, FailureCode, RequestId, RpcResponseCallback, Runtime};
+use aloha_transport::{Failure, FailureCode, PendingRequest, RequestId, Runtime};
 use tokio::time::Instant;
 
 use crate::env::EnvInner;
 use crate::envelope::CALLS_MAX;
 use crate::flow::InboundFlow;
 use crate::link::Link;
+use crate::remote_call::RemoteCall;
+use crate::remote_lane::Extras;
 use crate::trace::TraceContext;
 
 thread_local! {
@@ -29,7 +31,7 @@ const SCRATCH_BYTES_MAX: usize = 256 << 10;
 enum Scope {
     None,
     Encoding(Encoding),
-    Decoding(Box<Decoding>),
+    Decoding(Decoding),
 }
 
 /// A call that was written into a message, and takes the way of the message once that is queued.
@@ -135,16 +137,13 @@ impl Encoding {
     }
 }
 
-/// One message being decoded, with the answers it owes.
+/// One message being decoded, with the answers it owes. Small, for it is moved in and out of its thread's place.
 pub(crate) struct Decoding {
-    pub(crate) env: Arc<EnvInner>,
     pub(crate) origin: Origin,
     /// The request itself.
-    pub(crate) request: Option<RpcResponseCallback>,
-    /// The calls of its envelope.
-    pub(crate) calls: Vec<Option<RpcResponseCallback>>,
+    pub(crate) request: Option<PendingRequest>,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) trace: Option<Box<TraceContext>>,
+    pub(crate) extras: Option<Box<Extras>>,
 }
 
 /// Where a message came from.
@@ -160,28 +159,52 @@ impl Origin {
             Self::Link(link) => link,
         }
     }
+
+    fn into_flow(self) -> Option<Arc<InboundFlow>> {
+        match self {
+            Self::Flow(flow) => Some(flow),
+            Self::Link(_) => None,
+        }
+    }
 }
 
 impl Decoding {
-    /// Answers every call that the message did not take.
-    pub(crate) fn fail(self, failure: &Failure) {
-        for call in self
-            .request
-            .into_iter()
-            .chain(self.calls.into_iter().flatten())
-        {
-            call.on_failure(failure);
+    /// A reply from the other end of a connection.
+    pub(crate) fn reply(link: Arc<Link>) -> Self {
+        Self {
+            origin: Origin::Link(link),
+            request: None,
+            deadline: None,
+            extras: None,
         }
     }
 
-    /// Answers what a message that decoded well left behind.
-    pub(crate) fn settle(self) {
-        if self.request.is_some() || self.calls.iter().any(Option::is_some) {
-            self.fail(&Failure::new(
+    /// Answers every call that the message did not take. Gives the flow back, if it came by one.
+    pub(crate) fn fail(self, failure: &Failure) -> Option<Arc<InboundFlow>> {
+        if let Some(request) = self.request {
+            self.origin.link().client.respond_failure(request, failure);
+        }
+        let calls = self.extras.map(|extras| extras.calls);
+        for call in calls.into_iter().flatten().flatten() {
+            call.fail(failure);
+        }
+        self.origin.into_flow()
+    }
+
+    /// Answers what a message that decoded well left behind. Gives the flow back, if it came by one.
+    pub(crate) fn settle(self) -> Option<Arc<InboundFlow>> {
+        let calls = self.extras.as_ref().map(|extras| &extras.calls);
+        if self.request.is_some() || calls.into_iter().flatten().any(Option::is_some) {
+            return self.fail(&Failure::new(
                 FailureCode::DROPPED,
                 "the decoded message does not hold the call",
             ));
         }
+        self.origin.into_flow()
+    }
+
+    fn calls(&mut self) -> &mut Vec<Option<RemoteCall>> {
+        &mut self.extras.get_or_insert_default().calls
     }
 }
 
@@ -196,11 +219,11 @@ pub(crate) fn encoding<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> (R,
 
 /// Runs `decode` with a scope around it.
 pub(crate) fn decoding<R>(decoding: Decoding, decode: impl FnOnce() -> R) -> (R, Decoding) {
-    let (result, scope) = within(Scope::Decoding(Box::new(decoding)), decode);
+    let (result, scope) = within(Scope::Decoding(decoding), decode);
     let Scope::Decoding(decoding) = scope else {
         unreachable!("scopes nest")
     };
-    (result, *decoding)
+    (result, decoding)
 }
 
 fn within<R>(scope: Scope, run: impl FnOnce() -> R) -> (R, Scope) {
@@ -243,31 +266,29 @@ pub(crate) fn pass_on(
 
 /// What a context needs to answer the call at a place.
 pub(crate) struct Arrived {
-    pub(crate) call: RpcResponseCallback,
-    pub(crate) env: Arc<EnvInner>,
-    pub(crate) link: Arc<Link>,
+    pub(crate) call: RemoteCall,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) trace: Option<Box<TraceContext>>,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// The call at a place of the message being decoded; each can be had once.
 pub(crate) fn arrive(place: u32) -> Result<Arrived, &'static str> {
     SCOPE.with_borrow_mut(|scope| match scope {
         Scope::Decoding(decoding) => {
-            let slot = match place.checked_sub(1) {
-                None => Some(&mut decoding.request),
-                Some(index) => decoding.calls.get_mut(index as usize),
+            let call = match place.checked_sub(1) {
+                None => decoding
+                    .request
+                    .take()
+                    .map(|request| RemoteCall::new(Arc::clone(decoding.origin.link()), request)),
+                Some(index) => {
+                    let call = decoding.calls().get_mut(index as usize);
+                    call.and_then(Option::take)
+                }
             };
-            let call = slot
-                .and_then(Option::take)
-                .ok_or("a call context that the envelope does not list")?;
-            let (deadline, trace) = (decoding.deadline, decoding.trace.clone());
             Ok(Arrived {
-                call,
-                env: Arc::clone(&decoding.env),
-                link: Arc::clone(decoding.origin.link()),
-                deadline,
-                trace,
+                call: call.ok_or("a call context that the envelope does not list")?,
+                deadline: decoding.deadline,
+                trace: decoding.extras.as_ref().and_then(|extras| extras.trace),
             })
         }
         Scope::None | Scope::Encoding(_) => Err(OUTSIDE),
@@ -275,10 +296,10 @@ pub(crate) fn arrive(place: u32) -> Result<Arrived, &'static str> {
 }
 
 /// Takes a call back that is dropped while its message is being decoded; gives it back if there is no such message.
-pub(crate) fn take_back(call: RpcResponseCallback) -> Option<RpcResponseCallback> {
+pub(crate) fn take_back(call: RemoteCall) -> Option<RemoteCall> {
     SCOPE.with(|scope| match scope.try_borrow_mut().as_deref_mut() {
         Ok(Scope::Decoding(decoding)) => {
-            decoding.calls.push(Some(call));
+            decoding.calls().push(Some(call));
             None
         }
         _ => Some(call),
@@ -288,10 +309,11 @@ pub(crate) fn take_back(call: RpcResponseCallback) -> Option<RpcResponseCallback
 /// The environment and connection of the message being decoded.
 pub(crate) fn sender() -> Result<(Arc<EnvInner>, Arc<Link>), &'static str> {
     SCOPE.with_borrow(|scope| match scope {
-        Scope::Decoding(decoding) => Ok((
-            Arc::clone(&decoding.env),
-            Arc::clone(decoding.origin.link()),
-        )),
+        Scope::Decoding(decoding) => {
+            let link = decoding.origin.link();
+            let env = link.env().ok_or("the environment is gone")?;
+            Ok((env, Arc::clone(link)))
+        }
         Scope::None | Scope::Encoding(_) => Err(OUTSIDE),
     })
 }

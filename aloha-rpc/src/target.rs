@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aloha_transport::{CloseReason, ConnectError, ResponseFuture};
+use aloha_transport::{CloseReason, ConnectError, RequestId};
 use serde::Serialize;
 
 use crate::address::{EndpointAddress, RpcAddress};
@@ -16,13 +16,7 @@ use crate::outbox::Outbox;
 use crate::scope::{self, Encoding};
 use crate::trace::TraceContext;
 
-/// Whom a reference or an ask means, without the type of its messages.
-#[derive(Clone)]
-pub(crate) enum Target {
-    Local(Arc<str>),
-    Remote(Arc<RemoteTarget>),
-}
-
+/// An endpoint of another environment.
 pub(crate) struct RemoteTarget {
     pub(crate) name: Arc<str>,
     pub(crate) route: Route,
@@ -44,6 +38,15 @@ pub(crate) struct Reserved {
     spent: bool,
 }
 
+/// A message that was queued.
+pub(crate) struct Transmitted {
+    pub(crate) link: Arc<Link>,
+    /// Of its receiver.
+    pub(crate) number: u32,
+    /// What it is to be answered under, if it was asked.
+    pub(crate) request: Option<RequestId>,
+}
+
 /// How a message goes out.
 #[derive(Default)]
 pub(crate) struct Posting<'a> {
@@ -58,19 +61,6 @@ pub(crate) struct Posting<'a> {
 thread_local! {
     /// Envelopes are written here before they go into the write queue.
     static HEADS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-impl Target {
-    pub(crate) fn uri(&self, env: &EnvInner) -> String {
-        match self {
-            Self::Local(name) => EndpointAddress {
-                address: env.address.get().cloned(),
-                name: Arc::clone(name),
-            }
-            .to_string(),
-            Self::Remote(remote) => remote.uri(),
-        }
-    }
 }
 
 impl RemoteTarget {
@@ -178,7 +168,7 @@ impl RemoteTarget {
         env: &Arc<EnvInner>,
         message: &M,
         posting: &Posting<'_>,
-    ) -> Result<(Option<ResponseFuture>, Arc<Link>), AskError> {
+    ) -> Result<Transmitted, AskError> {
         if env.is_stopped() {
             return Err(SendError::EnvironmentStopped {
                 endpoint: self.uri(),
@@ -186,14 +176,14 @@ impl RemoteTarget {
             .into());
         }
         let link = self.working_link(env)?;
+        let codec = link.codec;
         let unencodable = |reason| SendError::Unencodable {
             endpoint: self.uri(),
             reason,
         };
         let mut body = scope::take_scratch();
-        let codec = env.config.codec;
         let token = posting.ask.map(|(token, _)| token);
-        let encoding = Encoding::message(Arc::clone(&link), token);
+        let encoding = Encoding::message(link, token);
         let (encoded, mut encoding) =
             scope::encoding(encoding, || codec.encode(message, &mut body));
         encoded.map_err(|error| unencodable(error.to_string()))?;
@@ -207,6 +197,7 @@ impl RemoteTarget {
             None => encoding.time_left(env.runtime.as_ref()),
         };
         let calls = encoding.commit(env).map_err(unencodable)?;
+        let link = encoding.link;
         let envelope = Envelope {
             asked: posting.asked,
             time_left,
@@ -238,11 +229,16 @@ impl RemoteTarget {
         HEADS.set(head);
         scope::keep_scratch(body);
         match queued {
-            Ok(reply) => {
-                if let (false, Some(number)) = (was_known, number) {
+            Ok(request) => {
+                let number = number.unwrap_or_default();
+                if !was_known {
                     self.learn(&link, number);
                 }
-                Ok((reply, link))
+                Ok(Transmitted {
+                    link,
+                    number,
+                    request,
+                })
             }
             Err(error) => {
                 // The askers of the calls inside learn that their way ended here.

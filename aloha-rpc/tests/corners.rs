@@ -1176,14 +1176,13 @@ async fn a_publication_that_is_too_large_costs_nobody_the_subscription() {
 mod hostile {
     use super::*;
     use aloha_transport::{
-        Body, Charge, RequestHandler, RpcResponseCallback, TransportClient, TransportContext,
+        Body, Charge, Incoming, RequestHandler, TransportClient, TransportContext,
     };
     use bytes::Bytes;
 
     struct Deaf;
     impl RequestHandler for Deaf {
-        fn on_request(&mut self, _: Bytes, _: RpcResponseCallback) {}
-        fn on_one_way(&mut self, _: Bytes) {}
+        fn on_messages(&mut self, _: &Bytes, _: &mut Vec<Incoming>) {}
     }
 
     async fn peer(server: &RpcEnv) -> TransportClient {

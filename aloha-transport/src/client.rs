@@ -11,10 +11,11 @@ use bytes::Bytes;
 
 use crate::connection::{Connection, ConnectionStatistics};
 use crate::credit::Charge;
-use crate::error::{CloseReason, RequestError, SendError};
+use crate::error::{CloseReason, Failure, RequestError, SendError};
 use crate::handshake::Hello;
 use crate::message::RequestId;
-use crate::request_handler::RpcResponseCallback;
+use crate::reply::Reply;
+use crate::request_handler::{PendingRequest, RpcResponseCallback};
 
 /// Sends to one peer over one connection. Cheap to clone; all clones share the connection.
 ///
@@ -102,10 +103,27 @@ impl TransportClient {
         body: &Body<'_>,
         timeout: Option<Duration>,
     ) -> Result<ResponseFuture, SendError> {
-        let id = self.connection.send_request(charge, head, body, timeout)?;
+        let id = self.request_id(charge, head, body, timeout)?;
         Ok(ResponseFuture {
             state: ResponseState::Sent(Arc::clone(&self.connection), id),
         })
+    }
+
+    /// As [`request`](Self::request), for who keeps the client anyway: the id is for
+    /// [`poll_answer`](Self::poll_answer) to wait with, or for [`cancel`](Self::cancel) to give up. One of them must
+    /// come to an end, or the slot is lost for as long as the connection lives.
+    ///
+    /// # Errors
+    ///
+    /// As for [`request`](Self::request).
+    pub fn request_id(
+        &self,
+        charge: Charge,
+        head: &[u8],
+        body: &Body<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<RequestId, SendError> {
+        self.connection.send_request(charge, head, body, timeout)
     }
 
     /// An id under which the peer may answer a call that travels inside a message. The callback gets
@@ -116,7 +134,7 @@ impl TransportClient {
     /// The connection has ended, or too many requests are unanswered.
     pub fn reserve_id(
         &self,
-        callback: impl FnOnce(Result<Bytes, RequestError>) + Send + 'static,
+        callback: impl FnOnce(Result<Reply, RequestError>) + Send + 'static,
     ) -> Result<RequestId, SendError> {
         self.connection.reserve_id(Box::new(callback))
     }
@@ -134,10 +152,54 @@ impl TransportClient {
     /// Owes the peer an answer to a call whose id came inside a message; `None` when the peer may
     /// not use this id.
     #[must_use]
-    pub fn accept_id(&self, id: RequestId) -> Option<RpcResponseCallback> {
+    pub fn accept_id(&self, id: RequestId) -> Option<PendingRequest> {
         self.connection
             .register_incoming(id)
-            .then(|| RpcResponseCallback::new(Arc::clone(&self.connection), id))
+            .then(|| PendingRequest::new(id))
+    }
+
+    /// A request of this connection with its connection, answered also when that is dropped.
+    pub fn callback(&self, request: PendingRequest) -> RpcResponseCallback {
+        RpcResponseCallback::new(Arc::clone(&self.connection), request.id())
+    }
+
+    /// Answers a request of this connection with a reply of two parts.
+    pub fn respond(&self, request: PendingRequest, head: &[u8], body: &Body<'_>) {
+        self.connection.respond(request.id(), head, body);
+    }
+
+    /// Answers a request of this connection with a failure.
+    pub fn respond_failure(&self, request: PendingRequest, failure: &Failure) {
+        self.connection.respond_failure(request.id(), failure);
+    }
+
+    /// Whether the asker of a request of this connection has given up or is gone.
+    #[must_use]
+    pub fn is_cancelled(&self, request: &PendingRequest) -> bool {
+        self.connection.is_cancelled(request.id())
+    }
+
+    /// Ready once the asker of a request of this connection has given up or is gone.
+    pub fn poll_cancelled(&self, request: &PendingRequest, cx: &Context<'_>) -> Poll<()> {
+        self.connection.poll_cancelled(request.id(), cx)
+    }
+
+    /// Ready with the answer to `id`, a request of this side that nobody else waits for.
+    ///
+    /// # Panics
+    ///
+    /// The answer was taken before.
+    pub fn poll_answer(
+        &self,
+        id: RequestId,
+        cx: &Context<'_>,
+    ) -> Poll<Result<Reply, RequestError>> {
+        self.connection.poll_answer(id, cx)
+    }
+
+    /// Gives a request of this side that still waits another time limit, counted from now.
+    pub fn set_timeout(&self, id: RequestId, timeout: Duration) {
+        self.connection.set_timeout(id, timeout);
     }
 
     /// Waits for the credit of one message, and takes it: to be used with [`Charge::Reserved`] or given back with
@@ -298,7 +360,7 @@ impl Future for ResponseFuture {
             ResponseState::Done => unreachable!("a future is not polled after its end"),
         };
         self.state = ResponseState::Done;
-        Poll::Ready(answer)
+        Poll::Ready(answer.map(Bytes::from))
     }
 }
 

@@ -33,18 +33,13 @@ pub enum FrameError {
     },
 }
 
-/// Cuts the first whole frame out of `buffer`, without its length; `None` until it is whole.
-///
-/// The frame shares the buffer's memory.
+/// Bytes of the frame that `bytes` start with, without those of its length; `None` until it is whole.
 ///
 /// # Errors
 ///
-/// The length is zero or above `frame_bytes_max`. The buffer is of no use after that.
-pub fn cut_frame(
-    buffer: &mut BytesMut,
-    frame_bytes_max: usize,
-) -> Result<Option<Bytes>, FrameError> {
-    let Some(length) = buffer.first_chunk::<LENGTH_BYTES>() else {
+/// The length is zero or above `frame_bytes_max`. What follows is of no use after that.
+pub fn whole_frame(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<usize>, FrameError> {
+    let Some(length) = bytes.first_chunk::<LENGTH_BYTES>() else {
         return Ok(None);
     };
     let length = u32::from_le_bytes(*length) as usize;
@@ -57,9 +52,23 @@ pub fn cut_frame(
             max: frame_bytes_max,
         });
     }
-    if buffer.len() - LENGTH_BYTES < length {
+    Ok((bytes.len() - LENGTH_BYTES >= length).then_some(length))
+}
+
+/// Cuts the first whole frame out of `buffer`, without its length; `None` until it is whole.
+///
+/// The frame shares the buffer's memory.
+///
+/// # Errors
+///
+/// The length is zero or above `frame_bytes_max`. The buffer is of no use after that.
+pub fn cut_frame(
+    buffer: &mut BytesMut,
+    frame_bytes_max: usize,
+) -> Result<Option<Bytes>, FrameError> {
+    let Some(length) = whole_frame(buffer, frame_bytes_max)? else {
         return Ok(None);
-    }
+    };
     buffer.advance(LENGTH_BYTES);
     Ok(Some(buffer.split_to(length).freeze()))
 }

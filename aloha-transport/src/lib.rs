@@ -60,6 +60,7 @@ pub mod fuzzing;
 mod handshake;
 mod incoming;
 mod message;
+mod reply;
 mod request_handler;
 mod response_handler;
 mod runtime;
@@ -78,12 +79,15 @@ pub use credit::{Charge, FLOWS_MAX, INITIAL_CREDIT_BYTES, INITIAL_CREDIT_MESSAGE
 pub use error::{
     BindError, CloseReason, ConnectError, Failure, FailureCode, RequestError, SendError,
 };
-pub use frame::{FrameError, LENGTH_BYTES, cut_frame};
+pub use frame::{FrameError, LENGTH_BYTES, cut_frame, whole_frame};
 pub use handshake::{
     HANDSHAKE_BYTES_MAX, HandshakeError, Hello, PROTOCOL_VERSION, Refusal, RefusalCode,
 };
 pub use message::{Message, MessageError, RequestId};
-pub use request_handler::{RequestHandler, RpcHandler, RpcResponseCallback};
+pub use reply::Reply;
+pub use request_handler::{
+    Incoming, PendingRequest, RequestHandler, RpcHandler, RpcResponseCallback,
+};
 pub use runtime::{Runtime, TokioRuntime};
 pub use server::TransportServer;
 pub use stream::{Listener, Network, Stream, Tcp};

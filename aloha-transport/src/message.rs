@@ -186,6 +186,36 @@ impl Message {
     }
 }
 
+/// What a frame begins with.
+pub(crate) enum Head {
+    /// A message, asked under an id or sent; its body begins at `head`.
+    Request { id: Option<RequestId>, head: usize },
+    /// The answer to a request; its body begins at `head`.
+    Reply { id: RequestId, head: usize },
+    /// Something else, for [`Message::decode`].
+    Other,
+}
+
+/// Reads no more of a frame than is needed to know where its body begins.
+pub(crate) fn head(frame: &[u8]) -> Result<Head, MessageError> {
+    let id = |kind| match frame.get(1..).and_then(|rest| rest.first_chunk()) {
+        Some(id) => Ok(RequestId(u32::from_le_bytes(*id))),
+        None => Err(MessageError::Truncated(kind)),
+    };
+    Ok(match frame.first() {
+        Some(&RPC_REQUEST) => Head::Request {
+            id: Some(id(RPC_REQUEST)?),
+            head: 5,
+        },
+        Some(&ONE_WAY) => Head::Request { id: None, head: 1 },
+        Some(&RPC_RESPONSE) => Head::Reply {
+            id: id(RPC_RESPONSE)?,
+            head: 5,
+        },
+        _ => Head::Other,
+    })
+}
+
 fn take_id(frame: &mut Bytes) -> Option<RequestId> {
     frame.try_get_u32_le().ok().map(RequestId)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -36,18 +37,41 @@ pub trait RpcHandler: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Handles the requests of one connection: the batched form of [`RpcHandler`], with state of its own.
+/// A request that came and is owed an answer: given by [`TransportClient::respond`] and
+/// [`TransportClient::respond_failure`], or by the callback that [`TransportClient::callback`] makes of it.
 ///
-/// Between two calls of [`on_read_complete`](Self::on_read_complete) lies everything that one read brought.
+/// It knows nothing of its connection, so that it costs nothing to keep; dropped, it answers nothing, and its asker waits
+/// for as long as the connection lives.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a request that is dropped is never answered"]
+pub struct PendingRequest(RequestId);
+
+impl PendingRequest {
+    pub(crate) fn new(id: RequestId) -> Self {
+        Self(id)
+    }
+
+    /// The request's id.
+    #[must_use]
+    pub fn id(&self) -> RequestId {
+        self.0
+    }
+}
+
+/// A message of the peer: where its bytes are in what the connection read, and the request, if it is one.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The place of the message.
+    pub body: Range<usize>,
+    /// What is to be answered; none if the message wants no answer.
+    pub request: Option<PendingRequest>,
+}
+
+/// Handles the requests of one connection: the batched form of [`RpcHandler`], with state of its own.
 pub trait RequestHandler: Send {
-    /// A request arrived.
-    fn on_request(&mut self, message: Bytes, callback: RpcResponseCallback);
-
-    /// A message arrived that wants no answer.
-    fn on_one_way(&mut self, message: Bytes);
-
-    /// Everything that one read brought has been handed over.
-    fn on_read_complete(&mut self) {}
+    /// Messages came, in this order; their bytes are parts of `bytes`. A request that is left in `messages` is answered
+    /// with [`FailureCode::DROPPED`].
+    fn on_messages(&mut self, bytes: &Bytes, messages: &mut Vec<Incoming>);
 
     /// The connection has ended; nothing follows.
     fn on_disconnected(&mut self, reason: &CloseReason) {
@@ -62,12 +86,17 @@ pub(crate) struct PerConnection {
 }
 
 impl RequestHandler for PerConnection {
-    fn on_request(&mut self, message: Bytes, callback: RpcResponseCallback) {
-        self.handler.receive(&self.client, message, callback);
-    }
-
-    fn on_one_way(&mut self, message: Bytes) {
-        self.handler.receive_one_way(&self.client, message);
+    fn on_messages(&mut self, bytes: &Bytes, messages: &mut Vec<Incoming>) {
+        for Incoming { body, request } in messages.drain(..) {
+            let message = bytes.slice(body);
+            match request {
+                Some(request) => {
+                    let callback = self.client.callback(request);
+                    self.handler.receive(&self.client, message, callback);
+                }
+                None => self.handler.receive_one_way(&self.client, message),
+            }
+        }
     }
 
     fn on_disconnected(&mut self, reason: &CloseReason) {
@@ -155,15 +184,19 @@ impl Drop for RpcResponseCallback {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        let failure = if std::thread::panicking() {
-            Failure::new(FailureCode::PANICKED, "the handler panicked")
-        } else {
-            Failure::new(
-                FailureCode::DROPPED,
-                "the request was dropped without an answer",
-            )
-        };
-        connection.respond_failure(self.id, &failure);
+        connection.respond_failure(self.id, &dropped());
+    }
+}
+
+/// Why a request that nobody answered is not answered.
+pub(crate) fn dropped() -> Failure {
+    if std::thread::panicking() {
+        Failure::new(FailureCode::PANICKED, "the handler panicked")
+    } else {
+        Failure::new(
+            FailureCode::DROPPED,
+            "the request was dropped without an answer",
+        )
     }
 }
 

@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::error::RequestError;
 use crate::message::RequestId;
+use crate::reply::Reply;
 
-pub(crate) type Answer = Result<Bytes, RequestError>;
+pub(crate) type Answer = Result<Reply, RequestError>;
 pub(crate) type Callback = Box<dyn FnOnce(Answer) + Send>;
 
 enum Slot {
@@ -185,10 +185,12 @@ impl TransportResponseHandler {
 
     /// Takes the answer, or leaves the waker.
     pub(crate) fn poll(&mut self, id: RequestId, cx: &Context<'_>) -> Poll<Answer> {
-        let peer = Arc::clone(&self.peer);
-        let slot = self
-            .slot(id)
-            .expect("a future holds its slot until it has the answer");
+        let index = id.index() as usize;
+        assert!(
+            self.slot(id).is_some(),
+            "a future holds its slot until it has the answer"
+        );
+        let slot = &mut self.slots[index].1;
         match slot {
             Slot::Waiting { waker, .. } => {
                 match waker {
@@ -198,7 +200,7 @@ impl TransportResponseHandler {
                 Poll::Pending
             }
             Slot::TimedOut(timeout) => {
-                let timeout = *timeout;
+                let (peer, timeout) = (Arc::clone(&self.peer), *timeout);
                 *slot = Slot::Abandoned;
                 Poll::Ready(Err(RequestError::TimedOut { peer, timeout }))
             }
@@ -351,7 +353,7 @@ mod tests {
     }
 
     fn reply(text: &'static str) -> Answer {
-        Ok(Bytes::from_static(text.as_bytes()))
+        Ok(Reply::inline(text.as_bytes()).expect("it is short"))
     }
 
     #[expect(clippy::disallowed_methods, reason = "any instant will do")]
@@ -367,8 +369,8 @@ mod tests {
         assert!(poll(&mut t, first).is_pending());
         assert!(t.complete(second, reply("two")).unwrap().is_none());
         assert!(t.complete(first, reply("one")).unwrap().is_some());
-        assert!(matches!(poll(&mut t, first), Poll::Ready(Ok(body)) if body == "one"));
-        assert!(matches!(poll(&mut t, second), Poll::Ready(Ok(body)) if body == "two"));
+        assert!(matches!(poll(&mut t, first), Poll::Ready(Ok(body)) if *body == *b"one"));
+        assert!(matches!(poll(&mut t, second), Poll::Ready(Ok(body)) if *body == *b"two"));
         assert_eq!(t.in_flight(), 0);
         assert!(matches!(t.complete(first, reply("again")), Err(UnknownId(id)) if id == first));
     }

@@ -1,20 +1,22 @@
 //! The reader: cuts every whole frame of a read, settles answers under one lock, hands requests on in order.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tracing::trace;
 
 use super::Connection;
 use crate::client::Body;
 use crate::error::{CloseReason, RequestError};
-use crate::frame::{LENGTH_BYTES, cut_frame};
-use crate::message::{self, Message, RequestId};
-use crate::request_handler::{RequestHandler, RpcResponseCallback};
+use crate::frame::{LENGTH_BYTES, whole_frame};
+use crate::message::{self, Head, Message, MessageError, RequestId};
+use crate::reply::Reply;
+use crate::request_handler::{Incoming, PendingRequest, RequestHandler, dropped};
 use crate::response_handler::Completion;
 
 /// The first read buffer; a connection that is busy gets larger ones.
@@ -54,61 +56,60 @@ impl Connection {
 
     /// Deals with every whole frame in the buffer: answers first, under one lock, then requests in order.
     fn take_frames(
-        self: &Arc<Self>,
+        &self,
         buffer: &mut BytesMut,
         read: &mut ReadBatch,
         handler: &mut dyn RequestHandler,
     ) -> Result<(), CloseReason> {
-        let mut broken = None;
-        loop {
-            match cut_frame(buffer, self.config.frame_bytes_max) {
-                Ok(Some(frame)) => match Message::decode(frame) {
-                    Ok(message) => read.messages.push(message),
-                    Err(error) => broken = Some(CloseReason::Protocol(error.to_string())),
-                },
-                Ok(None) => break,
-                Err(error) => broken = Some(CloseReason::Protocol(error.to_string())),
+        let (end, cut) = read.cut(buffer, self.config.frame_bytes_max);
+        let mut result = cut.map_err(CloseReason::Protocol);
+        if !read.frames.is_empty() {
+            if read.shares {
+                let bytes = buffer.split_to(end).freeze();
+                result = self.settle(&bytes, Some(&bytes), read).and(result);
+                if !read.messages.is_empty() {
+                    handler.on_messages(&bytes, &mut read.messages);
+                }
+            } else {
+                result = self.settle(&buffer[..end], None, read).and(result);
+                buffer.advance(end);
             }
-            if broken.is_some() {
-                break;
-            }
-        }
-        if !read.messages.is_empty() {
-            if let Err(reason) = self.settle(read) {
-                broken = Some(reason);
-            }
-            for request in read.requests.drain(..) {
-                match request {
-                    Request::Rpc(id, body) => {
-                        handler.on_request(body, RpcResponseCallback::new(Arc::clone(self), id));
-                    }
-                    Request::OneWay(body) => handler.on_one_way(body),
+            for left in read.messages.drain(..) {
+                if let Some(request) = left.request {
+                    self.respond_failure(request.id(), &dropped());
                 }
             }
-            handler.on_read_complete();
         }
-        broken.map_or(Ok(()), Err)
+        result
     }
 
     /// Under one lock: completes answers, notes cancels and requests. Then wakes and calls.
-    fn settle(&self, read: &mut ReadBatch) -> Result<(), CloseReason> {
+    fn settle(
+        &self,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+        read: &mut ReadBatch,
+    ) -> Result<(), CloseReason> {
         let ReadBatch {
+            frames,
             messages,
-            requests,
             completions,
             wakers,
+            ..
         } = read;
         let mut result = Ok(());
         let mut state = self.lock();
-        for message in messages.drain(..) {
-            let answered = match message {
-                Message::OneWay { body } => {
-                    requests.push(Request::OneWay(body));
+        for frame in frames.drain(..) {
+            let (id, answer) = match frame {
+                Frame::Message { id: None, body } => {
+                    let request = None;
+                    messages.push(Incoming { body, request });
                     continue;
                 }
-                Message::RpcRequest { id, body } => {
+                Frame::Message { id: Some(id), body } => {
                     if state.incoming.register(id) {
-                        requests.push(Request::Rpc(id, body));
+                        let request = Some(PendingRequest::new(id));
+                        messages.push(Incoming { body, request });
                         continue;
                     }
                     result = Err(CloseReason::Protocol(format!(
@@ -116,16 +117,22 @@ impl Connection {
                     )));
                     break;
                 }
-                Message::RpcResponse { id, body } => state.responses.complete(id, Ok(body)),
-                Message::RpcFailure { id, failure } => state
-                    .responses
-                    .complete(id, Err(RequestError::Failed(failure))),
-                Message::Cancel { id } => {
+                Frame::Reply { id, body } => {
+                    let reply = match shared {
+                        Some(shared) if !Reply::fits(body.len()) => shared.slice(body).into(),
+                        _ => Reply::inline(&bytes[body]).expect("others are shared"),
+                    };
+                    (id, Ok(reply))
+                }
+                Frame::Other(Message::RpcFailure { id, failure }) => {
+                    (id, Err(RequestError::Failed(failure)))
+                }
+                Frame::Other(Message::Cancel { id }) => {
                     self.any_cancelled.store(true, Ordering::Release);
                     wakers.append(&mut state.incoming.cancel(id));
                     continue;
                 }
-                Message::Ping { nonce } => {
+                Frame::Other(Message::Ping { nonce }) => {
                     state.queue.push(
                         message::PONG,
                         None,
@@ -134,24 +141,29 @@ impl Connection {
                     );
                     continue;
                 }
-                Message::Pong { .. } => continue,
-                Message::Credit {
+                Frame::Other(Message::Credit {
                     flow,
                     messages,
                     bytes,
-                } => {
+                }) => {
                     wakers.append(&mut state.credits.grant(flow, messages, bytes));
                     continue;
                 }
+                Frame::Other(
+                    Message::Pong { .. }
+                    | Message::RpcRequest { .. }
+                    | Message::OneWay { .. }
+                    | Message::RpcResponse { .. },
+                ) => continue,
             };
-            match answered {
+            match state.responses.complete(id, answer) {
                 Ok(completion) => completions.extend(completion),
                 Err(unknown) => {
                     trace!(peer = %self.peer, id = ?unknown.0, "an answer that nobody waits for")
                 }
             }
         }
-        messages.clear();
+        frames.clear();
         self.wake_writer(state);
         wakers.drain(..).for_each(Waker::wake);
         completions.drain(..).for_each(Completion::run);
@@ -167,18 +179,68 @@ pub(super) fn count(counter: &AtomicU64, bytes: usize) {
     );
 }
 
-enum Request {
-    Rpc(RequestId, Bytes),
-    OneWay(Bytes),
+/// A frame, by the places of its parts in what was read.
+enum Frame {
+    Message {
+        id: Option<RequestId>,
+        body: Range<usize>,
+    },
+    Reply {
+        id: RequestId,
+        body: Range<usize>,
+    },
+    /// What is rare, or has no body.
+    Other(Message),
 }
 
 /// What one read brought; kept between reads for its memory.
 #[derive(Default)]
 struct ReadBatch {
-    messages: Vec<Message>,
-    requests: Vec<Request>,
+    frames: Vec<Frame>,
+    /// Whether the bytes of any frame outlive the read.
+    shares: bool,
+    messages: Vec<Incoming>,
     completions: Vec<Completion>,
     wakers: Vec<Waker>,
+}
+
+impl ReadBatch {
+    /// Finds every whole frame in `bytes`: gives where they end, and what is wrong behind them.
+    fn cut(&mut self, bytes: &[u8], frame_bytes_max: usize) -> (usize, Result<(), String>) {
+        self.shares = false;
+        let mut at = 0;
+        loop {
+            let length = match whole_frame(&bytes[at..], frame_bytes_max) {
+                Ok(Some(length)) => length,
+                Ok(None) => return (at, Ok(())),
+                Err(error) => return (at, Err(error.to_string())),
+            };
+            let start = at + LENGTH_BYTES;
+            let end = start + length;
+            match self.frame(bytes, start..end) {
+                Ok(frame) => self.frames.push(frame),
+                Err(error) => return (at, Err(error.to_string())),
+            }
+            at = end;
+        }
+    }
+
+    fn frame(&mut self, bytes: &[u8], place: Range<usize>) -> Result<Frame, MessageError> {
+        let frame = &bytes[place.clone()];
+        match message::head(frame)? {
+            Head::Request { id, head } => {
+                self.shares = true;
+                let body = place.start + head..place.end;
+                Ok(Frame::Message { id, body })
+            }
+            Head::Reply { id, head } => {
+                let body = place.start + head..place.end;
+                self.shares |= !Reply::fits(body.len());
+                Ok(Frame::Reply { id, body })
+            }
+            Head::Other => Message::decode(Bytes::copy_from_slice(frame)).map(Frame::Other),
+        }
+    }
 }
 
 /// How much to reserve for the frame at the start of the buffer: what it lacks, but no more than
