@@ -19,7 +19,7 @@
 use std::time::Duration;
 
 use aloha_transport::RequestId;
-use bytes::Buf;
+use bytes::{Buf, BufMut};
 
 use crate::trace::TraceContext;
 
@@ -34,6 +34,8 @@ const UNKNOWN: u8 = 128;
 
 /// The whole envelope of a reply: no flags.
 pub(crate) const REPLY_ENVELOPE: u8 = 0;
+/// The longest envelope that has neither name nor trace nor calls: flags, a number and a deadline.
+pub(crate) const SHORT_BYTES_MAX: usize = 1 + 5 + 9;
 /// How many calls one message may carry besides its own.
 pub(crate) const CALLS_MAX: usize = 255;
 /// The largest varint: nine bytes of seven bits.
@@ -73,42 +75,64 @@ pub(crate) enum EnvelopeError {
 }
 
 impl<'a> Envelope<'a> {
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.push(if self.asked { ASKED } else { 0 });
+    /// Whether it has no more than [`SHORT_BYTES_MAX`] bytes for certain.
+    pub(crate) fn is_short(&self) -> bool {
+        self.trace.is_none()
+            && self.calls.is_empty()
+            && self.receiver.is_none_or(|receiver| receiver.name.is_none())
+    }
+
+    pub(crate) fn encode(&self, out: &mut impl BufMut) {
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let name = self.receiver.and_then(|receiver| receiver.name);
+        out.put_u8(
+            flag(self.receiver.is_some(), RECEIVER)
+                | flag(name.is_some(), NAMED)
+                | flag(self.time_left.is_some(), DEADLINE)
+                | flag(self.trace.is_some(), TRACE)
+                | flag(!self.calls.is_empty(), CALLS)
+                | flag(self.asked, ASKED),
+        );
         if let Some(receiver) = self.receiver {
-            out[start] |= RECEIVER;
             put_varint(out, u64::from(receiver.number));
-            if let Some(name) = receiver.name {
-                out[start] |= NAMED;
-                out.push(u8::try_from(name.len()).expect("names are limited to 255 bytes"));
-                out.extend_from_slice(name.as_bytes());
-            }
+        }
+        if let Some(name) = name {
+            out.put_u8(u8::try_from(name.len()).expect("names are limited to 255 bytes"));
+            out.put_slice(name.as_bytes());
         }
         if let Some(left) = self.time_left {
-            out[start] |= DEADLINE;
             // Longer than anyone waits, so it may be cut to what can be written.
             let left =
                 u64::try_from(left.as_millis()).map_or(VARINT_MAX, |left| left.min(VARINT_MAX));
             put_varint(out, left);
         }
         if let Some(trace) = self.trace {
-            out[start] |= TRACE;
-            out.extend_from_slice(&trace.trace_id);
-            out.extend_from_slice(&trace.span_id);
-            out.push(trace.flags);
+            out.put_slice(&trace.trace_id);
+            out.put_slice(&trace.span_id);
+            out.put_u8(trace.flags);
         }
         if !self.calls.is_empty() {
-            out[start] |= CALLS;
-            out.push(u8::try_from(self.calls.len()).expect("calls are limited to 255"));
+            out.put_u8(u8::try_from(self.calls.len()).expect("calls are limited to 255"));
             for id in &self.calls {
-                out.extend_from_slice(&id.to_bits().to_le_bytes());
+                out.put_u32_le(id.to_bits());
             }
         }
     }
 
     /// Takes the envelope off the front of `bytes`; what is left is the body.
     pub(crate) fn decode(bytes: &mut &'a [u8]) -> Result<Self, EnvelopeError> {
+        // What most messages have.
+        if let [RECEIVER, number @ 0..0x80, ref rest @ ..] = **bytes {
+            *bytes = rest;
+            let receiver = Some(Receiver {
+                number: u32::from(number),
+                name: None,
+            });
+            return Ok(Self {
+                receiver,
+                ..Self::default()
+            });
+        }
         let flags = take_u8(bytes)?;
         if flags & UNKNOWN != 0 || flags & (NAMED | RECEIVER) == NAMED {
             return Err(EnvelopeError::Flags(flags));
@@ -152,12 +176,12 @@ impl<'a> Envelope<'a> {
     }
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+fn put_varint(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+        out.put_u8((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.put_u8(value as u8);
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], EnvelopeError> {

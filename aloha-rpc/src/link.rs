@@ -9,7 +9,7 @@ use aloha_transport::{Body, Charge, RequestId, SendError, TransportClient};
 use crate::address::EndpointAddress;
 use crate::codec::Codec;
 use crate::env::EnvInner;
-use crate::envelope::{Envelope, Receiver};
+use crate::envelope::{Envelope, Receiver, SHORT_BYTES_MAX};
 
 /// A body of this size is shared with the write queue instead of copied into it.
 const SHARED_BYTES_MIN: usize = 32 << 10;
@@ -95,13 +95,11 @@ impl Link {
         outgoing: Outgoing<'a>,
         known: &mut Option<u32>,
         mut envelope: Envelope<'a>,
-        head: &mut Vec<u8>,
         body: &mut Vec<u8>,
     ) -> Result<Option<RequestId>, SendError> {
         if let Some(number) = *known {
             envelope.receiver = Some(Receiver { number, name: None });
-            envelope.encode(head);
-            return self.queue(outgoing, number, head, body);
+            return self.queue(outgoing, number, &envelope, body);
         }
         let name = outgoing.name;
         let mut numbers = self
@@ -115,8 +113,7 @@ impl Link {
         if let Some(number) = number {
             drop(numbers);
             envelope.receiver = Some(Receiver { number, name: None });
-            envelope.encode(head);
-            return self.queue(outgoing, number, head, body);
+            return self.queue(outgoing, number, &envelope, body);
         }
         // Whoever introduces a name holds the lock until the introduction is queued, so that no
         // use of the number can overtake it.
@@ -124,8 +121,7 @@ impl Link {
             number: next,
             name: Some(name),
         });
-        envelope.encode(head);
-        let queued = self.queue(outgoing, next, head, body);
+        let queued = self.queue(outgoing, next, &envelope, body);
         match &queued {
             Ok(_) => drop(numbers.insert(Arc::clone(name), next)),
             Err(_) => *known = None,
@@ -137,9 +133,20 @@ impl Link {
         &self,
         outgoing: Outgoing<'_>,
         number: u32,
-        head: &[u8],
+        envelope: &Envelope<'_>,
         body: &mut Vec<u8>,
     ) -> Result<Option<RequestId>, SendError> {
+        let mut short = [0; SHORT_BYTES_MAX];
+        let mut long = Vec::new();
+        let head = if envelope.is_short() {
+            let mut rest = &mut short[..];
+            envelope.encode(&mut rest);
+            let length = SHORT_BYTES_MAX - rest.len();
+            &short[..length]
+        } else {
+            envelope.encode(&mut long);
+            &long[..]
+        };
         let body = body_of(body);
         let charge = if outgoing.reserved {
             Charge::Reserved(number)

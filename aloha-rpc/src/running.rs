@@ -9,6 +9,7 @@
 //!                     on_stop ──► those who watch hear of it
 //! ```
 
+use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -343,6 +344,7 @@ impl<E: RpcEndpoint> Running<E> {
             Ok(Directive::Restart) => Err(Box::new(Ending::Restart(cause))),
             Ok(Directive::Stop) => cause.stop(),
             Err(panic) => {
+                let panic = panic_text(&*panic);
                 error!(endpoint = %self.inbox.name(), %panic, "on_error panicked, the endpoint stops");
                 cause.stop()
             }
@@ -497,24 +499,26 @@ pub(crate) async fn guarded<F: Future<Output = Result<(), EndpointError>>>(
 ) -> Result<(), EndpointError> {
     match catch(callback).await {
         Ok(result) => result,
-        Err(text) => Err(EndpointError::new(EndpointError::PANIC, text)),
+        Err(panic) => {
+            let text = panic_text(&*panic);
+            Err(EndpointError::new(EndpointError::PANIC, text))
+        }
     }
 }
 
-/// Runs a callback; a panic of it or of its future becomes its text.
-async fn catch<F: Future>(callback: impl FnOnce() -> F) -> Result<F::Output, String> {
-    let future = catch_unwind(AssertUnwindSafe(callback)).map_err(|panic| panic_text(&*panic))?;
-    let mut future = pin!(future);
+/// Runs a callback; a panic of it or of its future is caught.
+async fn catch<F: Future>(callback: impl FnOnce() -> F) -> Result<F::Output, Box<dyn Any + Send>> {
+    let mut future = pin!(async move { callback().await });
     poll_fn(
         |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic_text(&*panic))),
+            Err(panic) => Poll::Ready(Err(panic)),
         },
     )
     .await
 }
 
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a text".to_owned())

@@ -1,6 +1,5 @@
 //! Whom a reference means when that is not an endpoint of its own environment, and the way there.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -56,11 +55,6 @@ pub(crate) struct Posting<'a> {
     pub(crate) ask: Option<(u64, Option<std::time::Duration>)>,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) reserved: Option<&'a Reserved>,
-}
-
-thread_local! {
-    /// Envelopes are written here before they go into the write queue.
-    static HEADS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 impl RemoteTarget {
@@ -209,8 +203,6 @@ impl RemoteTarget {
             Some((_, limit)) => Verb::Request(limit),
             None => Verb::OneWay,
         };
-        let mut head = HEADS.take();
-        head.clear();
         let mut number = self.known(&link);
         let was_known = number.is_some();
         let queued = link.post(
@@ -223,10 +215,8 @@ impl RemoteTarget {
             },
             &mut number,
             envelope,
-            &mut head,
             &mut body,
         );
-        HEADS.set(head);
         scope::keep_scratch(body);
         match queued {
             Ok(request) => {

@@ -189,7 +189,7 @@ impl Message {
 /// What a frame begins with.
 pub(crate) enum Head {
     /// A message, asked under an id or sent; its body begins at `head`.
-    Request { id: Option<RequestId>, head: usize },
+    Message { id: Option<RequestId>, head: usize },
     /// The answer to a request; its body begins at `head`.
     Reply { id: RequestId, head: usize },
     /// Something else, for [`Message::decode`].
@@ -203,11 +203,11 @@ pub(crate) fn head(frame: &[u8]) -> Result<Head, MessageError> {
         None => Err(MessageError::Truncated(kind)),
     };
     Ok(match frame.first() {
-        Some(&RPC_REQUEST) => Head::Request {
+        Some(&RPC_REQUEST) => Head::Message {
             id: Some(id(RPC_REQUEST)?),
             head: 5,
         },
-        Some(&ONE_WAY) => Head::Request { id: None, head: 1 },
+        Some(&ONE_WAY) => Head::Message { id: None, head: 1 },
         Some(&RPC_RESPONSE) => Head::Reply {
             id: id(RPC_RESPONSE)?,
             head: 5,

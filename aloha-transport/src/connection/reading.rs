@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tracing::trace;
 
-use super::Connection;
+use super::{Connection, State};
 use crate::client::Body;
 use crate::error::{CloseReason, RequestError};
 use crate::frame::{LENGTH_BYTES, whole_frame};
@@ -63,27 +63,28 @@ impl Connection {
     ) -> Result<(), CloseReason> {
         let (end, cut) = read.cut(buffer, self.config.frame_bytes_max);
         let mut result = cut.map_err(CloseReason::Protocol);
-        if !read.frames.is_empty() {
-            if read.shares {
-                let bytes = buffer.split_to(end).freeze();
-                result = self.settle(&bytes, Some(&bytes), read).and(result);
-                if !read.messages.is_empty() {
-                    handler.on_messages(&bytes, &mut read.messages);
-                }
-            } else {
-                result = self.settle(&buffer[..end], None, read).and(result);
-                buffer.advance(end);
+        if end == 0 {
+            return result;
+        }
+        if read.shares {
+            let bytes = buffer.split_to(end).freeze();
+            result = self.settle(&bytes, Some(&bytes), read).and(result);
+            if !read.messages.is_empty() {
+                handler.on_messages(&bytes, &mut read.messages);
             }
-            for left in read.messages.drain(..) {
-                if let Some(request) = left.request {
-                    self.respond_failure(request.id(), &dropped());
-                }
+        } else {
+            result = self.settle(&buffer[..end], None, read).and(result);
+            buffer.advance(end);
+        }
+        for left in read.messages.drain(..) {
+            if let Some(request) = left.request {
+                self.respond_failure(request.id(), &dropped());
             }
         }
         result
     }
 
-    /// Under one lock: completes answers, notes cancels and requests. Then wakes and calls.
+    /// Under one lock: notes requests, completes answers, obeys the rest. Then wakes and calls.
     fn settle(
         &self,
         bytes: &[u8],
@@ -91,79 +92,70 @@ impl Connection {
         read: &mut ReadBatch,
     ) -> Result<(), CloseReason> {
         let ReadBatch {
-            frames,
             messages,
+            replies,
+            others,
             completions,
             wakers,
             ..
         } = read;
         let mut result = Ok(());
         let mut state = self.lock();
-        for frame in frames.drain(..) {
-            let (id, answer) = match frame {
-                Frame::Message { id: None, body } => {
-                    let request = None;
-                    messages.push(Incoming { body, request });
-                    continue;
+        for place in 0..messages.len() {
+            let Some(request) = &messages[place].request else {
+                continue;
+            };
+            let id = request.id();
+            if !state.incoming.register(id) {
+                messages.truncate(place);
+                result = Err(CloseReason::Protocol(format!(
+                    "request id {id:?} is in use or over the limit"
+                )));
+                break;
+            }
+        }
+        let mut complete =
+            |state: &mut State, id, answer| match state.responses.complete(id, answer) {
+                Ok(completion) => completions.extend(completion),
+                Err(unknown) => {
+                    trace!(peer = %self.peer, id = ?unknown.0, "an answer that nobody waits for")
                 }
-                Frame::Message { id: Some(id), body } => {
-                    if state.incoming.register(id) {
-                        let request = Some(PendingRequest::new(id));
-                        messages.push(Incoming { body, request });
-                        continue;
-                    }
-                    result = Err(CloseReason::Protocol(format!(
-                        "request id {id:?} is in use or over the limit"
-                    )));
-                    break;
+            };
+        for (id, body) in replies.drain(..) {
+            let reply = match shared {
+                Some(shared) if !Reply::fits(body.len()) => shared.slice(body).into(),
+                _ => Reply::inline(&bytes[body]).expect("others are shared"),
+            };
+            complete(&mut state, id, Ok(reply));
+        }
+        for other in others.drain(..) {
+            match other {
+                Message::RpcFailure { id, failure } => {
+                    complete(&mut state, id, Err(RequestError::Failed(failure)));
                 }
-                Frame::Reply { id, body } => {
-                    let reply = match shared {
-                        Some(shared) if !Reply::fits(body.len()) => shared.slice(body).into(),
-                        _ => Reply::inline(&bytes[body]).expect("others are shared"),
-                    };
-                    (id, Ok(reply))
-                }
-                Frame::Other(Message::RpcFailure { id, failure }) => {
-                    (id, Err(RequestError::Failed(failure)))
-                }
-                Frame::Other(Message::Cancel { id }) => {
+                Message::Cancel { id } => {
                     self.any_cancelled.store(true, Ordering::Release);
                     wakers.append(&mut state.incoming.cancel(id));
-                    continue;
                 }
-                Frame::Other(Message::Ping { nonce }) => {
+                Message::Ping { nonce } => {
                     state.queue.push(
                         message::PONG,
                         None,
                         &nonce.to_le_bytes(),
                         &Body::Copied(&[]),
                     );
-                    continue;
                 }
-                Frame::Other(Message::Credit {
+                Message::Credit {
                     flow,
                     messages,
                     bytes,
-                }) => {
-                    wakers.append(&mut state.credits.grant(flow, messages, bytes));
-                    continue;
-                }
-                Frame::Other(
-                    Message::Pong { .. }
-                    | Message::RpcRequest { .. }
-                    | Message::OneWay { .. }
-                    | Message::RpcResponse { .. },
-                ) => continue,
-            };
-            match state.responses.complete(id, answer) {
-                Ok(completion) => completions.extend(completion),
-                Err(unknown) => {
-                    trace!(peer = %self.peer, id = ?unknown.0, "an answer that nobody waits for")
-                }
+                } => wakers.append(&mut state.credits.grant(flow, messages, bytes)),
+                Message::Pong { .. }
+                | Message::RpcRequest { .. }
+                | Message::OneWay { .. }
+                | Message::RpcResponse { .. } => {}
             }
         }
-        frames.clear();
         self.wake_writer(state);
         wakers.drain(..).for_each(Waker::wake);
         completions.drain(..).for_each(Completion::run);
@@ -179,27 +171,15 @@ pub(super) fn count(counter: &AtomicU64, bytes: usize) {
     );
 }
 
-/// A frame, by the places of its parts in what was read.
-enum Frame {
-    Message {
-        id: Option<RequestId>,
-        body: Range<usize>,
-    },
-    Reply {
-        id: RequestId,
-        body: Range<usize>,
-    },
-    /// What is rare, or has no body.
-    Other(Message),
-}
-
-/// What one read brought; kept between reads for its memory.
+/// What one read brought, by kind: messages in their order, and what needs no order among itself or with them. Kept
+/// between reads for its memory.
 #[derive(Default)]
 struct ReadBatch {
-    frames: Vec<Frame>,
+    messages: Vec<Incoming>,
+    replies: Vec<(RequestId, Range<usize>)>,
+    others: Vec<Message>,
     /// Whether the bytes of any frame outlive the read.
     shares: bool,
-    messages: Vec<Incoming>,
     completions: Vec<Completion>,
     wakers: Vec<Waker>,
 }
@@ -217,29 +197,33 @@ impl ReadBatch {
             };
             let start = at + LENGTH_BYTES;
             let end = start + length;
-            match self.frame(bytes, start..end) {
-                Ok(frame) => self.frames.push(frame),
-                Err(error) => return (at, Err(error.to_string())),
+            if let Err(error) = self.note(&bytes[start..end], start) {
+                return (at, Err(error.to_string()));
             }
             at = end;
         }
     }
 
-    fn frame(&mut self, bytes: &[u8], place: Range<usize>) -> Result<Frame, MessageError> {
-        let frame = &bytes[place.clone()];
+    /// Notes the frame that begins at `start`.
+    fn note(&mut self, frame: &[u8], start: usize) -> Result<(), MessageError> {
+        let end = start + frame.len();
         match message::head(frame)? {
-            Head::Request { id, head } => {
+            Head::Message { id, head } => {
                 self.shares = true;
-                let body = place.start + head..place.end;
-                Ok(Frame::Message { id, body })
+                let body = start + head..end;
+                let request = id.map(PendingRequest::new);
+                self.messages.push(Incoming { body, request });
             }
             Head::Reply { id, head } => {
-                let body = place.start + head..place.end;
+                let body = start + head..end;
                 self.shares |= !Reply::fits(body.len());
-                Ok(Frame::Reply { id, body })
+                self.replies.push((id, body));
             }
-            Head::Other => Message::decode(Bytes::copy_from_slice(frame)).map(Frame::Other),
+            Head::Other => self
+                .others
+                .push(Message::decode(Bytes::copy_from_slice(frame))?),
         }
+        Ok(())
     }
 }
 
