@@ -19,6 +19,7 @@ use std::task::Poll;
 
 use aloha_transport::{Failure, FailureCode};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::context::EndpointContext;
@@ -156,7 +157,19 @@ impl<E: RpcEndpoint> Running<E> {
         if self.ctx.has_timers() {
             Box::pin(self.fire_timers()).await?;
         }
-        let verdict = self.work().await;
+        let verdict = loop {
+            // A panic of a handler ends the work, not the endpoint. One guard for all messages, for it is not free.
+            match catch(|| self.work()).await {
+                Ok(verdict) => break verdict,
+                Err(panic) => {
+                    self.inbox.on_handled();
+                    let error = EndpointError::new(EndpointError::PANIC, panic_text(&*panic));
+                    if let stopped @ Err(_) = self.check(Err(error)).await {
+                        break stopped;
+                    }
+                }
+            }
+        };
         let Self { taken, inbox, .. } = self;
         taken.give_back(|| inbox.window());
         verdict
@@ -170,10 +183,24 @@ impl<E: RpcEndpoint> Running<E> {
         Ok(())
     }
 
+    /// Handles what is in the batch. A handler may panic through this.
     async fn work(&mut self) -> Verdict {
         loop {
+            tokio::task::coop::consume_budget().await;
             match self.take_next() {
-                Next::Message(sent, message, None) => self.handle(sent, message).await?,
+                Next::Message(sent, message, None) => {
+                    self.ctx.set_asked(sent);
+                    let started = self.env.observed_now();
+                    let Self { endpoint, ctx, .. } = self;
+                    let handled = match sent {
+                        Sent::OneWay => endpoint.receive(message, ctx).await,
+                        Sent::Asked => endpoint.receive_and_reply(message, ctx).await,
+                    };
+                    self.count(started);
+                    if handled.is_err() {
+                        self.check(handled).await?;
+                    }
+                }
                 Next::Message(sent, message, Some(trace)) => {
                     self.handle_traced(sent, message, *trace).await?;
                 }
@@ -293,6 +320,7 @@ impl<E: RpcEndpoint> Running<E> {
         Box::pin(trace.scope(self.handle(sent, message).instrument(span)))
     }
 
+    /// Handles one message outside of [`work`](Self::work).
     async fn handle(&mut self, sent: Sent, message: E::Message) -> Verdict {
         tokio::task::coop::consume_budget().await;
         self.ctx.set_asked(sent);
@@ -302,16 +330,19 @@ impl<E: RpcEndpoint> Running<E> {
             Sent::OneWay => guarded(|| endpoint.receive(message, ctx)).await,
             Sent::Asked => guarded(|| endpoint.receive_and_reply(message, ctx)).await,
         };
+        self.count(started);
+        self.check(handled).await
+    }
+
+    /// A message was handled.
+    #[inline]
+    fn count(&mut self, started: Option<Instant>) {
         self.inbox.on_handled();
         if let Some(started) = started
             && !self.ctx.is_concurrent()
         {
             let took = self.env.runtime.now().saturating_duration_since(started);
             self.ctx.observe(took);
-        }
-        match handled {
-            Ok(()) => Ok(()),
-            Err(error) => self.check(Err(error)).await,
         }
     }
 
