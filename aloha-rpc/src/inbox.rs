@@ -11,7 +11,6 @@
 //!   ([`InboundFlow`](crate::flow::InboundFlow)), so what was promised a place has one.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
@@ -26,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::flow::InboundFlow;
-use crate::mail::{Batch, Control, LocalMail};
+use crate::mail::{Batch, Control, ControlLane, LocalMail};
 use crate::mailbox::{Delivered, Load, Mailbox};
 use crate::progress::Progress;
 use crate::remote_lane::{RemoteLane, RemoteMail};
@@ -508,7 +507,7 @@ impl<M> Inbox<M> {
     }
 
     /// What came by the control lane after the end of all else.
-    pub(crate) fn take_control(&self) -> VecDeque<Control> {
+    pub(crate) fn take_control(&self) -> ControlLane {
         mem::take(&mut self.lock().batch.control)
     }
 
@@ -626,7 +625,7 @@ impl<M: Send + 'static> Mailbox for Inbox<M> {
         let mut state = self.lock();
         // Also after a stop was asked for: until it is done, the endpoint hears.
         if matches!(state.life, Life::Alive(_)) {
-            state.batch.control.push_back(control);
+            state.batch.control.push(control);
             Self::wake(state);
         }
     }

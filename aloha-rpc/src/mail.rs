@@ -95,6 +95,28 @@ pub(crate) enum Control {
     Failed(EndpointError),
 }
 
+/// News in the order it came. It is rare: it takes memory once there is some.
+#[derive(Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "an empty one is a pointer, not four words"
+)]
+pub(crate) struct ControlLane(Option<Box<VecDeque<Control>>>);
+
+impl ControlLane {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|lane| lane.is_empty())
+    }
+
+    pub(crate) fn push(&mut self, control: Control) {
+        self.0.get_or_insert_default().push_back(control);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Control> {
+        self.0.as_mut()?.pop_front()
+    }
+}
+
 /// A local message that waits.
 pub(crate) struct LocalMail<M> {
     pub(crate) sent: Sent,
@@ -118,7 +140,7 @@ impl<M> LocalMail<M> {
 
 /// What the endpoint's task takes at a time. After the rest of the batch: stop, when `stop` is set.
 pub(crate) struct Batch<M> {
-    pub(crate) control: VecDeque<Control>,
+    pub(crate) control: ControlLane,
     pub(crate) local: VecDeque<LocalMail<M>>,
     pub(crate) remote: RemoteLane,
     pub(crate) stop: bool,
@@ -127,7 +149,7 @@ pub(crate) struct Batch<M> {
 impl<M> Default for Batch<M> {
     fn default() -> Self {
         Self {
-            control: VecDeque::new(),
+            control: ControlLane::default(),
             local: VecDeque::new(),
             remote: RemoteLane::default(),
             stop: false,

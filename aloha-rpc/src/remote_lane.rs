@@ -42,20 +42,23 @@ pub(crate) struct Source {
     messages: usize,
 }
 
-/// Messages in the order they came.
+/// Messages in the order they came. Most endpoints never see one: it takes memory once something is appended.
 #[derive(Default)]
-pub(crate) struct RemoteLane {
+pub(crate) struct RemoteLane(Option<Box<Lane>>);
+
+#[derive(Default)]
+struct Lane {
     mails: VecDeque<RemoteMail>,
     sources: VecDeque<Source>,
 }
 
 impl RemoteLane {
     pub(crate) fn len(&self) -> usize {
-        self.mails.len()
+        self.0.as_ref().map_or(0, |lane| lane.mails.len())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.mails.is_empty()
+        self.len() == 0
     }
 
     /// Appends messages of one read.
@@ -65,30 +68,28 @@ impl RemoteLane {
         bytes: &Bytes,
         mails: &mut Vec<RemoteMail>,
     ) {
-        self.sources.push_back(Source {
+        let lane = self.0.get_or_insert_default();
+        lane.sources.push_back(Source {
             flow: Some(Arc::clone(flow)),
             bytes: bytes.clone(),
             messages: mails.len(),
         });
-        self.mails.extend(mails.drain(..));
+        lane.mails.extend(mails.drain(..));
     }
 
     /// The next message and what it has in common with others.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<(RemoteMail, &mut Source)> {
-        let Some(mail) = self.mails.pop_front() else {
+        let Lane { mails, sources } = &mut **self.0.as_mut()?;
+        let Some(mail) = mails.pop_front() else {
             // The memory of the last read is let go.
-            self.sources.clear();
+            sources.clear();
             return None;
         };
-        while self
-            .sources
-            .front()
-            .is_some_and(|source| source.messages == 0)
-        {
-            self.sources.pop_front();
+        while sources.front().is_some_and(|source| source.messages == 0) {
+            sources.pop_front();
         }
-        let source = self.sources.front_mut().expect("every message has one");
+        let source = sources.front_mut().expect("every message has one");
         source.messages -= 1;
         Some((mail, source))
     }
@@ -101,9 +102,11 @@ impl RemoteLane {
 
     /// Lets go of memory that an unusual burst needed.
     pub(crate) fn shrink_to(&mut self, messages: usize) {
-        if self.mails.capacity() > messages {
-            self.mails.shrink_to(messages);
-            self.sources.shrink_to(messages);
+        if let Some(lane) = &mut self.0
+            && lane.mails.capacity() > messages
+        {
+            lane.mails.shrink_to(messages);
+            lane.sources.shrink_to(messages);
         }
     }
 }

@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use aloha_transport::{Failure, FailureCode};
 use serde::de::DeserializeOwned;
@@ -103,21 +103,27 @@ impl<E: RpcEndpoint> Running<E> {
     }
 
     /// The endpoint's life. What is rare stands in boxes of its own, so that an idle endpoint is small.
-    pub(crate) async fn run(mut self) {
-        let mut verdict = Box::pin(self.start()).await;
-        let why = loop {
-            verdict = match verdict {
-                Ok(()) => {
-                    self.next().await;
-                    self.work_through().await
-                }
-                Err(ending) => match *ending {
-                    Ending::Restart(cause) => Box::pin(self.restart(cause)).await,
-                    Ending::Stop(why) => break why,
-                },
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and an idle endpoint shall be small"
+    )]
+    pub(crate) fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let mut verdict = Box::pin(self.start()).await;
+            let why = loop {
+                verdict = match verdict {
+                    Ok(()) => {
+                        self.next().await;
+                        self.work_through().await
+                    }
+                    Err(ending) => match *ending {
+                        Ending::Restart(cause) => Box::pin(self.restart(cause)).await,
+                        Ending::Stop(why) => break why,
+                    },
+                };
             };
-        };
-        Box::pin(self.finish(why)).await;
+            Box::pin(self.finish(why)).await;
+        }
     }
 
     async fn start(&mut self) -> Verdict {
@@ -159,7 +165,11 @@ impl<E: RpcEndpoint> Running<E> {
         }
         let verdict = loop {
             // A panic of a handler ends the work, not the endpoint. One guard for all messages, for it is not free.
-            match catch(|| self.work()).await {
+            let worked = {
+                let mut work = pin!(self.work());
+                poll_fn(|cx| poll_caught(work.as_mut(), cx)).await
+            };
+            match worked {
                 Ok(verdict) => break verdict,
                 Err(panic) => {
                     self.inbox.on_handled();
@@ -177,7 +187,7 @@ impl<E: RpcEndpoint> Running<E> {
 
     async fn on_controls(&mut self) -> Verdict {
         // One by one: what is left when one of them ends this life is for the next.
-        while let Some(control) = self.batch.control.pop_front() {
+        while let Some(control) = self.batch.control.pop() {
             self.on_control(control).await?;
         }
         Ok(())
@@ -449,7 +459,8 @@ impl<E: RpcEndpoint> Running<E> {
         let stopped = guarded(|| endpoint.on_stop()).await;
         drop(self.check(stopped).await);
         // What handlers that ran beside this task had to say.
-        for control in self.inbox.take_control() {
+        let mut controls = self.inbox.take_control();
+        while let Some(control) = controls.pop() {
             if let Control::Failed(error) = control {
                 drop(self.check(Err(error)).await);
             }
@@ -540,13 +551,17 @@ pub(crate) async fn guarded<F: Future<Output = Result<(), EndpointError>>>(
 /// Runs a callback; a panic of it or of its future is caught.
 async fn catch<F: Future>(callback: impl FnOnce() -> F) -> Result<F::Output, Box<dyn Any + Send>> {
     let mut future = pin!(async move { callback().await });
-    poll_fn(
-        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
-        },
-    )
-    .await
+    poll_fn(|cx| poll_caught(future.as_mut(), cx)).await
+}
+
+fn poll_caught<F: Future>(
+    future: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<F::Output, Box<dyn Any + Send>>> {
+    match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    }
 }
 
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
