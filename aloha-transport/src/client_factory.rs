@@ -57,13 +57,9 @@ impl TransportClientFactory {
         clients.insert(Arc::clone(connection.peer()), client.clone());
         drop(pool);
         let context = self.context.clone();
-        self.context.spawn(async move {
-            tokio::select! {
-                biased;
-                () = connect_and_run(&context, &connection) => {}
-                () = connection.expire_requests() => {}
-            }
-        });
+        connection.keep();
+        self.context
+            .spawn(async move { connect_and_run(&context, &connection).await });
         Ok(client)
     }
 

@@ -11,6 +11,7 @@ use crate::config::TransportConfig;
 use crate::connection::{Connection, LostHook};
 use crate::error::BindError;
 use crate::handshake::Hello;
+use crate::keeper::Keeper;
 use crate::request_handler::{PerConnection, RequestHandler, RpcHandler};
 use crate::runtime::{Runtime, TokioRuntime};
 use crate::server::TransportServer;
@@ -30,6 +31,7 @@ pub struct TransportContext {
     handlers: Handlers,
     address: Arc<OnceLock<String>>,
     tasks: TaskTracker,
+    keeper: Arc<Keeper>,
     lost_hook: Option<LostHook>,
 }
 
@@ -56,15 +58,17 @@ impl TransportContext {
         runtime: Arc<dyn Runtime>,
         handlers: impl Fn(&TransportClient) -> Box<dyn RequestHandler> + Send + Sync + 'static,
     ) -> Self {
+        let tasks = TaskTracker::new();
         Self {
             name: name.into(),
             codec: 0,
             config: Arc::default(),
             network: Arc::new(Tcp),
+            keeper: Keeper::new(Arc::clone(&runtime), tasks.clone()),
             runtime,
             handlers: Arc::new(handlers),
             address: Arc::default(),
-            tasks: TaskTracker::new(),
+            tasks,
             lost_hook: None,
         }
     }
@@ -159,6 +163,7 @@ impl TransportContext {
             outbound,
             Arc::clone(&self.config),
             Arc::clone(&self.runtime),
+            Arc::clone(&self.keeper),
             self.lost_hook.clone(),
         )
     }

@@ -59,6 +59,7 @@ mod frame;
 pub mod fuzzing;
 mod handshake;
 mod incoming;
+mod keeper;
 mod message;
 mod reply;
 mod request_handler;

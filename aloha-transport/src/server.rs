@@ -142,13 +142,7 @@ async fn accept_loop(
                 }
                 let admitted = admitted == Admission::Admitted;
                 let serving = context.clone();
-                context.spawn(async move {
-                    tokio::select! {
-                        biased;
-                        () = serve(&serving, &connection, stream, admitted) => {}
-                        () = connection.expire_requests() => {}
-                    }
-                });
+                context.spawn(async move { serve(&serving, &connection, stream, admitted).await });
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");

@@ -4,12 +4,12 @@
 //! the order they will be written. One lock guards it all. It is held to append bytes, swap
 //! buffers or move answers, never while anything is encoded, woken or called.
 
+mod life;
 mod reading;
 mod writing;
 
 use std::any::Any;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -26,6 +27,7 @@ use crate::credit::{Charge, Credits, FLOWS_MAX, TooManyFlows};
 use crate::error::{CloseReason, Failure, FailureCode, RequestError, SendError};
 use crate::handshake::{Hello, REQUESTS_IN_FLIGHT_MIN};
 use crate::incoming::IncomingRequests;
+use crate::keeper::Keeper;
 use crate::message::{self, RequestId, encode_failure};
 use crate::request_handler::RequestHandler;
 use crate::response_handler::{
@@ -40,6 +42,9 @@ pub(crate) struct Connection {
     outbound: bool,
     config: Arc<TransportConfig>,
     runtime: Arc<dyn Runtime>,
+    keeper: Arc<Keeper>,
+    /// What the keeper knows this connection by.
+    number: u64,
     state: Mutex<State>,
     /// Ends the reader.
     closed: CancellationToken,
@@ -66,8 +71,8 @@ struct State {
     requests_in_flight_max: u32,
     /// The writer, while it has nothing to write.
     writer: Option<Waker>,
-    /// The deadline loop, and what it sleeps until.
-    timer: Option<Waker>,
+    /// When the keeper was asked to call.
+    named: Option<Instant>,
     watchers: Vec<Waker>,
 }
 
@@ -106,6 +111,7 @@ impl Connection {
         outbound: bool,
         config: Arc<TransportConfig>,
         runtime: Arc<dyn Runtime>,
+        keeper: Arc<Keeper>,
         lost_hook: Option<LostHook>,
     ) -> Arc<Self> {
         let peer: Arc<str> = peer.into();
@@ -120,7 +126,7 @@ impl Connection {
             frame_bytes_max: config.frame_bytes_max,
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MIN,
             writer: None,
-            timer: None,
+            named: None,
             watchers: Vec::new(),
         };
         Arc::new(Self {
@@ -128,6 +134,8 @@ impl Connection {
             outbound,
             config,
             runtime,
+            number: keeper.next_number(),
+            keeper,
             state: Mutex::new(state),
             closed: CancellationToken::new(),
             attachment: OnceLock::new(),
@@ -236,7 +244,6 @@ impl Connection {
             head,
             body,
         )?;
-        let earliest = state.responses.next_deadline();
         let limit = state.requests_in_flight_max;
         let id = state
             .responses
@@ -244,15 +251,9 @@ impl Connection {
             .ok_or_else(|| self.too_many(limit))?;
         state.credits.take(charge, body.len());
         state.queue.push(message::RPC_REQUEST, Some(id), head, body);
-        let timer = if state.responses.next_deadline() == earliest {
-            None
-        } else {
-            state.timer.take()
-        };
+        let earlier = deadline.and_then(|deadline| state.name(deadline.at));
         self.wake_writer(state);
-        if let Some(timer) = timer {
-            timer.wake();
-        }
+        self.call_at(earlier);
         Ok(id)
     }
 
@@ -292,11 +293,9 @@ impl Connection {
         let deadline = self.deadline(timeout);
         let mut state = self.lock();
         state.responses.set_deadline(id, deadline);
-        let timer = state.timer.take();
+        let earlier = deadline.and_then(|deadline| state.name(deadline.at));
         drop(state);
-        if let Some(timer) = timer {
-            timer.wake();
-        }
+        self.call_at(earlier);
     }
 
     fn deadline(&self, timeout: Duration) -> Option<Deadline> {
@@ -495,7 +494,7 @@ impl Connection {
     // ---- life ----------------------------------------------------------------------------------
 
     /// The handshake is done: the peer's limits hold from now on.
-    fn open(&self, hello: Hello) -> Result<(), CloseReason> {
+    fn open(self: &Arc<Self>, hello: Hello) -> Result<(), CloseReason> {
         let mut state = self.lock();
         match &state.phase {
             Phase::Connecting => {}
@@ -511,6 +510,7 @@ impl Connection {
         state.phase = Phase::Open(Arc::new(hello));
         let watchers = std::mem::take(&mut state.watchers);
         drop(state);
+        self.keep();
         watchers.into_iter().for_each(Waker::wake);
         Ok(())
     }
@@ -550,8 +550,8 @@ impl Connection {
         wakers.append(&mut state.watchers);
         wakers.append(&mut state.credits.close());
         wakers.extend(state.writer.take());
-        wakers.extend(state.timer.take());
         drop(state);
+        self.keeper.forget(self.number);
         self.on_lost(queue.one_way());
         drop(queue);
         self.closed.cancel();
@@ -590,39 +590,6 @@ impl Connection {
                 closing.close(CloseReason::Local);
             }
         }));
-    }
-
-    /// Ends requests at their deadlines, for as long as it is polled.
-    pub(crate) async fn expire_requests(&self) {
-        let mut sleep = pin!(tokio::time::sleep_until(self.runtime.now()));
-        poll_fn(|cx| {
-            loop {
-                let mut state = self.lock();
-                state.timer = Some(cx.waker().clone());
-                let Some(next) = state.responses.next_deadline() else {
-                    return Poll::<()>::Pending;
-                };
-                let now = self.runtime.now();
-                if now >= next {
-                    let (mut cancel, mut completions) = (Vec::new(), Vec::new());
-                    state.responses.expire(now, &mut cancel, &mut completions);
-                    for id in cancel {
-                        state
-                            .queue
-                            .push(message::CANCEL, Some(id), &[], &Body::Copied(&[]));
-                    }
-                    self.wake_writer(state);
-                    completions.into_iter().for_each(Completion::run);
-                    continue;
-                }
-                drop(state);
-                if sleep.deadline() != next {
-                    sleep.as_mut().reset(next);
-                }
-                std::task::ready!(sleep.as_mut().poll(cx));
-            }
-        })
-        .await;
     }
 
     /// Runs an open connection to its end. `received` holds what came behind the handshake.
