@@ -253,7 +253,7 @@ impl RequestHandler for RemoteHandler {
         let Some(address) = self.address.clone() else {
             return;
         };
-        if let CloseReason::Io(_) | CloseReason::Protocol(_) = reason {
+        if let CloseReason::Io(_) | CloseReason::Protocol(_) | CloseReason::Silent { .. } = reason {
             let cause: Arc<str> = reason.to_string().into();
             env.dispatcher
                 .broadcast(|| Control::NetworkError(Arc::clone(&cause), address.clone()));

@@ -17,8 +17,23 @@ pub struct TransportConfig {
     pub requests_in_flight_max: u32,
     /// How many inbound connections a server holds. Default 16,384.
     pub connections_max: usize,
+    /// How long nothing may be received before this side asks whether the peer is there; none or zero: it never asks.
+    /// Default 15 s.
+    pub ping_interval: Option<Duration>,
+    /// How long the peer may then be silent before it is given up. None or zero: it is asked nothing. A peer that
+    /// vanished is found no later than two intervals and one such time-out after its last byte: between 25 and 40 s
+    /// with the defaults. Default 10 s.
+    pub ping_timeout: Option<Duration>,
     /// How long a graceful stop waits for unsent bytes. Default 2 s.
     pub flush_timeout: Duration,
+}
+
+impl TransportConfig {
+    /// Interval and time-out of pings, where they are on.
+    pub(crate) fn pings(&self) -> Option<(Duration, Duration)> {
+        let on = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
+        on(self.ping_interval).zip(on(self.ping_timeout))
+    }
 }
 
 impl Default for TransportConfig {
@@ -30,6 +45,8 @@ impl Default for TransportConfig {
             outbound_bytes_max: 64 << 20,
             requests_in_flight_max: 65_536,
             connections_max: 16_384,
+            ping_interval: Some(Duration::from_secs(15)),
+            ping_timeout: Some(Duration::from_secs(10)),
             flush_timeout: Duration::from_secs(2),
         }
     }

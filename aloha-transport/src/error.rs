@@ -84,6 +84,12 @@ pub enum CloseReason {
     /// The network failed, or the peer vanished in the middle of a frame.
     #[error("{0}")]
     Io(Arc<io::Error>),
+    /// The peer sent nothing, not even the answer to a ping.
+    #[error("nothing was received for {silence:?}, not even an answer to a ping")]
+    Silent {
+        /// How long, at least.
+        silence: Duration,
+    },
     /// The peer broke the protocol.
     #[error("the peer broke the protocol: {0}")]
     Protocol(String),

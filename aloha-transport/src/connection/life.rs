@@ -1,13 +1,20 @@
-//! What becomes due on a connection, seen by the keeper of its context: deadlines of requests.
+//! What becomes due on a connection, seen by the keeper of its context: deadlines of requests, and signs of life.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Connection, Phase, State};
 use crate::client::Body;
+use crate::config::TransportConfig;
+use crate::error::CloseReason;
 use crate::message;
 use crate::response_handler::Completion;
+
+/// So much later than due any look may come.
+const LATE_MIN: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// Lets the keeper call this connection from now on.
@@ -39,15 +46,33 @@ impl Connection {
                 .queue
                 .push(message::CANCEL, Some(id), &[], &Body::Copied(&[]));
         }
-        let next = state.responses.next_deadline();
+        let received = self.received_bytes.load(Ordering::Relaxed);
+        let sign = state.pulse.look(&self.config, now, received);
+        if let Sign::Ask = sign {
+            // Whatever comes is a sign of life, so the nonce tells nothing.
+            state
+                .queue
+                .push(message::PING, None, &[0; 8], &Body::Copied(&[]));
+        }
+        let next = state.next_moment();
         state.named = next;
         self.wake_writer(state);
         completions.into_iter().for_each(Completion::run);
+        if let Sign::None { silence } = sign {
+            self.close(CloseReason::Silent { silence });
+            return None;
+        }
         next
     }
 }
 
 impl State {
+    /// The earliest moment at which anything is due.
+    fn next_moment(&self) -> Option<Instant> {
+        let moments = [self.responses.next_deadline(), self.pulse.next()];
+        moments.into_iter().flatten().min()
+    }
+
     /// Notes a moment at which something is due; gives it back if the keeper has to be told.
     pub(super) fn name(&mut self, at: Instant) -> Option<Instant> {
         if self.named.is_some_and(|named| named <= at) {
@@ -55,5 +80,132 @@ impl State {
         }
         self.named = Some(at);
         Some(at)
+    }
+}
+
+/// Whether the peer lives: what was received when that was last looked at, and when to look again. Pure.
+///
+/// Nothing is noted as bytes arrive; two looks are compared. So a silence is noticed up to one interval late.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    received: u64,
+    /// When a look first found the bytes that are still the last.
+    since: Option<Instant>,
+    asked: bool,
+    next: Option<Instant>,
+}
+
+/// What a look at the peer found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// It is too early, or the peer lives.
+    Fine,
+    /// It is to be asked.
+    Ask,
+    /// It does not live.
+    None { silence: Duration },
+}
+
+impl Pulse {
+    pub(super) fn start(&mut self, config: &TransportConfig, now: Instant) {
+        self.since = Some(now);
+        self.next = config
+            .pings()
+            .and_then(|(interval, _)| now.checked_add(interval));
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    fn look(&mut self, config: &TransportConfig, now: Instant, received: u64) -> Sign {
+        let due = self.next.filter(|next| *next <= now);
+        let (Some(due), Some((interval, timeout))) = (due, config.pings()) else {
+            return Sign::Fine;
+        };
+        let late = now - due;
+        if received != self.received {
+            self.received = received;
+            self.since = Some(now);
+            self.asked = false;
+            self.next = now.checked_add(interval);
+            return Sign::Fine;
+        }
+        if self.asked && late < timeout.max(LATE_MIN) {
+            let silence = now - self.since.unwrap_or(now);
+            return Sign::None { silence };
+        }
+        // Whoever looks that late stood still itself, and the answer may wait to be read.
+        let ask = !std::mem::replace(&mut self.asked, true);
+        self.next = now.checked_add(timeout);
+        if ask { Sign::Ask } else { Sign::Fine }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn config() -> TransportConfig {
+        TransportConfig {
+            ping_interval: Some(15 * SECOND),
+            ping_timeout: Some(10 * SECOND),
+            ..TransportConfig::default()
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "any instant will do")]
+    fn started(config: &TransportConfig) -> (Pulse, Instant) {
+        let (mut pulse, now) = (Pulse::default(), Instant::now());
+        pulse.start(config, now);
+        (pulse, now)
+    }
+
+    #[test]
+    fn a_peer_is_asked_after_the_interval_and_given_up_after_the_timeout() {
+        let config = config();
+        let (mut pulse, start) = started(&config);
+        assert_eq!(pulse.next(), Some(start + 15 * SECOND));
+        assert_eq!(pulse.look(&config, start + 14 * SECOND, 0), Sign::Fine);
+        assert_eq!(pulse.look(&config, start + 15 * SECOND, 0), Sign::Ask);
+        assert_eq!(pulse.next(), Some(start + 25 * SECOND));
+        let silence = 25 * SECOND;
+        let given_up = pulse.look(&config, start + silence, 0);
+        assert_eq!(given_up, Sign::None { silence });
+    }
+
+    #[test]
+    fn any_byte_is_a_sign_of_life() {
+        let config = config();
+        let (mut pulse, start) = started(&config);
+        assert_eq!(pulse.look(&config, start + 15 * SECOND, 0), Sign::Ask);
+        assert_eq!(pulse.look(&config, start + 25 * SECOND, 1), Sign::Fine);
+        assert_eq!(pulse.look(&config, start + 40 * SECOND, 2), Sign::Fine);
+        assert_eq!(pulse.look(&config, start + 55 * SECOND, 2), Sign::Ask);
+    }
+
+    #[test]
+    fn who_stood_still_itself_waits_for_the_answer_once_more() {
+        let config = config();
+        let (mut pulse, start) = started(&config);
+        assert_eq!(pulse.look(&config, start + 15 * SECOND, 0), Sign::Ask);
+        assert_eq!(pulse.look(&config, start + 60 * SECOND, 0), Sign::Fine);
+        let silence = 70 * SECOND;
+        let given_up = pulse.look(&config, start + silence, 0);
+        assert_eq!(given_up, Sign::None { silence });
+    }
+
+    #[test]
+    fn without_an_interval_or_a_timeout_nobody_is_asked() {
+        for (interval, timeout) in [(None, Some(SECOND)), (Some(SECOND), Some(Duration::ZERO))] {
+            let config = TransportConfig {
+                ping_interval: interval,
+                ping_timeout: timeout,
+                ..TransportConfig::default()
+            };
+            assert_eq!(started(&config).0.next(), None);
+        }
     }
 }

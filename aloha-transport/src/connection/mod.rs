@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use life::Pulse;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +72,7 @@ struct State {
     requests_in_flight_max: u32,
     /// The writer, while it has nothing to write.
     writer: Option<Waker>,
+    pulse: Pulse,
     /// When the keeper was asked to call.
     named: Option<Instant>,
     watchers: Vec<Waker>,
@@ -126,6 +128,7 @@ impl Connection {
             frame_bytes_max: config.frame_bytes_max,
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MIN,
             writer: None,
+            pulse: Pulse::default(),
             named: None,
             watchers: Vec::new(),
         };
@@ -509,8 +512,12 @@ impl Connection {
             .min(hello.requests_in_flight_max);
         state.phase = Phase::Open(Arc::new(hello));
         let watchers = std::mem::take(&mut state.watchers);
+        state.pulse.start(&self.config, self.runtime.now());
+        let next = state.pulse.next();
+        let earlier = next.and_then(|next| state.name(next));
         drop(state);
         self.keep();
+        self.call_at(earlier);
         watchers.into_iter().for_each(Waker::wake);
         Ok(())
     }
