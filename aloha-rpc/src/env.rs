@@ -734,7 +734,10 @@ impl EnvInner {
                 .retain(|_, outbox| outbox.strong_count() > 0);
             outboxes.used = outboxes.by_address.len();
         }
-        let outbox = Arc::new(Outbox::new(address.clone()));
+        let outbox = Arc::new(Outbox::new(
+            address.clone(),
+            self.config.transport.connections_per_peer,
+        ));
         outboxes
             .by_address
             .insert(address.clone(), Arc::downgrade(&outbox));

@@ -92,7 +92,7 @@ impl RemoteTarget {
 
     fn link(&self, env: &EnvInner, broken: Option<&Arc<Link>>) -> Result<Arc<Link>, ConnectError> {
         match &self.route {
-            Route::Address(outbox) => outbox.link(env, broken),
+            Route::Address(outbox) => outbox.link(env, &self.name, broken),
             Route::Peer(link) => Ok(Arc::clone(link)),
         }
     }

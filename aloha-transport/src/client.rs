@@ -258,7 +258,8 @@ impl TransportClient {
         self.connection.close(CloseReason::Protocol(reason.into()));
     }
 
-    /// Writes what is queued, then closes. What was asked fails at once.
+    /// Takes nothing new, writes what is queued, answers what the peer asked, then closes; no longer than
+    /// [`TransportConfig::flush_timeout`](crate::TransportConfig::flush_timeout). What was asked here fails at once.
     pub fn close(&self) {
         self.connection.close_gracefully();
     }
@@ -281,6 +282,12 @@ impl TransportClient {
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.connection.is_active()
+    }
+
+    /// Whether the connection is over. One that takes no messages any more may still bring some until then.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.connection.is_closed()
     }
 
     /// The peer's address, as it was called or as it called.

@@ -1,69 +1,120 @@
-//! Address → client: one connection per peer, made when it is first needed.
+//! Address → clients: a few connections per peer, each made when it is first needed.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
+use crate::back_off::BackOff;
 use crate::client::TransportClient;
+use crate::connecting;
 use crate::connection::Connection;
 use crate::context::TransportContext;
 use crate::error::{CloseReason, ConnectError};
-use crate::handshake::{Answer, HANDSHAKE_BYTES_MAX, Hello, read_answer};
-use crate::stream::Stream;
 
-/// Makes clients and keeps one per address.
+/// Makes clients and keeps up to [`connections_per_peer`](crate::TransportConfig::connections_per_peer) per address.
+///
+/// A connection that was closed in good order still brings its last messages to their receiver; the one that takes its
+/// place is made after that, so that nothing overtakes. After an attempt has failed, further ones to the same
+/// address fail at once for a while: see [`ConnectError::FastFail`].
 #[derive(Debug)]
 pub struct TransportClientFactory {
     context: TransportContext,
-    pool: Mutex<Pool>,
+    pool: Arc<Mutex<Pool>>,
 }
 
 #[derive(Debug)]
 enum Pool {
-    Open(BTreeMap<Arc<str>, TransportClient>),
+    Open(BTreeMap<Arc<str>, Peer>),
     Closed,
+}
+
+/// The connections to one address.
+#[derive(Debug, Default)]
+struct Peer {
+    slots: Vec<Slot>,
+    /// The slot of the next who does not care which.
+    next: usize,
+    back_off: BackOff,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    client: Option<TransportClient>,
+    /// Take nothing new, and are not over yet.
+    leaving: Vec<TransportClient>,
 }
 
 impl TransportClientFactory {
     pub(crate) fn new(context: TransportContext) -> Self {
         Self {
             context,
-            pool: Mutex::new(Pool::Open(BTreeMap::new())),
+            pool: Arc::new(Mutex::new(Pool::Open(BTreeMap::new()))),
         }
     }
 
-    /// The client for `address` (`host:port`), at once: what is sent waits until it is connected. A
-    /// client whose connection has ended is replaced by a new one.
+    /// A client for `address`, at once: what is sent waits until it is connected. Calls take the connections to
+    /// the address in turn; a client whose connection takes nothing any more is replaced by a new one.
     ///
     /// # Errors
     ///
     /// The factory is closed.
     pub fn client(&self, address: &str) -> Result<TransportClient, ConnectError> {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let Pool::Open(clients) = &mut *pool else {
+        self.client_of(address, None)
+    }
+
+    /// As [`client`](Self::client), but always by the same connection, which `key` chooses: what is sent with one key
+    /// keeps its order.
+    ///
+    /// # Errors
+    ///
+    /// The factory is closed.
+    pub fn client_at(&self, address: &str, key: usize) -> Result<TransportClient, ConnectError> {
+        self.client_of(address, Some(key))
+    }
+
+    fn client_of(
+        &self,
+        address: &str,
+        key: Option<usize>,
+    ) -> Result<TransportClient, ConnectError> {
+        let mut pool = lock(&self.pool);
+        let Pool::Open(peers) = &mut *pool else {
             return Err(ConnectError::Closed {
                 address: address.into(),
             });
         };
-        if let Some(client) = clients.get(address).filter(|client| client.is_active()) {
-            return Ok(client.clone());
+        let count = self.context.limits().connections_per_peer.max(1);
+        if let Some(peer) = peers.get_mut(address) {
+            let at = peer.choose(key, count);
+            if let Some(client) = peer.slots[at].active() {
+                return Ok(client.clone());
+            }
+        } else {
+            // A map that grows looks for what nobody needs any more.
+            let now = self.context.now();
+            peers.retain(|_, peer| peer.is_in_use() || peer.back_off.retry_in(now).is_some());
+            let mut peer = Peer::default();
+            peer.slots.resize_with(count, Slot::default);
+            peers.insert(address.into(), peer);
         }
         let connection = self.context.connection(address, true);
         let client = TransportClient::of(Arc::clone(&connection));
-        clients.retain(|_, client| client.is_active());
-        clients.insert(Arc::clone(connection.peer()), client.clone());
+        let peer = peers.get_mut(address).expect("found or made above");
+        let at = match key {
+            Some(key) => key % count,
+            None => peer.last(count),
+        };
+        let leaving = peer.slots[at].replace(client.clone());
         drop(pool);
-        let context = self.context.clone();
         connection.keep();
-        self.context
-            .spawn(async move { connect_and_run(&context, &connection).await });
+        let (context, pool) = (self.context.clone(), Arc::clone(&self.pool));
+        self.context.spawn(async move {
+            end_of(&context, leaving).await;
+            connect_and_run(&context, &pool, &connection).await;
+        });
         Ok(client)
     }
 
-    /// The client for `address`, connected.
+    /// A client for `address`, connected.
     ///
     /// # Errors
     ///
@@ -79,88 +130,121 @@ impl TransportClientFactory {
         }
     }
 
-    /// Closes every client; what is queued is written first. No client is made after that.
+    /// Closes every client; what is queued is written, and what peers asked is answered first. No client is made after
+    /// that.
     pub fn close(&self) {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Pool::Open(clients) = std::mem::replace(&mut *pool, Pool::Closed) {
-            drop(pool);
-            clients.values().for_each(TransportClient::close);
+        let pool = std::mem::replace(&mut *lock(&self.pool), Pool::Closed);
+        if let Pool::Open(peers) = pool {
+            let slots = peers.values().flat_map(|peer| &peer.slots);
+            slots
+                .filter_map(|slot| slot.client.as_ref())
+                .for_each(TransportClient::close);
         }
     }
 }
 
-async fn connect_and_run(context: &TransportContext, connection: &Arc<Connection>) {
-    match connect(context, connection.peer()).await {
+fn lock(pool: &Mutex<Pool>) -> MutexGuard<'_, Pool> {
+    pool.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Peer {
+    /// The slot of this call.
+    fn choose(&mut self, key: Option<usize>, count: usize) -> usize {
+        match key {
+            Some(key) => key % count,
+            None => {
+                self.next = (self.next + 1) % count;
+                self.next
+            }
+        }
+    }
+
+    /// The slot that was chosen last.
+    fn last(&self, count: usize) -> usize {
+        self.next % count
+    }
+
+    fn is_in_use(&self) -> bool {
+        let mut slots = self.slots.iter();
+        slots.any(|slot| slot.active().is_some() || slot.leaving().next().is_some())
+    }
+}
+
+impl Slot {
+    fn active(&self) -> Option<&TransportClient> {
+        self.client.as_ref().filter(|client| client.is_active())
+    }
+
+    /// Those whose last messages may still be under way.
+    fn leaving(&self) -> impl Iterator<Item = &TransportClient> {
+        let all = self.leaving.iter().chain(&self.client);
+        all.filter(|client| !client.is_active() && !client.is_closed())
+    }
+
+    /// Puts a new client in its place; gives those it must not overtake.
+    fn replace(&mut self, client: TransportClient) -> Vec<TransportClient> {
+        self.leaving = self.leaving().cloned().collect();
+        self.client = Some(client);
+        self.leaving.clone()
+    }
+}
+
+/// Waits for the last messages of earlier connections, no longer than the flush may take.
+async fn end_of(context: &TransportContext, leaving: Vec<TransportClient>) {
+    if leaving.is_empty() {
+        return;
+    }
+    let ended = async {
+        for client in leaving {
+            client.closed().await;
+        }
+    };
+    drop(tokio::time::timeout(context.limits().flush_timeout, ended).await);
+}
+
+async fn connect_and_run(
+    context: &TransportContext,
+    pool: &Mutex<Pool>,
+    connection: &Arc<Connection>,
+) {
+    let address = connection.peer();
+    if let Some(error) = with_back_off(pool, address, |back_off| {
+        back_off.fast_fail(address, context.now())
+    }) {
+        return connection.close(CloseReason::NotConnected(error));
+    }
+    let connected = connecting::connect(context, address).await;
+    match connected {
         Ok((stream, hello, received)) => {
+            with_back_off(pool, address, |back_off| {
+                back_off.reset();
+                None
+            });
             let client = TransportClient::of(Arc::clone(connection));
             let handler = || context.handler(&client);
             connection
                 .run(hello, stream.reader, stream.writer, received, handler)
                 .await;
         }
-        Err(error) => connection.close(CloseReason::NotConnected(error)),
+        Err(error) => {
+            with_back_off(pool, address, |back_off| {
+                back_off.failed(&error, context);
+                None
+            });
+            connection.close(CloseReason::NotConnected(error));
+        }
     }
 }
 
-async fn connect(
-    context: &TransportContext,
+fn with_back_off(
+    pool: &Mutex<Pool>,
     address: &Arc<str>,
-) -> Result<(Stream, Hello, BytesMut), ConnectError> {
-    let io = |source| ConnectError::Io {
-        address: Arc::clone(address),
-        source: Arc::new(source),
-    };
-    let timed_out = |timeout| ConnectError::TimedOut {
-        address: Arc::clone(address),
-        timeout,
-    };
-    let timeout = context.limits().connect_timeout;
-    let stream = tokio::time::timeout(timeout, context.net().connect(address))
-        .await
-        .map_err(|_| timed_out(timeout))?
-        .map_err(io)?;
-    let timeout = context.limits().handshake_timeout;
-    tokio::time::timeout(timeout, shake_hands(context, address, stream))
-        .await
-        .map_err(|_| timed_out(timeout))?
-}
-
-async fn shake_hands(
-    context: &TransportContext,
-    address: &Arc<str>,
-    mut stream: Stream,
-) -> Result<(Stream, Hello, BytesMut), ConnectError> {
-    let io = |source| ConnectError::Io {
-        address: Arc::clone(address),
-        source: Arc::new(source),
-    };
-    stream
-        .writer
-        .write_all(&context.hello().encode())
-        .await
-        .map_err(io)?;
-    stream.writer.flush().await.map_err(io)?;
-    let mut received = BytesMut::with_capacity(HANDSHAKE_BYTES_MAX);
-    loop {
-        if stream.reader.read_buf(&mut received).await.map_err(io)? == 0 {
-            return Err(io(io::ErrorKind::UnexpectedEof.into()));
-        }
-        let answer = read_answer(&received).map_err(|error| ConnectError::NotAloha {
-            address: Arc::clone(address),
-            reason: error.to_string(),
-        })?;
-        match answer {
-            Some((Answer::Welcome(hello), consumed)) => {
-                drop(received.split_to(consumed));
-                return Ok((stream, hello, received));
-            }
-            Some((Answer::Refusal(refusal), _)) => {
-                return Err(ConnectError::Refused {
-                    address: Arc::clone(address),
-                    refusal,
-                });
-            }
-            None => {}
-        }
+    act: impl FnOnce(&mut BackOff) -> Option<ConnectError>,
+) -> Option<ConnectError> {
+    match &mut *lock(pool) {
+        Pool::Open(peers) => peers
+            .get_mut(address)
+            .and_then(|peer| act(&mut peer.back_off)),
+        Pool::Closed => None,
     }
 }

@@ -17,6 +17,14 @@ pub struct TransportConfig {
     pub requests_in_flight_max: u32,
     /// How many inbound connections a server holds. Default 16,384.
     pub connections_max: usize,
+    /// How many connections a [`TransportClientFactory`](crate::TransportClientFactory) keeps to one address; at least
+    /// one. Default 1.
+    pub connections_per_peer: usize,
+    /// How long an address is left alone after a connection to it could not be made; doubled with each further failure
+    /// up to [`reconnect_backoff_max`](Self::reconnect_backoff_max), less up to a half by chance. Default 50 ms.
+    pub reconnect_backoff_min: Duration,
+    /// The longest time for which an address is left alone. Default 5 s.
+    pub reconnect_backoff_max: Duration,
     /// How long nothing may be received before this side asks whether the peer is there; none or zero: it never asks.
     /// Default 15 s.
     pub ping_interval: Option<Duration>,
@@ -24,7 +32,7 @@ pub struct TransportConfig {
     /// vanished is found no later than two intervals and one such time-out after its last byte: between 25 and 40 s
     /// with the defaults. Default 10 s.
     pub ping_timeout: Option<Duration>,
-    /// How long a graceful stop waits for unsent bytes. Default 2 s.
+    /// How long a graceful close may take to write what is queued and to answer what the peer asked. Default 2 s.
     pub flush_timeout: Duration,
 }
 
@@ -45,6 +53,9 @@ impl Default for TransportConfig {
             outbound_bytes_max: 64 << 20,
             requests_in_flight_max: 65_536,
             connections_max: 16_384,
+            connections_per_peer: 1,
+            reconnect_backoff_min: Duration::from_millis(50),
+            reconnect_backoff_max: Duration::from_secs(5),
             ping_interval: Some(Duration::from_secs(15)),
             ping_timeout: Some(Duration::from_secs(10)),
             flush_timeout: Duration::from_secs(2),

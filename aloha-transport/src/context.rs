@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::client::TransportClient;
@@ -132,6 +133,14 @@ impl TransportContext {
 
     pub(crate) fn limits(&self) -> &TransportConfig {
         &self.config
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.runtime.now()
+    }
+
+    pub(crate) fn random_u64(&self) -> u64 {
+        self.runtime.random_u64()
     }
 
     pub(crate) fn net(&self) -> &dyn Network {

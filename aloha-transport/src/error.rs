@@ -63,6 +63,16 @@ pub enum ConnectError {
         /// What was wrong with its first bytes.
         reason: String,
     },
+    /// An attempt failed a moment ago; this one was not made.
+    #[error("not calling {address} again before another {retry_in:?}: {cause}")]
+    FastFail {
+        /// Who was to be called.
+        address: Arc<str>,
+        /// When the next attempt may be made.
+        retry_in: Duration,
+        /// Why the last one failed.
+        cause: Arc<Self>,
+    },
     /// The factory was closed.
     #[error("cannot connect to {address}: the client factory is closed")]
     Closed {

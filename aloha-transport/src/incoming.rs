@@ -37,6 +37,12 @@ impl IncomingRequests {
         self.active
     }
 
+    /// Whether an asker still waits for an answer of this side.
+    pub(crate) fn is_owing(&self) -> bool {
+        let mut slots = self.slots.iter();
+        self.active > 0 && slots.any(|slot| matches!(slot, Slot::Active(_)))
+    }
+
     /// Notes a request that arrived; false when the peer may not use this id.
     #[must_use]
     pub(crate) fn register(&mut self, id: RequestId) -> bool {

@@ -46,9 +46,11 @@
 //! # }
 //! ```
 
+mod back_off;
 mod client;
 mod client_factory;
 mod config;
+mod connecting;
 mod connection;
 mod context;
 mod credit;

@@ -10,6 +10,7 @@
 //! | 6 | `Ping` | nonce u64 LE |
 //! | 7 | `Pong` | nonce u64 LE |
 //! | 8 | `Credit` | flow u32 LE, messages u32 LE, bytes u32 LE |
+//! | 9 | `Goodbye` | |
 //!
 //! An unknown type ends the connection: what a peer may send is settled by the version that the
 //! handshake agreed on.
@@ -28,6 +29,7 @@ pub(crate) const CANCEL: u8 = 5;
 pub(crate) const PING: u8 = 6;
 pub(crate) const PONG: u8 = 7;
 pub(crate) const CREDIT: u8 = 8;
+pub(crate) const GOODBYE: u8 = 9;
 
 /// Names one unanswered request on one connection and in one direction.
 ///
@@ -133,6 +135,8 @@ pub enum Message {
         /// So many more bytes of messages.
         bytes: u32,
     },
+    /// I take nothing new and send nothing new: send what is queued, and your own goodbye. Answers still go both ways.
+    Goodbye,
 }
 
 impl Message {
@@ -181,6 +185,7 @@ impl Message {
                     bytes: field()?,
                 }
             }
+            GOODBYE => Self::Goodbye,
             other => return Err(MessageError::UnknownType(other)),
         })
     }

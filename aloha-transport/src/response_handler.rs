@@ -301,6 +301,14 @@ impl TransportResponseHandler {
         }
     }
 
+    /// The requests whose askers still wait.
+    pub(crate) fn awaited(&self) -> impl Iterator<Item = RequestId> {
+        (0_u32..)
+            .zip(&self.slots)
+            .filter(|(_, (_, slot))| matches!(slot, Slot::Waiting { .. } | Slot::Called(_)))
+            .map(|(index, (generation, _))| RequestId::new(index, *generation))
+    }
+
     /// Answers everything that waits with one error.
     pub(crate) fn fail_all(&mut self, error: &RequestError) -> Vec<Completion> {
         let due: Vec<RequestId> = (0_u32..)

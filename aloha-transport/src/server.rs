@@ -75,8 +75,8 @@ impl TransportServer {
         &self.address
     }
 
-    /// Stops listening, writes what is queued on each connection, then closes it; waits for that no
-    /// longer than [`TransportConfig::flush_timeout`](crate::TransportConfig::flush_timeout).
+    /// Stops listening; on each connection writes what is queued and answers what was asked, then closes it; waits for
+    /// that no longer than [`TransportConfig::flush_timeout`](crate::TransportConfig::flush_timeout).
     pub async fn stop(self) {
         self.stopped.cancel();
         let open = self.connections.close();

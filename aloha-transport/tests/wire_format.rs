@@ -144,8 +144,17 @@ async fn a_server_understands_and_sends_these_bytes() {
     expect(&mut stream, &credit).await;
     // Credit for a flow that is not there is none of its business.
     stream.write_all(&credit).await.expect("open");
-    server.stop().await;
+    // Goodbye: length, type 9; said by both ends, each behind what it has to send.
+    let stopping = tokio::spawn(server.stop());
+    expect(&mut stream, &[1, 0, 0, 0, 9]).await;
+    stream
+        .write_all(&[3, 0, 0, 0, 2, b'h', b'i', 1, 0, 0, 0, 9])
+        .await
+        .expect("open");
+    assert_eq!(one_way.recv().await.expect("it came"), "hi");
     assert_eq!(stream.read(&mut [0; 1]).await.expect("a clean end"), 0);
+    drop(stream);
+    stopping.await.expect("no panic");
 }
 
 #[tokio::test]

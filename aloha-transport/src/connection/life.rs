@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::closing::Parting;
 use super::{Connection, Phase, State};
 use crate::client::Body;
 use crate::config::TransportConfig;
@@ -46,6 +47,15 @@ impl Connection {
                 .queue
                 .push(message::CANCEL, Some(id), &[], &Body::Copied(&[]));
         }
+        if let Some(parting) = &state.parting
+            && parting.until().is_some_and(|until| until <= now)
+        {
+            let reason = parting.reason();
+            drop(state);
+            self.close(reason);
+            completions.into_iter().for_each(Completion::run);
+            return None;
+        }
         let received = self.received_bytes.load(Ordering::Relaxed);
         let sign = state.pulse.look(&self.config, now, received);
         if let Sign::Ask = sign {
@@ -69,7 +79,8 @@ impl Connection {
 impl State {
     /// The earliest moment at which anything is due.
     fn next_moment(&self) -> Option<Instant> {
-        let moments = [self.responses.next_deadline(), self.pulse.next()];
+        let until = self.parting.as_ref().and_then(Parting::until);
+        let moments = [self.responses.next_deadline(), self.pulse.next(), until];
         moments.into_iter().flatten().min()
     }
 

@@ -4,6 +4,7 @@
 //! the order they will be written. One lock guards it all. It is held to append bytes, swap
 //! buffers or move answers, never while anything is encoded, woken or called.
 
+mod closing;
 mod life;
 mod reading;
 mod writing;
@@ -16,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use closing::Parting;
 use life::Pulse;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -49,8 +51,10 @@ pub(crate) struct Connection {
     state: Mutex<State>,
     /// Ends the reader.
     closed: CancellationToken,
-    /// Set when the phase is no longer connecting or open.
+    /// Set when nothing new is taken any more.
     ending: AtomicBool,
+    /// Set when the connection is closed.
+    ended: AtomicBool,
     /// Whether any request was ever cancelled.
     any_cancelled: AtomicBool,
     received_bytes: AtomicU64,
@@ -64,6 +68,8 @@ pub(crate) struct Connection {
 
 struct State {
     phase: Phase,
+    /// Nothing new is taken; what is queued and owed still goes.
+    parting: Option<Parting>,
     queue: WriteQueue,
     credits: Credits,
     responses: TransportResponseHandler,
@@ -81,8 +87,6 @@ struct State {
 enum Phase {
     Connecting,
     Open(Arc<Hello>),
-    /// Nothing new is taken; what is queued is still written.
-    Closing,
     Closed(CloseReason),
 }
 
@@ -119,6 +123,7 @@ impl Connection {
         let peer: Arc<str> = peer.into();
         let state = State {
             phase: Phase::Connecting,
+            parting: None,
             queue: WriteQueue::default(),
             credits: Credits::default(),
             responses: TransportResponseHandler::new(Arc::clone(&peer)),
@@ -143,6 +148,7 @@ impl Connection {
             closed: CancellationToken::new(),
             attachment: OnceLock::new(),
             ending: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             any_cancelled: AtomicBool::new(false),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
@@ -183,7 +189,7 @@ impl Connection {
     pub(crate) fn hello(&self) -> Option<Arc<Hello>> {
         match &self.lock().phase {
             Phase::Open(hello) => Some(Arc::clone(hello)),
-            Phase::Connecting | Phase::Closing | Phase::Closed(_) => None,
+            Phase::Connecting | Phase::Closed(_) => None,
         }
     }
 
@@ -192,16 +198,24 @@ impl Connection {
         !self.ending.load(Ordering::Acquire)
     }
 
+    /// Whether it is closed. One that is not may still bring messages, though nothing new is taken.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     /// Ready once the handshake is done or has failed.
     pub(crate) fn poll_connected(&self, cx: &Context<'_>) -> Poll<Result<(), CloseReason>> {
         let mut state = self.lock();
+        if let (Phase::Connecting | Phase::Open(_), Some(parting)) = (&state.phase, &state.parting)
+        {
+            return Poll::Ready(Err(parting.reason()));
+        }
         match &state.phase {
             Phase::Connecting => {
                 state.watch(cx);
                 Poll::Pending
             }
             Phase::Open(_) => Poll::Ready(Ok(())),
-            Phase::Closing => Poll::Ready(Err(CloseReason::Local)),
             Phase::Closed(reason) => Poll::Ready(Err(reason.clone())),
         }
     }
@@ -337,10 +351,10 @@ impl Connection {
     }
 
     fn check_open(&self, state: &State) -> Result<(), SendError> {
-        let reason = match &state.phase {
-            Phase::Connecting | Phase::Open(_) => return Ok(()),
-            Phase::Closing => CloseReason::Local,
-            Phase::Closed(reason) => reason.clone(),
+        let reason = match (&state.phase, &state.parting) {
+            (Phase::Closed(reason), _) => reason.clone(),
+            (Phase::Connecting | Phase::Open(_), None) => return Ok(()),
+            (Phase::Connecting | Phase::Open(_), Some(parting)) => parting.reason(),
         };
         Err(SendError::Closed {
             peer: Arc::clone(&self.peer),
@@ -402,7 +416,7 @@ impl Connection {
     /// Wakes the writer after something was queued. Answers, cancels and pongs are queued whatever waits already;
     /// a peer that makes them pile up far beyond the limit does not read, and is given up.
     fn wake_writer(&self, mut state: MutexGuard<'_, State>) {
-        let writer = if state.queue.is_empty() {
+        let writer = if state.queue.is_empty() && state.parting.is_none() {
             None
         } else {
             state.writer.take()
@@ -502,7 +516,7 @@ impl Connection {
         match &state.phase {
             Phase::Connecting => {}
             Phase::Closed(reason) => return Err(reason.clone()),
-            Phase::Open(_) | Phase::Closing => return Err(CloseReason::Local),
+            Phase::Open(_) => return Err(CloseReason::Local),
         }
         state.frame_bytes_max = state.frame_bytes_max.min(hello.frame_bytes_max as usize);
         state.requests_in_flight_max = self
@@ -550,6 +564,7 @@ impl Connection {
         };
         state.phase = Phase::Closed(reason);
         self.ending.store(true, Ordering::Release);
+        self.ended.store(true, Ordering::Release);
         let queue = std::mem::take(&mut state.queue);
         let completions = state.responses.fail_all(&error);
         self.any_cancelled.store(true, Ordering::Release);
@@ -564,39 +579,6 @@ impl Connection {
         self.closed.cancel();
         wakers.into_iter().for_each(Waker::wake);
         completions.into_iter().for_each(Completion::run);
-    }
-
-    /// Takes nothing new, writes what is queued for as long as the flush may take, then ends. What was
-    /// asked fails now.
-    pub(crate) fn close_gracefully(self: &Arc<Self>) {
-        let mut state = self.lock();
-        if !matches!(state.phase, Phase::Open(_)) {
-            drop(state);
-            return self.close(CloseReason::Local);
-        }
-        state.phase = Phase::Closing;
-        self.ending.store(true, Ordering::Release);
-        let peer = Arc::clone(&self.peer);
-        let error = RequestError::ConnectionClosed {
-            peer,
-            reason: CloseReason::Local,
-        };
-        let completions = state.responses.fail_all(&error);
-        // The writer ends the connection, also when nothing is queued.
-        let writer = state.writer.take();
-        drop(state);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
-        completions.into_iter().for_each(Completion::run);
-        let closing = Arc::clone(self);
-        self.runtime.spawn(Box::pin(async move {
-            let flushed =
-                tokio::time::timeout(closing.config.flush_timeout, closing.closed.cancelled());
-            if flushed.await.is_err() {
-                closing.close(CloseReason::Local);
-            }
-        }));
     }
 
     /// Runs an open connection to its end. `received` holds what came behind the handshake.
@@ -620,12 +602,12 @@ impl Connection {
                 .run_until_cancelled(loops)
                 .await
                 .unwrap_or(CloseReason::Local);
-            reading.close(reason);
+            reading.close_in_order(reason);
             let reason = poll_fn(|cx| reading.poll_closed(cx)).await;
             handler.on_disconnected(&reason);
         }));
         let reason = self.write_loop(writer).await;
-        self.close(reason);
+        self.close_in_order(reason);
     }
 }
 

@@ -150,6 +150,7 @@ impl Connection {
                     messages,
                     bytes,
                 } => wakers.append(&mut state.credits.grant(flow, messages, bytes)),
+                Message::Goodbye => wakers.append(&mut self.on_goodbye(&mut state)),
                 Message::Pong { .. }
                 | Message::RpcRequest { .. }
                 | Message::OneWay { .. }

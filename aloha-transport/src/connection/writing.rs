@@ -21,9 +21,9 @@ impl Connection {
         loop {
             match self.next_batch(&mut batch).await {
                 NextBatch::Write => {}
-                NextBatch::Flushed => {
+                NextBatch::Finished => {
                     drop(writer.shutdown().await);
-                    return CloseReason::Local;
+                    return self.shut().await;
                 }
                 NextBatch::Closed => {
                     // A hint for the peer; one that does not read is not waited for.
@@ -59,10 +59,10 @@ impl Connection {
             let mut state = self.lock();
             match &state.phase {
                 Phase::Closed(_) => return Poll::Ready(Err(NextBatch::Closed)),
-                Phase::Closing if state.queue.is_empty() => {
-                    return Poll::Ready(Err(NextBatch::Flushed));
-                }
-                Phase::Connecting | Phase::Open(_) | Phase::Closing => {}
+                Phase::Connecting | Phase::Open(_) => {}
+            }
+            if state.has_finished() {
+                return Poll::Ready(Err(NextBatch::Finished));
             }
             if state.queue.is_empty() {
                 state.writer = Some(cx.waker().clone());
@@ -90,6 +90,6 @@ impl Connection {
 
 enum NextBatch {
     Write,
-    Flushed,
+    Finished,
     Closed,
 }
