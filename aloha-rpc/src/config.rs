@@ -36,6 +36,8 @@ impl RpcConfig {
     pub const INBOX_MESSAGES_MAX_KEY: &'static str = "aloha.rpc.inbox.messagesMax";
     /// What the other limit of an inbox is called in configuration files.
     pub const INBOX_BYTES_MAX_KEY: &'static str = "aloha.rpc.inbox.bytesMax";
+    /// What the limit of a message that leaves its environment is called in configuration files.
+    pub const MESSAGE_BYTES_MAX_KEY: &'static str = "aloha.rpc.message.maxSize";
 }
 
 impl Default for RpcConfig {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use aloha_transport::{BindError, CloseReason, Failure, FailureCode, RequestError};
+use aloha_transport::{BindError, CloseReason, Failure, FailureCode, LimitOf, RequestError};
 
 use crate::config::RpcConfig;
 
@@ -237,6 +237,22 @@ pub enum SendError {
         #[source]
         reason: aloha_transport::SendError,
     },
+    /// The message is larger than this environment sends, or than the other accepts.
+    #[error(
+        "a message of {bytes} bytes to {endpoint} is over {whose} limit of {limit}, which {key} controls"
+    )]
+    TooLarge {
+        /// To whom.
+        endpoint: String,
+        /// Its size, with what stands before it.
+        bytes: usize,
+        /// The smaller of both limits.
+        limit: usize,
+        /// Which environment's that is.
+        whose: LimitOf,
+        /// The configuration key of the limit.
+        key: &'static str,
+    },
     /// The message cannot be encoded.
     #[error("cannot encode a message to {endpoint}: {reason}")]
     Unencodable {
@@ -251,6 +267,18 @@ impl SendError {
     pub(crate) fn of_transport(endpoint: String, reason: aloha_transport::SendError) -> Self {
         match reason {
             aloha_transport::SendError::NoCredit { .. } => Self::NoCredit { endpoint },
+            aloha_transport::SendError::TooLarge {
+                bytes,
+                limit,
+                whose,
+                ..
+            } => Self::TooLarge {
+                endpoint,
+                bytes,
+                limit,
+                whose,
+                key: RpcConfig::MESSAGE_BYTES_MAX_KEY,
+            },
             reason => Self::Transport { endpoint, reason },
         }
     }
@@ -268,6 +296,7 @@ impl SendError {
             Self::EndpointStopped { .. }
             | Self::EnvironmentStopped { .. }
             | Self::NotSetUp { .. }
+            | Self::TooLarge { .. }
             | Self::Unencodable { .. } => false,
         }
     }
@@ -436,7 +465,14 @@ impl AskError {
             FailureCode::PANICKED => Self::Panicked { endpoint },
             FailureCode::CANCELLED => Self::Cancelled { endpoint },
             FailureCode::OVERLOADED => Self::Overloaded { endpoint, text },
-            FailureCode::REPLY_TOO_LARGE | FailureCode::REPLY_REFUSED | code::REPLY_UNENCODABLE => {
+            FailureCode::REPLY_TOO_LARGE => Self::BadReply {
+                endpoint,
+                text: format!(
+                    "{text}, which {} controls",
+                    RpcConfig::MESSAGE_BYTES_MAX_KEY
+                ),
+            },
+            FailureCode::REPLY_REFUSED | code::REPLY_UNENCODABLE => {
                 Self::BadReply { endpoint, text }
             }
             code::ENDPOINT_NOT_FOUND => Self::EndpointNotFound { endpoint },

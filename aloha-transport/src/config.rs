@@ -17,6 +17,10 @@ pub struct TransportConfig {
     pub requests_in_flight_max: u32,
     /// How many inbound connections a server holds. Default 16,384.
     pub connections_max: usize,
+    /// How many inbound connections of a server may be without a finished handshake. Default 1,024.
+    pub handshakes_max: usize,
+    /// How many of those may come from one host. Default 256.
+    pub handshakes_per_address_max: usize,
     /// How many connections a [`TransportClientFactory`](crate::TransportClientFactory) keeps to one address; at least
     /// one. Default 1.
     pub connections_per_peer: usize,
@@ -53,6 +57,8 @@ impl Default for TransportConfig {
             outbound_bytes_max: 64 << 20,
             requests_in_flight_max: 65_536,
             connections_max: 16_384,
+            handshakes_max: 1024,
+            handshakes_per_address_max: 256,
             connections_per_peer: 1,
             reconnect_backoff_min: Duration::from_millis(50),
             reconnect_backoff_max: Duration::from_secs(5),

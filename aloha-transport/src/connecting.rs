@@ -44,16 +44,18 @@ async fn shake_hands(
         address: Arc::clone(address),
         source: Arc::new(source),
     };
-    stream
-        .writer
-        .write_all(&context.hello().encode())
-        .await
-        .map_err(io)?;
-    stream.writer.flush().await.map_err(io)?;
+    // Who hangs up at once may have said why.
+    let said = say(&mut stream, &context.hello().encode()).await;
     let mut received = BytesMut::with_capacity(HANDSHAKE_BYTES_MAX);
     loop {
-        if stream.reader.read_buf(&mut received).await.map_err(io)? == 0 {
-            return Err(io(io::ErrorKind::UnexpectedEof.into()));
+        let read = stream.reader.read_buf(&mut received).await;
+        let ended = match read {
+            Ok(0) => Some(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        if let Some(ended) = ended {
+            return Err(io(said.err().unwrap_or(ended)));
         }
         let answer = read_answer(&received).map_err(|error| ConnectError::NotAloha {
             address: Arc::clone(address),
@@ -73,4 +75,9 @@ async fn shake_hands(
             None => {}
         }
     }
+}
+
+async fn say(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.writer.write_all(bytes).await?;
+    stream.writer.flush().await
 }

@@ -1,5 +1,6 @@
 //! What can go wrong, one enum per operation.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,7 +154,7 @@ pub enum SendError {
         limit: u32,
     },
     /// The message does not fit into a frame that the peer accepts.
-    #[error("a message of {bytes} bytes to {peer} is over the limit of {limit}")]
+    #[error("a message of {bytes} bytes to {peer} is over {whose} limit of {limit}")]
     TooLarge {
         /// The peer.
         peer: Arc<str>,
@@ -161,7 +162,27 @@ pub enum SendError {
         bytes: usize,
         /// The smaller of both sides' [`TransportConfig::frame_bytes_max`](crate::TransportConfig::frame_bytes_max).
         limit: usize,
+        /// Which side that is.
+        whose: LimitOf,
     },
+}
+
+/// Whose limit the smaller of two is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitOf {
+    /// The sender's own.
+    Ours,
+    /// That of the other end.
+    Peers,
+}
+
+impl fmt::Display for LimitOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ours => "our",
+            Self::Peers => "its",
+        })
+    }
 }
 
 /// Why a request got no reply.

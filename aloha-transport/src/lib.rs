@@ -60,6 +60,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
+mod handshakes;
 mod incoming;
 mod keeper;
 mod message;
@@ -80,7 +81,7 @@ pub use connection::ConnectionStatistics;
 pub use context::TransportContext;
 pub use credit::{Charge, FLOWS_MAX, INITIAL_CREDIT_BYTES, INITIAL_CREDIT_MESSAGES};
 pub use error::{
-    BindError, CloseReason, ConnectError, Failure, FailureCode, RequestError, SendError,
+    BindError, CloseReason, ConnectError, Failure, FailureCode, LimitOf, RequestError, SendError,
 };
 pub use frame::{FrameError, LENGTH_BYTES, cut_frame, whole_frame};
 pub use handshake::{

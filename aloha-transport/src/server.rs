@@ -1,7 +1,10 @@
 //! Listens, shakes hands, and runs a connection for each peer.
 
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,6 +19,7 @@ use crate::error::{BindError, CloseReason};
 use crate::handshake::{
     Answer, HANDSHAKE_BYTES_MAX, Hello, Refusal, RefusalCode, parting_words, read_hello,
 };
+use crate::handshakes::{Crowd, Handshakes, Unfinished};
 use crate::stream::{Listener, Stream};
 
 /// How long the accept loop rests after the system refused a connection (out of descriptors, say).
@@ -132,9 +136,18 @@ async fn accept_loop(
     mut listener: Box<dyn Listener>,
     connections: Arc<Connections>,
 ) {
+    let mut handshakes = Handshakes::default();
     loop {
         match listener.accept().await {
             Ok(stream) => {
+                let unfinished = match handshakes.begin(&stream.peer_address, context.limits()) {
+                    Ok(unfinished) => unfinished,
+                    Err(crowd) => {
+                        handshakes.log(&crowd, &stream.peer_address, context.now());
+                        turn_away(stream, &crowd);
+                        continue;
+                    }
+                };
                 let connection = context.connection(&stream.peer_address, false);
                 let admitted = connections.admit(&connection, context.limits().connections_max);
                 if admitted == Admission::Stopped {
@@ -142,7 +155,9 @@ async fn accept_loop(
                 }
                 let admitted = admitted == Admission::Admitted;
                 let serving = context.clone();
-                context.spawn(async move { serve(&serving, &connection, stream, admitted).await });
+                context.spawn(async move {
+                    serve(&serving, &connection, stream, admitted, unfinished).await
+                });
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
@@ -157,6 +172,7 @@ async fn serve(
     connection: &Arc<Connection>,
     mut stream: Stream,
     admitted: bool,
+    unfinished: Unfinished,
 ) {
     let timeout = context.limits().handshake_timeout;
     let met = match tokio::time::timeout(timeout, shake_hands(context, &mut stream, admitted)).await
@@ -164,6 +180,7 @@ async fn serve(
         Ok(met) => met,
         Err(_) => Err(Stranger::Silent(timeout)),
     };
+    drop(unfinished);
     match met {
         Ok((hello, received)) => {
             info!(peer = %connection.peer(), name = hello.name, "connected");
@@ -252,4 +269,18 @@ fn busy(context: &TransportContext) -> Answer {
         code: RefusalCode::BUSY,
         text,
     })
+}
+
+/// Says why, as far as that takes no waiting, and hangs up.
+fn turn_away(mut stream: Stream, crowd: &Crowd) {
+    let refusal = Answer::Refusal(Refusal {
+        code: RefusalCode::BUSY,
+        text: crowd.to_string(),
+    })
+    .encode();
+    let mut cx = Context::from_waker(Waker::noop());
+    let written = pin!(stream.writer.write_all(&refusal)).poll(&mut cx);
+    if written.is_ready() {
+        let _hint = pin!(stream.writer.shutdown()).poll(&mut cx);
+    }
 }

@@ -117,7 +117,7 @@ async fn too_large_a_message_is_refused_at_the_sender_and_the_connection_stays()
     let large = client.send(&[0; 1000]).expect_err("over the limit");
     assert_eq!(
         large.to_string(),
-        "a message of 1001 bytes to server:1 is over the limit of 1000"
+        "a message of 1001 bytes to server:1 is over our limit of 1000"
     );
     // A reply that this side would not accept is a failure, not a broken connection.
     let reply = client

@@ -27,7 +27,7 @@ use tracing::debug;
 use crate::client::Body;
 use crate::config::TransportConfig;
 use crate::credit::{Charge, Credits, FLOWS_MAX, TooManyFlows};
-use crate::error::{CloseReason, Failure, FailureCode, RequestError, SendError};
+use crate::error::{CloseReason, Failure, FailureCode, LimitOf, RequestError, SendError};
 use crate::handshake::{Hello, REQUESTS_IN_FLIGHT_MIN};
 use crate::incoming::IncomingRequests;
 use crate::keeper::Keeper;
@@ -385,6 +385,7 @@ impl Connection {
                 peer: Arc::clone(&self.peer),
                 bytes,
                 limit: state.frame_bytes_max,
+                whose: self.whose_limit(state),
             });
         }
         let (waiting, limit) = (state.queue.len(), self.config.outbound_bytes_max);
@@ -397,6 +398,14 @@ impl Connection {
             });
         }
         Ok(())
+    }
+
+    fn whose_limit(&self, state: &State) -> LimitOf {
+        if state.frame_bytes_max < self.config.frame_bytes_max {
+            LimitOf::Peers
+        } else {
+            LimitOf::Ours
+        }
     }
 
     fn too_many_flows(&self, TooManyFlows: TooManyFlows) -> SendError {
@@ -459,10 +468,12 @@ impl Connection {
         let bytes = frame_length(Some(id), head, body);
         let (waiting, limit) = (state.queue.len(), self.config.outbound_bytes_max);
         if bytes > state.frame_bytes_max {
-            let text = format!(
-                "a reply of {bytes} bytes is over the limit of {}",
-                state.frame_bytes_max
-            );
+            let whose = match self.whose_limit(&state) {
+                LimitOf::Ours => "the answerer's",
+                LimitOf::Peers => "the asker's",
+            };
+            let limit = state.frame_bytes_max;
+            let text = format!("a reply of {bytes} bytes is over {whose} limit of {limit}");
             push_failure(
                 &mut state,
                 id,
