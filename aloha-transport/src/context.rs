@@ -109,7 +109,7 @@ impl TransportContext {
         TransportClientFactory::new(self.clone())
     }
 
-    /// Listens on `address` (`host:port`; port 0 picks a free one) and serves.
+    /// Listens on `address` (`host:port`, where port 0 picks a free one; or `unix:/path`) and serves.
     ///
     /// # Errors
     ///
@@ -118,7 +118,8 @@ impl TransportContext {
         TransportServer::bind(self, address, None).await
     }
 
-    /// As [`create_server`](Self::create_server), but peers are told to call `host`.
+    /// As [`create_server`](Self::create_server), but peers are told to call `host`. That makes no difference to a
+    /// Unix domain socket.
     ///
     /// # Errors
     ///

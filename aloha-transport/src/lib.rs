@@ -72,6 +72,8 @@ mod server;
 mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg_attr(not(unix), path = "no_unix.rs")]
+mod unix;
 mod write_queue;
 
 pub use client::{Body, ResponseFuture, TransportClient};

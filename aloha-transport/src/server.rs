@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::Ipv6Addr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Waker};
@@ -20,7 +21,7 @@ use crate::handshake::{
     Answer, HANDSHAKE_BYTES_MAX, Hello, Refusal, RefusalCode, parting_words, read_hello,
 };
 use crate::handshakes::{Crowd, Handshakes, Unfinished};
-use crate::stream::{Listener, Stream};
+use crate::stream::{Listener, Stream, UNIX_PREFIX};
 
 /// How long the accept loop rests after the system refused a connection (out of descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -32,6 +33,9 @@ pub struct TransportServer {
     address: String,
     connections: Arc<Connections>,
     stopped: CancellationToken,
+    /// The listener is gone.
+    deaf: CancellationToken,
+    flush_timeout: Duration,
 }
 
 /// The connections of a server; none once it has stopped.
@@ -55,25 +59,33 @@ impl TransportServer {
         };
         let listener = context.net().bind(address).await.map_err(failed)?;
         let mut address = listener.local_address().map_err(failed)?;
-        if let Some(host) = advertised_host {
+        if let Some(host) = advertised_host
+            && !address.starts_with(UNIX_PREFIX)
+        {
             let port = address.rsplit(':').next().unwrap_or_default();
-            address = format!("{host}:{port}");
+            address = match host.parse::<Ipv6Addr>() {
+                Ok(ip) => format!("[{ip}]:{port}"),
+                Err(_) => format!("{host}:{port}"),
+            };
         }
         context.advertise(address.clone());
         let server = Self {
             address,
             connections: Arc::new(Connections(Mutex::new(Some(Vec::new())))),
             stopped: CancellationToken::new(),
+            deaf: CancellationToken::new(),
+            flush_timeout: context.limits().flush_timeout,
         };
         let accepting = accept_loop(context.clone(), listener, Arc::clone(&server.connections));
-        let stopped = server.stopped.clone();
+        let (stopped, deaf) = (server.stopped.clone(), server.deaf.clone().drop_guard());
         context.spawn(async move {
-            stopped.run_until_cancelled(accepting).await;
+            let _deaf = deaf;
+            stopped.run_until_cancelled_owned(accepting).await;
         });
         Ok(server)
     }
 
-    /// Where peers are told to call: `host:port`, with the real port.
+    /// Where peers are told to call: `host:port`, with the real port; or `unix:/path`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -90,6 +102,8 @@ impl TransportServer {
         for connection in open {
             TransportClient::of(connection).closed().await;
         }
+        // Then the address is free again, and the file of a socket gone.
+        drop(tokio::time::timeout(self.flush_timeout, self.deaf.cancelled()).await);
     }
 }
 

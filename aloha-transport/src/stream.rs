@@ -7,7 +7,12 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A network that can be called and listened on. Addresses are `host:port`.
+use crate::unix;
+
+/// What an address begins with that is the path of a Unix domain socket.
+pub(crate) const UNIX_PREFIX: &str = "unix:";
+
+/// A network that can be called and listened on. Addresses are `host:port`, or `unix:/path`.
 #[async_trait]
 pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Connects to a listener; names are resolved anew at each call.
@@ -43,17 +48,26 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// TCP, without Nagle's delay.
+/// TCP, without Nagle's delay; and Unix domain sockets, at addresses of the form `unix:/path`.
+///
+/// A socket file is for its user alone (mode 0600). One that was left behind by a process that ended is replaced, and a
+/// server that stops removes its own.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tcp;
 
 #[async_trait]
 impl Network for Tcp {
     async fn connect(&self, address: &str) -> io::Result<Stream> {
+        if let Some(path) = address.strip_prefix(UNIX_PREFIX) {
+            return unix::connect(path).await;
+        }
         Ok(tcp_stream(TcpStream::connect(address).await?)?)
     }
 
     async fn bind(&self, address: &str) -> io::Result<Box<dyn Listener>> {
+        if let Some(path) = address.strip_prefix(UNIX_PREFIX) {
+            return unix::bind(path).await;
+        }
         Ok(Box::new(TcpListener::bind(address).await?))
     }
 }
