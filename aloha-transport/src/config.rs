@@ -36,11 +36,19 @@ pub struct TransportConfig {
     /// vanished is found no later than two intervals and one such time-out after its last byte: between 25 and 40 s
     /// with the defaults. Default 10 s.
     pub ping_timeout: Option<Duration>,
+    /// How long a connection that this side made may go unused before it is closed in good order: no message went either
+    /// way, none is queued, no answer is due at either end and no credit reserved. It is noticed up to a quarter later.
+    /// A way back to who does not listen is closed with it. None or zero: never. Default none.
+    pub idle_timeout: Option<Duration>,
     /// How long a graceful close may take to write what is queued and to answer what the peer asked. Default 2 s.
     pub flush_timeout: Duration,
 }
 
 impl TransportConfig {
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        self.idle_timeout.filter(|limit| !limit.is_zero())
+    }
+
     /// Interval and time-out of pings, where they are on.
     pub(crate) fn pings(&self) -> Option<(Duration, Duration)> {
         let on = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
@@ -64,6 +72,7 @@ impl Default for TransportConfig {
             reconnect_backoff_max: Duration::from_secs(5),
             ping_interval: Some(Duration::from_secs(15)),
             ping_timeout: Some(Duration::from_secs(10)),
+            idle_timeout: None,
             flush_timeout: Duration::from_secs(2),
         }
     }

@@ -133,6 +133,12 @@ impl Credits {
         flow.take_waiting()
     }
 
+    /// Whether nobody has reserved anything, nor waits to.
+    pub(crate) fn is_idle(&self) -> bool {
+        let mut flows = self.flows.iter();
+        flows.all(|flow| flow.reserved == 0 && flow.waiting.is_empty())
+    }
+
     /// The connection has ended: nobody waits any more.
     pub(crate) fn close(&mut self) -> Vec<Waker> {
         self.flows

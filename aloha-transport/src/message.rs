@@ -140,6 +140,14 @@ pub enum Message {
 }
 
 impl Message {
+    /// Whether somebody uses the connection, which would else be idle.
+    pub(crate) fn is_use(&self) -> bool {
+        !matches!(
+            self,
+            Self::Ping { .. } | Self::Pong { .. } | Self::Credit { .. } | Self::Goodbye
+        )
+    }
+
     /// Takes a frame (without its length) apart; bodies share its memory.
     ///
     /// # Errors

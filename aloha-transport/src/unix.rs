@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::stream::{Listener, Stream, UNIX_PREFIX};
 
 pub(crate) async fn connect(path: &str) -> io::Result<Stream> {
-    check_length(Path::new(path))?;
+    check_path(Path::new(path))?;
     let connected = UnixStream::connect(path).await?;
     Ok(stream(connected, format!("{UNIX_PREFIX}{path}")))
 }
@@ -20,12 +20,12 @@ pub(crate) async fn connect(path: &str) -> io::Result<Stream> {
 /// Listens at `path`, for this user alone. A file that was left behind by a process that ended is replaced.
 pub(crate) async fn bind(path: &str) -> io::Result<Box<dyn Listener>> {
     let path = Path::new(path);
-    check_length(path)?;
+    check_path(path)?;
     // Bound aside and moved there, so that at no time others may connect.
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}", std::process::id()));
     let aside = PathBuf::from(aside);
-    check_length(&aside)?;
+    check_path(&aside)?;
     check_free(path).await?;
     match fs::remove_file(&aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -74,11 +74,15 @@ async fn check_free(path: &Path) -> io::Result<()> {
     }
 }
 
-fn check_length(path: &Path) -> io::Result<()> {
+fn check_path(path: &Path) -> io::Result<()> {
     let bytes = path.as_os_str().len();
+    if !path.is_absolute() {
+        let text = format!("{path:?} cannot name a Unix domain socket: it is no absolute path");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     match SocketAddr::from_pathname(path) {
-        Ok(_) if bytes > 0 => Ok(()),
-        _ => {
+        Ok(_) => Ok(()),
+        Err(_) => {
             let text = format!(
                 "a path of {bytes} bytes cannot name a Unix domain socket: most systems allow some 100"
             );

@@ -1,10 +1,12 @@
-//! What becomes due on a connection, seen by the keeper of its context: deadlines of requests, and signs of life.
+//! What becomes due on a connection, seen by the keeper of its context: deadlines of requests, signs of life,
+//! signs of use.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::closing::Parting;
 use super::{Connection, Phase, State};
@@ -56,6 +58,14 @@ impl Connection {
             completions.into_iter().for_each(Completion::run);
             return None;
         }
+        // Before the ping, which is no use.
+        let mut last = None;
+        if state.parting.is_none() && state.idle.is_due(now) {
+            let in_use = state.is_in_use();
+            if state.idle.look(&self.config, now, in_use) {
+                last = self.part(&mut state);
+            }
+        }
         let received = self.received_bytes.load(Ordering::Relaxed);
         let sign = state.pulse.look(&self.config, now, received);
         if let Sign::Ask = sign {
@@ -68,6 +78,10 @@ impl Connection {
         state.named = next;
         self.wake_writer(state);
         completions.into_iter().for_each(Completion::run);
+        if let Some(last) = last {
+            debug!(peer = %self.peer, "nobody used the connection");
+            last.run();
+        }
         if let Sign::None { silence } = sign {
             self.close(CloseReason::Silent { silence });
             return None;
@@ -78,9 +92,14 @@ impl Connection {
 
 impl State {
     /// The earliest moment at which anything is due.
-    fn next_moment(&self) -> Option<Instant> {
+    pub(super) fn next_moment(&self) -> Option<Instant> {
         let until = self.parting.as_ref().and_then(Parting::until);
-        let moments = [self.responses.next_deadline(), self.pulse.next(), until];
+        let moments = [
+            self.responses.next_deadline(),
+            self.pulse.next(),
+            self.idle.next().filter(|_| self.parting.is_none()),
+            until,
+        ];
         moments.into_iter().flatten().min()
     }
 

@@ -5,6 +5,7 @@
 //! buffers or move answers, never while anything is encoded, woken or called.
 
 mod closing;
+mod idle;
 mod life;
 mod reading;
 mod writing;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use closing::Parting;
+use idle::Idle;
 use life::Pulse;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -79,6 +81,11 @@ struct State {
     /// The writer, while it has nothing to write.
     writer: Option<Waker>,
     pulse: Pulse,
+    idle: Idle,
+    /// A message has passed since the last look.
+    touched: bool,
+    /// The writer writes what it took out of the queue.
+    writing: bool,
     /// When the keeper was asked to call.
     named: Option<Instant>,
     watchers: Vec<Waker>,
@@ -134,6 +141,9 @@ impl Connection {
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MIN,
             writer: None,
             pulse: Pulse::default(),
+            idle: Idle::default(),
+            touched: false,
+            writing: false,
             named: None,
             watchers: Vec::new(),
         };
@@ -397,6 +407,7 @@ impl Connection {
                 limit,
             });
         }
+        state.touched = true;
         Ok(())
     }
 
@@ -465,6 +476,7 @@ impl Connection {
         if !state.incoming.finish(id) {
             return;
         }
+        state.touched = true;
         let bytes = frame_length(Some(id), head, body);
         let (waiting, limit) = (state.queue.len(), self.config.outbound_bytes_max);
         if bytes > state.frame_bytes_max {
@@ -498,6 +510,7 @@ impl Connection {
     pub(crate) fn respond_failure(&self, id: RequestId, failure: &Failure) {
         let mut state = self.lock();
         if state.incoming.finish(id) {
+            state.touched = true;
             push_failure(&mut state, id, failure);
             self.wake_writer(state);
         }
@@ -537,8 +550,12 @@ impl Connection {
             .min(hello.requests_in_flight_max);
         state.phase = Phase::Open(Arc::new(hello));
         let watchers = std::mem::take(&mut state.watchers);
-        state.pulse.start(&self.config, self.runtime.now());
-        let next = state.pulse.next();
+        let now = self.runtime.now();
+        state.pulse.start(&self.config, now);
+        if self.outbound {
+            state.idle.start(&self.config, now);
+        }
+        let next = state.next_moment();
         let earlier = next.and_then(|next| state.name(next));
         drop(state);
         self.keep();

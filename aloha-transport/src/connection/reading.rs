@@ -101,6 +101,8 @@ impl Connection {
         } = read;
         let mut result = Ok(());
         let mut state = self.lock();
+        state.touched |=
+            !(messages.is_empty() && replies.is_empty()) || others.iter().any(Message::is_use);
         for place in 0..messages.len() {
             let Some(request) = &messages[place].request else {
                 continue;

@@ -57,6 +57,7 @@ impl Connection {
     async fn next_batch(&self, batch: &mut WriteQueue) -> NextBatch {
         let crowded = poll_fn(|cx| {
             let mut state = self.lock();
+            state.writing = false;
             match &state.phase {
                 Phase::Closed(_) => return Poll::Ready(Err(NextBatch::Closed)),
                 Phase::Connecting | Phase::Open(_) => {}
@@ -81,6 +82,7 @@ impl Connection {
         }
         let mut state = self.lock();
         std::mem::swap(&mut state.queue, batch);
+        state.writing = true;
         let watchers = std::mem::take(&mut state.watchers);
         drop(state);
         watchers.into_iter().for_each(Waker::wake);
