@@ -1,4 +1,4 @@
-//! Where environments and endpoints live: `host:port`, and `aloha://name@host:port`. Pure.
+//! Where environments and endpoints live: `host:port` or `unix:/path`, and `aloha://name@host:port`. Pure.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -8,8 +8,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const SCHEME: &str = "aloha://";
+const UNIX: &str = "unix:";
 
-/// The address of an environment.
+/// The address of an environment: a host and a port, or the path of a Unix domain socket.
 ///
 /// # Examples
 ///
@@ -20,12 +21,19 @@ const SCHEME: &str = "aloha://";
 /// assert_eq!((address.host(), address.port()), ("127.0.0.1", 7077));
 /// assert_eq!(address.to_url(), "aloha://127.0.0.1:7077");
 /// assert_eq!(RpcAddress::from_url("aloha://[::0:1]:80")?.to_string(), "[::1]:80");
+///
+/// let socket: RpcAddress = "unix:/run/aloha.sock".parse()?;
+/// assert_eq!(socket.unix_path(), Some("/run/aloha.sock"));
+/// assert_eq!(socket.to_url(), "aloha://unix:/run/aloha.sock");
 /// # Ok::<(), aloha_rpc::AddressError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RpcAddress {
-    host: Arc<str>,
-    port: u16,
+pub struct RpcAddress(At);
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum At {
+    Port(Arc<str>, u16),
+    Unix(Arc<str>),
 }
 
 /// The address of an endpoint: a name at an environment, or at a client that nobody can call.
@@ -41,8 +49,8 @@ pub struct EndpointAddress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// Not `host:port`.
-    #[error("invalid address {0:?}, expected host:port")]
+    /// Neither `host:port` nor `unix:/path`.
+    #[error("invalid address {0:?}, expected host:port or unix:/path")]
     Address(String),
     /// Not `aloha://host:port`.
     #[error("invalid URL {0:?}, expected aloha://host:port")]
@@ -64,22 +72,49 @@ impl RpcAddress {
             Ok(ip) => format!("[{ip}]").into(),
             Err(_) => host.into(),
         };
-        Self { host, port }
+        Self(At::Port(host, port))
     }
 
-    /// The host; IPv6 in brackets.
+    /// The address of a Unix domain socket.
+    ///
+    /// # Errors
+    ///
+    /// The path is not absolute, or has control characters.
+    pub fn unix(path: &str) -> Result<Self, AddressError> {
+        if path.starts_with('/') && path.len() > 1 && !path.chars().any(char::is_control) {
+            return Ok(Self(At::Unix(path.into())));
+        }
+        Err(AddressError::Address(format!("{UNIX}{path}")))
+    }
+
+    /// The host; IPv6 in brackets. `localhost` for a Unix domain socket, which is on this machine.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        match &self.0 {
+            At::Port(host, _) => host,
+            At::Unix(_) => "localhost",
+        }
     }
 
-    /// The port.
+    /// The port; 0 for a Unix domain socket, which has none.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        match self.0 {
+            At::Port(_, port) => port,
+            At::Unix(_) => 0,
+        }
     }
 
-    /// Parses `aloha://host:port`.
+    /// The path, if this is a Unix domain socket.
+    #[must_use]
+    pub fn unix_path(&self) -> Option<&str> {
+        match &self.0 {
+            At::Port(..) => None,
+            At::Unix(path) => Some(path),
+        }
+    }
+
+    /// Parses `aloha://host:port` or `aloha://unix:/path`.
     ///
     /// # Errors
     ///
@@ -90,7 +125,7 @@ impl RpcAddress {
             .ok_or_else(|| AddressError::Url(url.to_owned()))
     }
 
-    /// `aloha://host:port`.
+    /// `aloha://host:port` or `aloha://unix:/path`.
     #[must_use]
     pub fn to_url(&self) -> String {
         format!("{SCHEME}{self}")
@@ -101,6 +136,9 @@ impl FromStr for RpcAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix(UNIX) {
+            return Self::unix(path);
+        }
         let parsed = text.rsplit_once(':').and_then(|(host, port)| {
             let port = port.parse().ok()?;
             let bracketed = host.starts_with('[') && host.ends_with(']');
@@ -117,7 +155,10 @@ impl FromStr for RpcAddress {
 
 impl fmt::Display for RpcAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        match &self.0 {
+            At::Port(host, port) => write!(f, "{host}:{port}"),
+            At::Unix(path) => write!(f, "{UNIX}{path}"),
+        }
     }
 }
 
@@ -219,6 +260,28 @@ mod tests {
             "aloha://h:1".parse::<EndpointAddress>(),
             Err(AddressError::Uri("aloha://h:1".to_owned()))
         );
+    }
+
+    #[test]
+    fn a_unix_domain_socket_is_a_path_in_addresses_and_uris() {
+        let address = RpcAddress::unix("/run/a b@c:1.sock").unwrap();
+        assert_eq!(address.to_string(), "unix:/run/a b@c:1.sock");
+        assert_eq!(address.to_string().parse(), Ok(address.clone()));
+        assert_eq!(RpcAddress::from_url(&address.to_url()), Ok(address.clone()));
+        assert_eq!((address.host(), address.port()), ("localhost", 0));
+        let endpoint: EndpointAddress = "aloha://hello@unix:/run/a b@c:1.sock".parse().unwrap();
+        assert_eq!(
+            endpoint,
+            EndpointAddress {
+                address: Some(address),
+                name: "hello".into()
+            }
+        );
+        assert_eq!(endpoint.to_string(), "aloha://hello@unix:/run/a b@c:1.sock");
+        for text in ["unix:", "unix:/", "unix:relative", "unix:/a\0b"] {
+            let refused = Err(AddressError::Address(text.to_owned()));
+            assert_eq!(text.parse::<RpcAddress>(), refused);
+        }
     }
 
     proptest! {

@@ -488,7 +488,8 @@ impl RpcEnv {
         }
     }
 
-    /// As [`retrieve_endpoint_ref`](Self::retrieve_endpoint_ref), from `aloha://name@host:port`.
+    /// As [`retrieve_endpoint_ref`](Self::retrieve_endpoint_ref), from `aloha://name@host:port` or
+    /// `aloha://name@unix:/path`.
     ///
     /// # Errors
     ///

@@ -37,8 +37,8 @@ impl RpcEnvBuilder {
         }
     }
 
-    /// Listens on `address` (`host:port`; port 0 picks a free one). Without it the environment is a
-    /// client: it calls others, and is answered over its own connections.
+    /// Listens on `address` (`host:port`, where port 0 picks a free one; or `unix:/path`). Without it the environment is
+    /// a client: it calls others, and is answered over its own connections.
     pub fn bind(mut self, address: impl Into<String>) -> Self {
         self.bind = Some(address.into());
         self

@@ -482,7 +482,48 @@
 //!   never was. Sent messages that had not been written are counted, as [`DeadLetterReason::ConnectionLost`]; so is all of
 //!   a write that failed, of which some may have arrived. What was written and not received is known to nobody.
 //!
-//! Who must know asks.
+//! Who must know asks. A connection that is closed in good order loses nothing: one of an environment that is shut
+//! down, or that nobody used for [`TransportConfig::idle_timeout`].
+//!
+//! # Connections
+//!
+//! A connection is made by the first message to an address, and again after it broke. Where that fails, further
+//! attempts fail at once for a while: 50 ms, doubled each time up to 5 s. A peer that vanished or stands still is found by
+//! ping, 40 s after its last byte at the latest, and all that waits for it ends with [`AskError::Disconnected`]. There
+//! is one connection per peer, or [`TransportConfig::connections_per_peer`]; messages to one endpoint all take the same.
+//!
+//! An environment listens at a host and a port, also of IPv6 (`[::1]:7077`), or at a path of a Unix domain socket, which
+//! its user alone can reach:
+//!
+//! ```
+//! # use aloha_rpc::*;
+//! # use serde::{Deserialize, Serialize};
+//! # #[derive(Debug, Serialize, Deserialize)] enum Say { Hi(RpcCallContext<String>) }
+//! # struct Greeter;
+//! # impl RpcEndpoint for Greeter {
+//! #     type Message = Say;
+//! #     async fn receive(&mut self, Say::Hi(call): Say, _: &EndpointContext<Say>) -> Result<(), EndpointError> {
+//! #         call.reply("hi".to_owned());
+//! #         Ok(())
+//! #     }
+//! # }
+//! # #[cfg(unix)]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let path = std::env::temp_dir().join(format!("greeter-{}.sock", std::process::id()));
+//! let server = RpcEnv::builder("server").bind(format!("unix:{}", path.display())).start().await?;
+//! server.setup_endpoint("greeter", Greeter)?;
+//!
+//! let client = RpcEnv::client("client").await?;
+//! let uri = format!("aloha://greeter@unix:{}", path.display());
+//! let greeter: RpcEndpointRef<Say> = client.retrieve_endpoint_ref_by_uri(&uri).await?;
+//! assert_eq!(greeter.ask(Say::Hi).await?, "hi");
+//! # client.shutdown().await;
+//! # server.shutdown().await;
+//! # Ok(()) }
+//! # #[cfg(not(unix))]
+//! # fn main() {}
+//! ```
 //!
 //! # Seen from outside
 //!

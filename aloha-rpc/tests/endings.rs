@@ -184,7 +184,7 @@ async fn what_is_too_large_says_so_and_hurts_nothing_else(pair: Pair) {
     let refused = refused.expect_err("over the frame limit");
     let text = refused.to_string();
     assert!(
-        text.contains("over the limit") && !refused.may_have_been_seen(),
+        text.contains("over our limit") && !refused.may_have_been_seen(),
         "{text}"
     );
     let reply = first.ask(|call| Ask::Large(3 << 20, call)).await;
