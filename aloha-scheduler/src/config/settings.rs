@@ -85,6 +85,22 @@ pub struct RpcSettings {
     pub connect_timeout: Duration,
     /// How long a new peer may take to say who it is.
     pub handshake_timeout: Duration,
+    /// Callers that may be connected without having said who they are.
+    pub handshakes_max: usize,
+    /// How many of those may come from one host.
+    pub handshakes_per_address_max: usize,
+    /// Connections to one peer.
+    pub connections_per_peer: usize,
+    /// How long a peer is left alone at first after it could not be reached.
+    pub reconnect_backoff_min: Duration,
+    /// The longest time for which a peer is left alone.
+    pub reconnect_backoff_max: Duration,
+    /// Silence after which a peer is asked whether it is there; zero for never.
+    pub ping_interval: Duration,
+    /// How long a peer that was asked may go on being silent; zero for ever.
+    pub ping_timeout: Duration,
+    /// How long a connection may go unused; zero for ever.
+    pub idle_timeout: Duration,
     /// Largest message sent or accepted.
     pub message_bytes_max: usize,
     /// Messages that may wait at one endpoint.
@@ -168,6 +184,14 @@ impl Config {
             lookup_timeout: self.duration("aloha.rpc.lookupTimeout"),
             connect_timeout: self.duration("aloha.rpc.connectTimeout"),
             handshake_timeout: self.duration("aloha.rpc.handshakeTimeout"),
+            handshakes_max: self.count("aloha.rpc.handshakes.max"),
+            handshakes_per_address_max: self.count("aloha.rpc.handshakes.perAddressMax"),
+            connections_per_peer: self.count("aloha.rpc.connectionsPerPeer"),
+            reconnect_backoff_min: self.duration("aloha.rpc.reconnect.backoffMin"),
+            reconnect_backoff_max: self.duration("aloha.rpc.reconnect.backoffMax"),
+            ping_interval: self.duration("aloha.rpc.pingInterval"),
+            ping_timeout: self.duration("aloha.rpc.pingTimeout"),
+            idle_timeout: self.duration("aloha.rpc.idleTimeout"),
             message_bytes_max: self.bytes("aloha.rpc.message.maxSize"),
             inbox_messages_max: self.count("aloha.rpc.inbox.messagesMax"),
             inbox_bytes_max: self.bytes("aloha.rpc.inbox.bytesMax"),
@@ -261,6 +285,10 @@ mod tests {
         assert_eq!(rpc.ask_timeout, Duration::from_secs(60));
         assert_eq!(rpc.message_bytes_max, 16 << 20);
         assert_eq!(rpc.codec, Codec::Bincode);
+        assert_eq!(rpc.ping_interval, Duration::from_secs(15));
+        assert_eq!(rpc.ping_timeout, Duration::from_secs(10));
+        assert_eq!(rpc.idle_timeout, Duration::ZERO);
+        assert_eq!(rpc.connections_per_peer, 1);
     }
 
     #[test]

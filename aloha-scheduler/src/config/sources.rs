@@ -156,6 +156,14 @@ impl Config {
                 "aloha.worker.register.backoff.max",
             ),
             ("aloha.rpc.message.maxSize", "aloha.rpc.outbox.bytesMax"),
+            (
+                "aloha.rpc.handshakes.perAddressMax",
+                "aloha.rpc.handshakes.max",
+            ),
+            (
+                "aloha.rpc.reconnect.backoffMin",
+                "aloha.rpc.reconnect.backoffMax",
+            ),
         ];
         for (small, large) in ordered {
             let (Some(low), Some(high)) = (self.value(small), self.value(large)) else {
@@ -164,6 +172,7 @@ impl Config {
             let fits = match (low, high) {
                 (Value::Duration(low), Value::Duration(high)) => low <= high,
                 (Value::Bytes(low), Value::Bytes(high)) => low <= high,
+                (Value::Count(low), Value::Count(high)) => low <= high,
                 _ => true,
             };
             if !fits {
@@ -409,6 +418,11 @@ mod tests {
         assert_eq!(
             message,
             "-D: aloha.rpc.outbox.bytesMax=1M: expected at least aloha.rpc.message.maxSize, which is 16M"
+        );
+        let message = refusal(Config::builder().overrides(["aloha.rpc.handshakes.max=9"]));
+        assert_eq!(
+            message,
+            "-D: aloha.rpc.handshakes.max=9: expected at least aloha.rpc.handshakes.perAddressMax, which is 256"
         );
     }
 

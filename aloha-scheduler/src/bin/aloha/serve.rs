@@ -400,6 +400,15 @@ pub(crate) fn rpc_config(rpc: &settings::RpcSettings) -> RpcConfig {
         handshake_timeout: rpc.handshake_timeout,
         frame_bytes_max: rpc.message_bytes_max,
         outbound_bytes_max: rpc.outbox_bytes_max,
+        handshakes_max: rpc.handshakes_max,
+        handshakes_per_address_max: rpc.handshakes_per_address_max,
+        connections_per_peer: rpc.connections_per_peer,
+        reconnect_backoff_min: rpc.reconnect_backoff_min,
+        reconnect_backoff_max: rpc.reconnect_backoff_max,
+        // Zero is never.
+        ping_interval: Some(rpc.ping_interval),
+        ping_timeout: Some(rpc.ping_timeout),
+        idle_timeout: Some(rpc.idle_timeout),
         ..TransportConfig::default()
     };
     let codec = match rpc.codec {
