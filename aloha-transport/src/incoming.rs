@@ -139,6 +139,17 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_nobody_wants_any_more_is_not_owed() {
+        let mut table = IncomingRequests::new(4);
+        let id = RequestId::new(1, 0);
+        assert!(!table.is_owing());
+        assert!(table.register(id) && table.is_owing());
+        table.cancel(id);
+        assert!(!table.is_owing());
+        assert_eq!(table.active(), 1);
+    }
+
+    #[test]
     fn a_cancel_reaches_its_waiter_and_a_late_one_nobody() {
         let mut table = IncomingRequests::new(4);
         let id = RequestId::new(1, 0);

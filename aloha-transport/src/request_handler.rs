@@ -3,10 +3,12 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tracing::error;
 
 use crate::client::{Body, TransportClient};
 use crate::connection::Connection;
@@ -16,7 +18,7 @@ use crate::message::RequestId;
 /// Handles the requests of every connection of a context.
 ///
 /// The methods run on the connection's reader: what takes time belongs on a task of its own, which
-/// may keep the callback.
+/// may keep the callback. A panic is the end of its request alone.
 pub trait RpcHandler: fmt::Debug + Send + Sync + 'static {
     /// A request arrived. A callback that is dropped answers with a failure.
     fn receive(&self, client: &TransportClient, message: Bytes, callback: RpcResponseCallback);
@@ -85,22 +87,30 @@ pub(crate) struct PerConnection {
     pub(crate) client: TransportClient,
 }
 
+impl PerConnection {
+    /// A panic of the handler ends its request, and not the reader.
+    fn guarded(&self, act: impl FnOnce(&dyn RpcHandler, &TransportClient)) {
+        let acted = AssertUnwindSafe(|| act(&*self.handler, &self.client));
+        if catch_unwind(acted).is_err() {
+            error!(peer = %self.client.peer(), "the handler panicked");
+        }
+    }
+}
+
 impl RequestHandler for PerConnection {
     fn on_messages(&mut self, bytes: &Bytes, messages: &mut Vec<Incoming>) {
         for Incoming { body, request } in messages.drain(..) {
             let message = bytes.slice(body);
-            match request {
-                Some(request) => {
-                    let callback = self.client.callback(request);
-                    self.handler.receive(&self.client, message, callback);
-                }
-                None => self.handler.receive_one_way(&self.client, message),
-            }
+            let callback = request.map(|request| self.client.callback(request));
+            self.guarded(|handler, client| match callback {
+                Some(callback) => handler.receive(client, message, callback),
+                None => handler.receive_one_way(client, message),
+            });
         }
     }
 
     fn on_disconnected(&mut self, reason: &CloseReason) {
-        self.handler.disconnected(&self.client, reason);
+        self.guarded(|handler, client| handler.disconnected(client, reason));
     }
 }
 

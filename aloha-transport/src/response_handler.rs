@@ -390,6 +390,37 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_with_an_unknown_id_is_ignored_and_one_with_a_known_id_reaches_its_asker() {
+        use crate::error::{Failure, FailureCode};
+
+        let failed = || {
+            let failure = Failure::new(FailureCode::APPLICATION, "no");
+            Err(RequestError::Failed(failure))
+        };
+        let mut t = table();
+        let id = t.insert(None, 8).unwrap();
+        let stray = RequestId::new(id.index(), 5);
+        assert!(matches!(t.complete(stray, failed()), Err(UnknownId(id)) if id == stray));
+        assert!(poll(&mut t, id).is_pending());
+        t.complete(id, failed()).unwrap();
+        let answer = poll(&mut t, id);
+        assert!(
+            matches!(answer, Poll::Ready(Err(RequestError::Failed(failure))) if failure.text == "no")
+        );
+    }
+
+    #[test]
+    fn only_those_whose_askers_wait_are_awaited() {
+        let mut t = table();
+        let [waits, abandoned, answered] = [(); 3].map(|()| t.insert(None, 8).unwrap());
+        let called = t.insert_callback(Box::new(drop), 8).unwrap();
+        t.abandon(abandoned);
+        t.complete(answered, reply("yes")).unwrap();
+        assert!(t.awaited().eq([waits, called]));
+        assert_eq!(t.in_flight(), 3, "three answers are due");
+    }
+
+    #[test]
     fn an_abandoned_slot_is_not_used_again_before_its_answer() {
         let mut t = table();
         let id = t.insert(None, 1).unwrap();

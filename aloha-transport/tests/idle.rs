@@ -101,7 +101,7 @@ async fn one_that_owes_or_is_owed_an_answer_stays() {
 
     let (_server, _factory, client) = joined().await;
     let id = aloha_transport::RequestId::from_bits(3);
-    let owed = client.accept_id(id).expect("a free id");
+    let owed = client.callback(client.accept_id(id).expect("a free id"));
     stays(&client).await;
     owed.on_success(b"at last");
     assert!(ends_after(&client).await >= SECOND);
