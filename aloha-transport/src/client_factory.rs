@@ -108,8 +108,10 @@ impl TransportClientFactory {
         connection.keep();
         let (context, pool) = (self.context.clone(), Arc::clone(&self.pool));
         self.context.spawn(async move {
-            end_of(&context, leaving).await;
-            connect_and_run(&context, &pool, &connection).await;
+            let free = connection.unless_closed(end_of(&context, leaving));
+            if free.await.is_some() {
+                connect_and_run(&context, &pool, &connection).await;
+            }
         });
         Ok(client)
     }
@@ -213,7 +215,10 @@ async fn connect_and_run(
     }) {
         return connection.close(CloseReason::NotConnected(error));
     }
-    let connected = connecting::connect(context, address).await;
+    let connecting = connecting::connect(context, address);
+    let Some(connected) = connection.unless_closed(connecting).await else {
+        return;
+    };
     match connected {
         Ok((stream, hello, received)) => {
             with_back_off(pool, address, |back_off| {

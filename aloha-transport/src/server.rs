@@ -189,8 +189,11 @@ async fn serve(
     unfinished: Unfinished,
 ) {
     let timeout = context.limits().handshake_timeout;
-    let met = match tokio::time::timeout(timeout, shake_hands(context, &mut stream, admitted)).await
-    {
+    let meeting = tokio::time::timeout(timeout, shake_hands(context, &mut stream, admitted));
+    let Some(met) = connection.unless_closed(meeting).await else {
+        return;
+    };
+    let met = match met {
         Ok(met) => met,
         Err(_) => Err(Stranger::Silent(timeout)),
     };

@@ -285,6 +285,30 @@ async fn what_was_sent_before_the_connection_was_made_goes_out_before_a_close() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_waits_neither_for_strangers_nor_for_who_does_not_answer() {
+    let network = SimNetwork::new(7);
+    let context = TransportContext::new("a", Notes::default()).network(network.host("a"));
+    let server = context.create_server("a:1").await.expect("a free port");
+    let stranger = network.host("b").connect("a:1").await;
+    let _stranger = stranger.expect("it listens");
+    tokio::time::sleep(SECOND).await;
+    network.partition("a", "b");
+    let factory = context.create_client_factory();
+    let asked = factory.client("b:1").expect("open").send_rpc(b"0", HOUR);
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    factory.close();
+    let error = asked.await.expect_err("closed");
+    assert!(
+        matches!(closed_by(&error), Some(CloseReason::Local)),
+        "{error}"
+    );
+    server.stop().await;
+    context.wait_closed().await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_connection_that_replaces_one_overtakes_nothing_of_it() {
     let pair = joined(TransportConfig::default()).await;
     let factory = pair.caller.create_client_factory();

@@ -80,6 +80,11 @@ impl Connection {
         last.run();
     }
 
+    /// What a future gives, unless the connection is closed first.
+    pub(crate) async fn unless_closed<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.closed.run_until_cancelled(future).await
+    }
+
     /// Says goodbye; gives what is to be done once the lock is free. None: it is too late, or was done.
     pub(super) fn part(&self, state: &mut State) -> Option<Last> {
         if matches!(state.phase, Phase::Closed(_))
