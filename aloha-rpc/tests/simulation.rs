@@ -168,10 +168,16 @@ impl Run {
     async fn start(sim: Simulation) -> Self {
         let mut envs = Vec::new();
         let mut notes = Vec::new();
-        let config = RpcConfig {
+        let mut config = RpcConfig {
             lookup_timeout: Duration::from_secs(60),
             ..RpcConfig::default()
         };
+        // Every third run is one of connections that come and go.
+        if sim.seed() % 3 == 1 {
+            config.transport.ping_interval = Some(Duration::from_millis(300));
+            config.transport.ping_timeout = Some(Duration::from_millis(200));
+            config.transport.connections_per_peer = 2;
+        }
         for host in HOSTS {
             let env = sim.env_with(host, config.clone()).await;
             let notebook = Notebook::default();
