@@ -17,6 +17,10 @@
 //! response or failure frame, also when the asker gave up or the handler dropped the request, and it is used
 //! again only after that answer; if the connection ends first, the asker is told so.
 //!
+//! **A life that is looked after.** A peer that vanished or stands still is found by ping, and all that waits for it
+//! fails with the reason. A close is agreed on: both ends say goodbye behind what they had queued, answers still go,
+//! and the connection that takes its place overtakes nothing.
+//!
 //! # Examples
 //!
 //! ```

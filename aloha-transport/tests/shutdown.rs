@@ -389,3 +389,50 @@ proptest! {
         });
     }
 }
+
+/// Real threads and sockets, where wakers race.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn over_sockets_and_threads_nothing_is_lost_and_no_close_waits_for_its_limit() {
+    let config = TransportConfig {
+        flush_timeout: HOUR,
+        ..TransportConfig::default()
+    };
+    let notes = Notes::default();
+    let server = TransportContext::new("server", notes.clone()).config(config.clone());
+    let server = server.create_server("127.0.0.1:0").await;
+    let server = server.expect("a free port");
+    let caller = TransportContext::new("caller", Notes::default()).config(config);
+    let factory = caller.create_client_factory();
+    let all = async {
+        for round in 0..100_u32 {
+            let client = factory.client(server.address()).expect("open");
+            for number in 0..20 {
+                let number = round * 20 + number;
+                client.send(&number.to_le_bytes()).expect("it is new");
+            }
+            client.send_rpc(b"0", HOUR).await.expect("a reply");
+            let asked = client.send_rpc(b"1", HOUR);
+            match round % 3 {
+                0 => client.close(),
+                1 => notes.caller().close(),
+                _ => {
+                    client.close();
+                    notes.caller().close();
+                }
+            }
+            match (round % 3, asked.await) {
+                (1, Ok(reply)) => assert_eq!(reply, "done"),
+                (1, Err(error)) => panic!("the server was asked before it closed: {error}"),
+                _ => {}
+            }
+            client.closed().await;
+        }
+        factory.close();
+        server.stop().await;
+        caller.wait_closed().await;
+    };
+    let limit = Duration::from_secs(60);
+    let ended = tokio::time::timeout(limit, all).await;
+    ended.expect("no close waits for its limit");
+    assert!(notes.sent().into_iter().eq(0..2000));
+}
