@@ -34,7 +34,7 @@ pub struct TransportConfig {
     pub ping_interval: Option<Duration>,
     /// How long the peer may then be silent before it is given up. None or zero: it is asked nothing. A peer that
     /// vanished is found no later than two intervals and one such time-out after its last byte: between 25 and 40 s
-    /// with the defaults. Default 10 s.
+    /// with the defaults. It has longer for as long as what waits to be written goes out. Default 10 s.
     pub ping_timeout: Option<Duration>,
     /// How long a connection that this side made may go unused before it is closed in good order: no message went either
     /// way, none is queued, no answer is due at either end and no credit reserved. It is noticed up to a quarter later.

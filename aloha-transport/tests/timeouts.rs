@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aloha_transport::testing::{MemoryNetwork, SimNetwork};
+use aloha_transport::testing::{MemoryNetwork, SimConditions, SimNetwork};
 use aloha_transport::{
     CloseReason, Network, RequestError, RpcHandler, RpcResponseCallback, TransportClient,
     TransportConfig, TransportContext, TransportServer,
@@ -220,4 +220,29 @@ async fn a_peer_that_stands_still_is_found_though_its_system_takes_what_is_writt
         "{error}"
     );
     assert_eq!(start.elapsed().as_secs(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_way_on_which_much_goes_out_is_no_silence() {
+    let (network, _server, _caller, client) = hosts(pings(3 * SECOND, 3 * SECOND)).await;
+    network.set_conditions(SimConditions {
+        delay: SECOND / 2..=SECOND / 2,
+        ..SimConditions::default()
+    });
+    let start = Instant::now();
+    client.send(&vec![0; 12 << 20]).expect("room");
+    let reply = client.send_rpc(b"quick", HOUR).await;
+    assert_eq!(reply.expect("a reply"), "quick");
+    assert!(
+        start.elapsed() > 15 * SECOND,
+        "longer than a silence may last: {:?}",
+        start.elapsed()
+    );
+    // It is found all the same when it stops.
+    network.partition("a", "b");
+    client.send(&vec![0; 12 << 20]).expect("room");
+    let start = Instant::now();
+    let reason = client.closed().await;
+    assert!(matches!(reason, CloseReason::Silent { .. }), "{reason}");
+    assert!(start.elapsed() <= 12 * SECOND);
 }

@@ -67,7 +67,9 @@ impl Connection {
             }
         }
         let received = self.received_bytes.load(Ordering::Relaxed);
-        let sign = state.pulse.look(&self.config, now, received);
+        let sent = self.sent_bytes.load(Ordering::Relaxed);
+        let writing = (state.writing || !state.queue.is_empty()).then_some(sent);
+        let sign = state.pulse.look(&self.config, now, received, writing);
         if let Sign::Ask = sign {
             // Whatever comes is a sign of life, so the nonce tells nothing.
             state
@@ -122,6 +124,8 @@ pub(super) struct Pulse {
     /// When a look first found the bytes that are still the last.
     since: Option<Instant>,
     asked: bool,
+    /// What had been written at the last look, while more was to be.
+    writing: Option<u64>,
     next: Option<Instant>,
 }
 
@@ -148,12 +152,22 @@ impl Pulse {
         self.next
     }
 
-    fn look(&mut self, config: &TransportConfig, now: Instant, received: u64) -> Sign {
+    /// `writing` is what has been written, where more is to be.
+    fn look(
+        &mut self,
+        config: &TransportConfig,
+        now: Instant,
+        received: u64,
+        writing: Option<u64>,
+    ) -> Sign {
         let due = self.next.filter(|next| *next <= now);
         let (Some(due), Some((interval, timeout))) = (due, config.pings()) else {
             return Sign::Fine;
         };
         let late = now - due;
+        // A ping may stand behind much that goes out slowly; as long as it goes, somebody takes it.
+        let before = std::mem::replace(&mut self.writing, writing);
+        let goes_out = writing.is_some() && before.is_some() && writing != before;
         if received != self.received {
             self.received = received;
             self.since = Some(now);
@@ -161,7 +175,7 @@ impl Pulse {
             self.next = now.checked_add(interval);
             return Sign::Fine;
         }
-        if self.asked && late < timeout.max(LATE_MIN) {
+        if self.asked && !goes_out && late < timeout.max(LATE_MIN) {
             let silence = now - self.since.unwrap_or(now);
             return Sign::None { silence };
         }
@@ -198,11 +212,14 @@ mod tests {
         let config = config();
         let (mut pulse, start) = started(&config);
         assert_eq!(pulse.next(), Some(start + 15 * SECOND));
-        assert_eq!(pulse.look(&config, start + 14 * SECOND, 0), Sign::Fine);
-        assert_eq!(pulse.look(&config, start + 15 * SECOND, 0), Sign::Ask);
+        assert_eq!(
+            pulse.look(&config, start + 14 * SECOND, 0, None),
+            Sign::Fine
+        );
+        assert_eq!(pulse.look(&config, start + 15 * SECOND, 0, None), Sign::Ask);
         assert_eq!(pulse.next(), Some(start + 25 * SECOND));
         let silence = 25 * SECOND;
-        let given_up = pulse.look(&config, start + silence, 0);
+        let given_up = pulse.look(&config, start + silence, 0, None);
         assert_eq!(given_up, Sign::None { silence });
     }
 
@@ -210,20 +227,41 @@ mod tests {
     fn any_byte_is_a_sign_of_life() {
         let config = config();
         let (mut pulse, start) = started(&config);
-        assert_eq!(pulse.look(&config, start + 15 * SECOND, 0), Sign::Ask);
-        assert_eq!(pulse.look(&config, start + 25 * SECOND, 1), Sign::Fine);
-        assert_eq!(pulse.look(&config, start + 40 * SECOND, 2), Sign::Fine);
-        assert_eq!(pulse.look(&config, start + 55 * SECOND, 2), Sign::Ask);
+        assert_eq!(pulse.look(&config, start + 15 * SECOND, 0, None), Sign::Ask);
+        assert_eq!(
+            pulse.look(&config, start + 25 * SECOND, 1, None),
+            Sign::Fine
+        );
+        assert_eq!(
+            pulse.look(&config, start + 40 * SECOND, 2, None),
+            Sign::Fine
+        );
+        assert_eq!(pulse.look(&config, start + 55 * SECOND, 2, None), Sign::Ask);
+    }
+
+    #[test]
+    fn a_ping_that_waits_behind_much_that_still_goes_out_is_waited_for() {
+        let config = config();
+        let (mut pulse, start) = started(&config);
+        let mut look = |at: u32, writing| pulse.look(&config, start + at * SECOND, 0, writing);
+        assert_eq!(look(15, Some(10)), Sign::Ask);
+        assert_eq!(look(25, Some(11)), Sign::Fine);
+        assert_eq!(look(35, Some(12)), Sign::Fine);
+        let silence = 45 * SECOND;
+        assert_eq!(look(45, Some(12)), Sign::None { silence });
     }
 
     #[test]
     fn who_stood_still_itself_waits_for_the_answer_once_more() {
         let config = config();
         let (mut pulse, start) = started(&config);
-        assert_eq!(pulse.look(&config, start + 15 * SECOND, 0), Sign::Ask);
-        assert_eq!(pulse.look(&config, start + 60 * SECOND, 0), Sign::Fine);
+        assert_eq!(pulse.look(&config, start + 15 * SECOND, 0, None), Sign::Ask);
+        assert_eq!(
+            pulse.look(&config, start + 60 * SECOND, 0, None),
+            Sign::Fine
+        );
         let silence = 70 * SECOND;
-        let given_up = pulse.look(&config, start + silence, 0);
+        let given_up = pulse.look(&config, start + silence, 0, None);
         assert_eq!(given_up, Sign::None { silence });
     }
 

@@ -5,6 +5,7 @@
 //! buffers or move answers, never while anything is encoded, woken or called.
 
 mod closing;
+mod counted;
 mod idle;
 mod life;
 mod reading;

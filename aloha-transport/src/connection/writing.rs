@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::reading::count;
+use super::counted::Counted;
 use super::{Connection, Phase};
 use crate::error::CloseReason;
 use crate::write_queue::WriteQueue;
@@ -15,8 +15,12 @@ use crate::write_queue::WriteQueue;
 impl Connection {
     pub(super) async fn write_loop(
         &self,
-        mut writer: Box<dyn AsyncWrite + Send + Unpin>,
+        writer: Box<dyn AsyncWrite + Send + Unpin>,
     ) -> CloseReason {
+        let mut writer = Counted {
+            writer,
+            written: &self.sent_bytes,
+        };
         let mut batch = WriteQueue::default();
         loop {
             match self.next_batch(&mut batch).await {
@@ -33,13 +37,10 @@ impl Connection {
             }
             let written = self
                 .closed
-                .run_until_cancelled(batch.write_to(&mut *writer))
+                .run_until_cancelled(batch.write_to(&mut writer))
                 .await;
             match written {
-                Some(Ok(())) => {
-                    count(&self.sent_bytes, batch.len());
-                    batch.clear();
-                }
+                Some(Ok(())) => batch.clear(),
                 // How much of the batch has left is not known: it counts as lost.
                 Some(Err(error)) => {
                     self.on_lost(batch.one_way());
