@@ -112,6 +112,8 @@ impl Entry {
 /// A workload to be done now.
 #[derive(Debug)]
 pub struct Job {
+    /// What.
+    pub workload: Workload,
     /// How many operations.
     pub operations: u64,
     server: Option<Server>,
@@ -326,6 +328,7 @@ pub fn take_part(entries: &[Entry], arguments: &[String]) -> bool {
             let entry = prepare(entries, contestant, workload);
             let divisor: u64 = divisor.parse().expect("a number");
             let job = Job {
+                workload: entry.workload,
                 operations: entry.workload.operations() / divisor / entry.fewer,
                 server: entry.serve.map(|_| Server::start(entry)),
             };

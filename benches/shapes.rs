@@ -66,15 +66,15 @@ pub fn drive<T: Send + 'static>(
 /// # Panics
 ///
 /// If it is one of those.
-pub async fn perform(workload: Workload, job: &Job, handle: impl Handle) -> Figures {
-    match workload {
+pub async fn perform(job: &Job, handle: impl Handle) -> Figures {
+    match job.workload {
         Workload::L1 | Workload::R1 => tell(job, handle).await,
         Workload::L2 => tell_from_many(job, handle).await,
         Workload::L3 | Workload::R2 | Workload::R2p => ask(job, handle).await,
         Workload::L4 | Workload::R4 => ask_from_many(job, handle, 1000, 32).await,
         Workload::R3 => ask_from_many(job, handle, 64, 32).await,
         Workload::R5 => ask_from_many(job, handle, 8, 1 << 20).await,
-        Workload::L5 | Workload::L5m | Workload::L6 => panic!("{workload:?} has no common shape"),
+        Workload::L5 | Workload::L5m | Workload::L6 => panic!("{job:?} has no common shape"),
     }
 }
 

@@ -12,10 +12,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 pub(crate) const ENTRIES: [Entry; 7] = [
-    entry(Workload::L1, |job| common(Workload::L1, job)),
-    entry(Workload::L2, |job| common(Workload::L2, job)),
-    entry(Workload::L3, |job| common(Workload::L3, job)),
-    entry(Workload::L4, |job| common(Workload::L4, job)),
+    entry(Workload::L1, common),
+    entry(Workload::L2, common),
+    entry(Workload::L3, common),
+    entry(Workload::L4, common),
     entry(Workload::L5, start_and_stop),
     entry(Workload::L5m, idle_memory),
     entry(Workload::L6, ring),
@@ -63,11 +63,11 @@ impl Handle for Counter {
     }
 }
 
-fn common(workload: Workload, job: Job) -> Figures {
+fn common(job: Job) -> Figures {
     drive(&runtime(), async move {
         let (sender, inbox) = unbounded_channel();
         tokio::spawn(count(inbox));
-        perform(workload, &job, Counter(sender)).await
+        perform(&job, Counter(sender)).await
     })
 }
 

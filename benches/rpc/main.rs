@@ -26,8 +26,12 @@ use crate::driver::{Comparison, Program};
 
 mod bare;
 mod driver;
+mod frames;
 mod ours;
+mod raw;
+mod swapped;
 mod table;
+mod threads;
 
 #[derive(Debug)]
 struct Options {
@@ -46,7 +50,14 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| argument != "--bench")
         .collect();
-    let entries: Vec<_> = [&ours::ENTRIES[..], &bare::ENTRIES].concat();
+    let entries = [
+        &ours::ENTRIES[..],
+        &bare::ENTRIES,
+        &swapped::ENTRIES,
+        &raw::ENTRIES,
+        &threads::ENTRIES,
+    ]
+    .concat();
     if aloha_benches::take_part(&entries, &arguments) {
         return ExitCode::SUCCESS;
     }

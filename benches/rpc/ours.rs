@@ -17,19 +17,19 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 const NAME: &str = "counter";
 
 pub(crate) const ENTRIES: [Entry; 13] = [
-    local(Workload::L1, |job| common(Workload::L1, job)),
-    local(Workload::L2, |job| common(Workload::L2, job)),
-    local(Workload::L3, |job| common(Workload::L3, job)),
-    local(Workload::L4, |job| common(Workload::L4, job)),
+    local(Workload::L1, common),
+    local(Workload::L2, common),
+    local(Workload::L3, common),
+    local(Workload::L4, common),
     local(Workload::L5, start_and_stop),
     local(Workload::L5m, idle_memory),
     local(Workload::L6, ring),
-    remote(Workload::R1, |job| far(Workload::R1, job)),
-    remote(Workload::R2, |job| far(Workload::R2, job)),
-    remote(Workload::R2p, |job| far(Workload::R2p, job)),
-    remote(Workload::R3, |job| far(Workload::R3, job)),
-    remote(Workload::R4, |job| far(Workload::R4, job)),
-    remote(Workload::R5, |job| far(Workload::R5, job)),
+    remote(Workload::R1, far),
+    remote(Workload::R2, far),
+    remote(Workload::R2p, far),
+    remote(Workload::R3, far),
+    remote(Workload::R4, far),
+    remote(Workload::R5, far),
 ];
 
 const fn local(workload: Workload, run: fn(Job) -> Figures) -> Entry {
@@ -143,24 +143,24 @@ async fn start() -> RpcEnv {
     builder.start().await.expect("it starts")
 }
 
-fn common(workload: Workload, job: Job) -> Figures {
+fn common(job: Job) -> Figures {
     drive(&runtime(), async move {
         let env = start().await;
         let counter = env.setup_endpoint(NAME, Counter::default());
         let counter = Near(counter.expect("a new name"));
-        let figures = perform(workload, &job, counter).await;
+        let figures = perform(&job, counter).await;
         env.shutdown().await;
         figures
     })
 }
 
-fn far(workload: Workload, job: Job) -> Figures {
+fn far(job: Job) -> Figures {
     drive(&runtime(), async move {
         let env = start().await;
         let address = job.address().parse().expect("the server's address");
         let counter = env.retrieve_endpoint_ref(&address, NAME).await;
         let (counter, told) = (counter.expect("it is there"), 0);
-        let figures = perform(workload, &job, Far { counter, told }).await;
+        let figures = perform(&job, Far { counter, told }).await;
         env.shutdown().await;
         figures
     })

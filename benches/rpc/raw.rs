@@ -1,0 +1,316 @@
+//! What the remote workloads cost with tokio's sockets alone: callers put frames into one buffer, a writer swaps it for an
+//! empty one and writes it at once, a reader cuts all frames of a read.
+//!
+//! Three ways: written at once; **deferred**, where the writer yields before it swaps if more than one ask is under way; and
+//! **polled**, where readers look again and again for up to 50 µs before they wait.
+#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+
+use std::io::{Error, ErrorKind};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use aloha_benches::{Entry, Figures, Handle, Job, Kind, Lobby, Workload, drive, perform, runtime};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
+
+use crate::frames::{FrameKind, Incoming, append};
+
+pub(crate) const ENTRIES: [Entry; 18] = [
+    at_once(Workload::R1),
+    at_once(Workload::R2),
+    at_once(Workload::R2p),
+    at_once(Workload::R3),
+    at_once(Workload::R4),
+    at_once(Workload::R5),
+    deferred(Workload::R1),
+    deferred(Workload::R2),
+    deferred(Workload::R2p),
+    deferred(Workload::R3),
+    deferred(Workload::R4),
+    deferred(Workload::R5),
+    polled(Workload::R1),
+    polled(Workload::R2),
+    polled(Workload::R2p),
+    polled(Workload::R3),
+    polled(Workload::R4),
+    polled(Workload::R5),
+];
+
+const fn at_once(workload: Workload) -> Entry {
+    let run = |job| {
+        ask(
+            job,
+            Way {
+                defers: false,
+                polls: false,
+            },
+        )
+    };
+    Entry::remote("tokio sockets", Kind::Limit, workload, run, |lobby| {
+        serve(lobby, false)
+    })
+}
+
+const fn deferred(workload: Workload) -> Entry {
+    let run = |job| {
+        ask(
+            job,
+            Way {
+                defers: true,
+                polls: false,
+            },
+        )
+    };
+    let serve = |lobby| serve(lobby, false);
+    Entry::remote("tokio sockets, deferred", Kind::Limit, workload, run, serve)
+}
+
+const fn polled(workload: Workload) -> Entry {
+    let run = |job| {
+        ask(
+            job,
+            Way {
+                defers: true,
+                polls: true,
+            },
+        )
+    };
+    let serve = |lobby| serve(lobby, true);
+    Entry::remote("tokio sockets, polled", Kind::Aside, workload, run, serve)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    defers: bool,
+    polls: bool,
+}
+
+/// What callers, the writer and the reader share.
+struct Outgoing {
+    bytes: Vec<u8>,
+    parked: Option<Waker>,
+    asked: Vec<Asked>,
+    free: Vec<u32>,
+    closed: bool,
+}
+
+/// The place of an ask, by its number.
+enum Asked {
+    Free,
+    Waits(Option<Waker>),
+    Answered(String),
+}
+
+#[derive(Clone)]
+struct Connection {
+    outgoing: Arc<Mutex<Outgoing>>,
+    told: u64,
+}
+
+impl Connection {
+    fn lock(&self) -> MutexGuard<'_, Outgoing> {
+        self.outgoing.lock().expect("nothing panics under it")
+    }
+
+    /// Appends a frame and wakes the writer.
+    fn send(mut outgoing: MutexGuard<'_, Outgoing>, kind: FrameKind, number: u32, text: &str) {
+        append(&mut outgoing.bytes, kind, number, text.as_bytes());
+        let parked = outgoing.parked.take();
+        drop(outgoing);
+        if let Some(parked) = parked {
+            parked.wake();
+        }
+    }
+
+    async fn request(&self, kind: FrameKind, text: &str) -> String {
+        let number = self.begin(kind, text);
+        std::future::poll_fn(|context| self.answer(number, context)).await
+    }
+
+    fn begin(&self, kind: FrameKind, text: &str) -> u32 {
+        let mut outgoing = self.lock();
+        let number = outgoing.free.pop().unwrap_or_else(|| {
+            outgoing.asked.push(Asked::Free);
+            u32::try_from(outgoing.asked.len() - 1).expect("not so many")
+        });
+        outgoing.asked[number as usize] = Asked::Waits(None);
+        Self::send(outgoing, kind, number, text);
+        number
+    }
+
+    fn answer(&self, number: u32, context: &Context<'_>) -> Poll<String> {
+        let mut outgoing = self.lock();
+        let asked = &mut outgoing.asked[number as usize];
+        match std::mem::replace(asked, Asked::Waits(Some(context.waker().clone()))) {
+            Asked::Answered(text) => {
+                *asked = Asked::Free;
+                outgoing.free.push(number);
+                Poll::Ready(text)
+            }
+            Asked::Free | Asked::Waits(_) => Poll::Pending,
+        }
+    }
+
+    /// Swaps the bytes that wait for none as soon as there are some; false if there will be no more.
+    async fn swap(&self, bytes: &mut Vec<u8>, way: Way) -> bool {
+        bytes.clear();
+        let mut yields = way.defers;
+        loop {
+            let crowded = std::future::poll_fn(|context| {
+                let mut outgoing = self.lock();
+                if outgoing.closed {
+                    return Poll::Ready(None);
+                }
+                if outgoing.bytes.is_empty() {
+                    outgoing.parked = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
+                let crowded = yields && outgoing.asked.len() - outgoing.free.len() > 1;
+                if !crowded {
+                    std::mem::swap(&mut outgoing.bytes, bytes);
+                }
+                Poll::Ready(Some(crowded))
+            });
+            match crowded.await {
+                None => return false,
+                Some(false) => return true,
+                Some(true) => yields = false,
+            }
+            yield_now().await;
+        }
+    }
+
+    async fn write(self, mut socket: OwnedWriteHalf, way: Way) {
+        let mut bytes = Vec::new();
+        while self.swap(&mut bytes, way).await {
+            socket.write_all(&bytes).await.expect("the server lives");
+        }
+    }
+
+    async fn read(self, mut socket: OwnedReadHalf, way: Way) {
+        let (mut incoming, mut answers, mut wakers) = (Incoming::new(), Vec::new(), Vec::new());
+        while read(&mut socket, &mut incoming, way.polls).await.is_ok() {
+            while let Some((_, number, text)) = incoming.next() {
+                answers.push((number, text));
+            }
+            let mut outgoing = self.lock();
+            for (number, text) in answers.drain(..) {
+                let asked = &mut outgoing.asked[number as usize];
+                if let Asked::Waits(Some(waker)) = std::mem::replace(asked, Asked::Answered(text)) {
+                    wakers.push(waker);
+                }
+            }
+            drop(outgoing);
+            wakers.drain(..).for_each(Waker::wake);
+        }
+    }
+}
+
+impl Handle for Connection {
+    async fn tell(&mut self, text: String) {
+        Self::send(self.lock(), FrameKind::Note, 0, &text);
+        // A producer that never yields would keep the writer from its worker.
+        self.told += 1;
+        if self.told.is_multiple_of(128) {
+            yield_now().await;
+        }
+    }
+
+    async fn ask(&mut self, text: String) -> String {
+        self.request(FrameKind::Echo, &text).await
+    }
+
+    async fn count(&mut self) -> u64 {
+        let count = self.request(FrameKind::Count, "").await;
+        count.parse().expect("a number")
+    }
+}
+
+/// Reads what is there, at least a byte.
+async fn read(
+    socket: &mut OwnedReadHalf,
+    incoming: &mut Incoming,
+    polls: bool,
+) -> Result<(), Error> {
+    let since = Instant::now();
+    while polls && since.elapsed() < Duration::from_micros(50) {
+        match socket.try_read(incoming.space()) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => yield_now().await,
+            read => return filled(incoming, read),
+        }
+    }
+    // Knows from a read that did not fill its space that nothing is left.
+    let read = socket.read(incoming.space()).await;
+    filled(incoming, read)
+}
+
+fn filled(incoming: &mut Incoming, read: Result<usize, Error>) -> Result<(), Error> {
+    match read? {
+        0 => Err(ErrorKind::UnexpectedEof.into()),
+        bytes => {
+            incoming.filled(bytes);
+            Ok(())
+        }
+    }
+}
+
+fn ask(job: Job, way: Way) -> Figures {
+    drive(&runtime(), async move {
+        let socket = TcpStream::connect(job.address()).await;
+        let socket = socket.expect("the server listens");
+        socket.set_nodelay(true).expect("an open socket");
+        let (reader, writer) = socket.into_split();
+        let connection = Connection {
+            outgoing: Arc::new(Mutex::new(Outgoing {
+                bytes: Vec::new(),
+                parked: None,
+                asked: Vec::new(),
+                free: Vec::new(),
+                closed: false,
+            })),
+            told: 0,
+        };
+        tokio::spawn(connection.clone().write(writer, way));
+        tokio::spawn(connection.clone().read(reader, way));
+        let figures = perform(&job, connection.clone()).await;
+        connection.lock().closed = true;
+        figures
+    })
+}
+
+/// Handles a message where it is read, and writes all replies to a read at once.
+fn serve(lobby: Lobby, polls: bool) {
+    let runtime = runtime();
+    let listener = drive(&runtime, async {
+        TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+    });
+    let address = listener.local_addr().expect("it listens");
+    runtime.spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(answer(socket, polls));
+        }
+    });
+    lobby.open(&address.to_string());
+}
+
+async fn answer(socket: TcpStream, polls: bool) {
+    socket.set_nodelay(true).expect("an open socket");
+    let (mut reader, mut writer) = socket.into_split();
+    let (mut incoming, mut out, mut notes) = (Incoming::new(), Vec::new(), 0_u64);
+    while read(&mut reader, &mut incoming, polls).await.is_ok() {
+        while let Some((kind, number, text)) = incoming.next() {
+            match kind {
+                FrameKind::Note => notes += u64::from(text.len() == 32),
+                FrameKind::Echo => append(&mut out, kind, number, text.as_bytes()),
+                FrameKind::Count => append(&mut out, kind, number, notes.to_string().as_bytes()),
+            }
+        }
+        if !out.is_empty() && writer.write_all(&out).await.is_err() {
+            return;
+        }
+        out.clear();
+    }
+}
