@@ -7,5 +7,7 @@ mod shapes;
 mod workload;
 
 pub use contest::{Entry, Figures, Job, Kind, Lobby, Start, resident_bytes, take_part};
-pub use shapes::{Handle, PRODUCERS, RING, drive, median, perform, runtime, text};
+pub use shapes::{
+    Handle, PRODUCERS, RING, drive, idle_memory, median, perform, runtime, start_and_stop, text,
+};
 pub use workload::{Goal, Unit, Workload};

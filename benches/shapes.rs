@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::{Figures, Job, Workload};
+use crate::{Figures, Job, Workload, resident_bytes};
 
 /// The producers of L2.
 pub const PRODUCERS: u64 = 4;
@@ -160,4 +160,38 @@ fn spawn<H: Handle, F: Future<Output = ()> + Send + 'static>(tasks: &mut JoinSet
     } else {
         tasks.spawn(task);
     }
+}
+
+/// L5: sets endpoints up, and has all of them stopped.
+pub async fn start_and_stop<E, S: Future<Output = E>, T: Future<Output = ()>>(
+    job: Job,
+    mut set_up: impl FnMut() -> S,
+    stop: impl FnOnce(Vec<E>) -> T,
+) -> Figures {
+    let start = job.start();
+    let mut endpoints = Vec::new();
+    for _ in 0..job.operations {
+        endpoints.push(set_up().await);
+    }
+    stop(endpoints).await;
+    job.stop(&start, job.operations)
+}
+
+/// L5m: sets endpoints up and leaves them idle.
+pub async fn idle_memory<E, S: Future<Output = E>>(
+    job: Job,
+    mut set_up: impl FnMut() -> S,
+) -> Figures {
+    // What is there once and for all shall be there before.
+    let mut endpoints = vec![set_up().await];
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = resident_bytes();
+    for _ in 0..job.operations {
+        endpoints.push(set_up().await);
+    }
+    // The last of them have still to start and to park.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let grown = resident_bytes().saturating_sub(before);
+    drop(endpoints);
+    Figures::memory(job.operations, grown)
 }

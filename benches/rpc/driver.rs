@@ -9,7 +9,7 @@ use std::time::Duration;
 use aloha_benches::{Figures, Kind, Workload};
 
 /// No contestant may take longer for one workload.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A program that has contestants.
 #[derive(Debug, Clone)]
