@@ -28,13 +28,17 @@ mod bare;
 mod driver;
 mod frames;
 mod ours;
+mod plot;
 mod raw;
+mod record;
 mod swapped;
 mod table;
 mod threads;
 
 #[derive(Debug)]
 struct Options {
+    /// As they were given.
+    given: Vec<String>,
     workloads: Vec<Workload>,
     /// Of these alone, if there are any.
     contestants: Vec<String>,
@@ -84,6 +88,9 @@ fn compare(arguments: Vec<String>) -> Result<(), String> {
         comparison.count_calls();
     }
     print!("{}", table::text(&comparison));
+    if options.record {
+        record::write(&comparison, &options)?;
+    }
     match comparison.failures() {
         failures if failures.is_empty() => Ok(()),
         failures => Err(failures),
@@ -92,6 +99,7 @@ fn compare(arguments: Vec<String>) -> Result<(), String> {
 
 fn options(arguments: Vec<String>) -> Result<Options, String> {
     let mut options = Options {
+        given: arguments.clone(),
         workloads: Vec::new(),
         contestants: Vec::new(),
         peers: false,

@@ -109,11 +109,11 @@ fn swarm() -> Swarm<remote::Behaviour> {
         .with_response_size_maximum(16 << 20);
     let swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(
-            tcp::Config::default(),
-            noise::Config::new,
-            yamux::Config::default,
-        )
+        .with_tcp(tcp::Config::default(), noise::Config::new, || {
+            let mut streams = yamux::Config::default();
+            streams.set_max_num_streams(10_000);
+            streams
+        })
         .expect("TCP")
         .with_behaviour(|key| remote::Behaviour::new(key.public().to_peer_id(), config))
         .expect("a behaviour")
