@@ -603,6 +603,9 @@
 mod address;
 mod ask;
 mod behavior;
+#[cfg(feature = "benching")]
+#[doc(hidden)]
+pub mod benching;
 mod call_context;
 mod codec;
 mod concurrent;
