@@ -713,6 +713,7 @@ impl EnvInner {
             received_bytes: statistics.received_bytes,
             sent_bytes: statistics.sent_bytes,
             queued_bytes: statistics.queued_bytes,
+            transfer_bytes: statistics.transfer_bytes,
             requests_outstanding: statistics.requests_outstanding,
             answers_owed: statistics.answers_owed,
         }

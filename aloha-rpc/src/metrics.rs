@@ -91,8 +91,10 @@ pub struct ConnectionSnapshot {
     pub received_bytes: u64,
     /// Bytes written.
     pub sent_bytes: u64,
-    /// Bytes that wait to be written.
+    /// Bytes that wait to be written, without those of large messages.
     pub queued_bytes: usize,
+    /// Bytes of large messages that wait to be written, in parts between which others pass.
+    pub transfer_bytes: usize,
     /// Asks of this side without a reply.
     pub requests_outstanding: u32,
     /// Asks of the other side that this one has not answered.

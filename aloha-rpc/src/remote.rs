@@ -26,8 +26,9 @@ pub(crate) struct RemoteHandler {
     env: Weak<EnvInner>,
     link: Arc<Link>,
     address: Option<RpcAddress>,
-    /// The peer's numbers for names.
-    names: Vec<Known>,
+    /// The peer's numbers for names. A large message lets those of other endpoints pass, so a number may come before a
+    /// lower one.
+    names: Vec<Option<Box<Known>>>,
     known: BTreeSet<Box<str>>,
     /// Those of them that this read brought something for.
     gathered: Vec<usize>,
@@ -125,7 +126,9 @@ impl RemoteHandler {
         if envelope.trace.is_some() || !envelope.calls.is_empty() {
             mail.extras = Some(Box::new(self.extras(&envelope)?));
         }
-        let known = &mut self.names[number];
+        let Some(known) = &mut self.names[number] else {
+            unreachable!("introduced above");
+        };
         if !known.flow.receive(&mut known.received, mail.body.len()) {
             return Err(format!(
                 "more was sent to endpoint {} than it gave credit for",
@@ -155,23 +158,29 @@ impl RemoteHandler {
     fn introduce(&mut self, receiver: Receiver<'_>) -> Result<usize, String> {
         let number = receiver.number as usize;
         match receiver.name {
-            None if number < self.names.len() => Ok(number),
+            None if matches!(self.names.get(number), Some(Some(_))) => Ok(number),
             None => Err(format!("endpoint {number} was never introduced")),
             Some(name) if self.known.contains(name) => {
                 Err(format!("endpoint {name} is introduced twice"))
             }
-            Some(_) if number != self.names.len() || number >= FLOWS_MAX as usize => {
-                Err(format!("endpoint {number} is introduced out of turn"))
+            Some(_) if number >= FLOWS_MAX as usize => {
+                Err(format!("endpoint {number} is over the limit"))
+            }
+            Some(_) if matches!(self.names.get(number), Some(Some(_))) => {
+                Err(format!("number {number} is introduced twice"))
             }
             Some(name) => {
                 self.known.insert(name.into());
-                self.names.push(Known {
+                if self.names.len() <= number {
+                    self.names.resize_with(number + 1, || None);
+                }
+                self.names[number] = Some(Box::new(Known {
                     name: name.into(),
                     flow: InboundFlow::new(Arc::clone(&self.link), receiver.number),
                     received: Received::default(),
                     mailbox: None,
                     mails: Vec::new(),
-                });
+                }));
                 Ok(number)
             }
         }
@@ -179,7 +188,9 @@ impl RemoteHandler {
 
     /// Hands an endpoint what this read brought for it.
     fn deliver(&mut self, env: &EnvInner, bytes: &Bytes, number: usize, now: Option<Instant>) {
-        let known = &mut self.names[number];
+        let Some(known) = &mut self.names[number] else {
+            unreachable!("introduced before");
+        };
         // A name may be set up anew after its endpoint stopped: looked up twice at most.
         for _ in 0..2 {
             if known.mailbox.is_none() {

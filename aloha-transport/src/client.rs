@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::AsyncRead;
 
+use crate::body_stream::StreamResponseFuture;
 use crate::connection::{Connection, ConnectionStatistics};
 use crate::credit::Charge;
 use crate::error::{CloseReason, Failure, RequestError, SendError};
@@ -69,6 +71,154 @@ impl TransportClient {
             Ok(future) => future,
             Err(error) => ResponseFuture {
                 state: ResponseState::Failed(Some(RequestError::NotSent(error))),
+            },
+        }
+    }
+
+    /// Asks, with a stream behind the request: its length need not be known. The source is read by a task of its own
+    /// and as far as the peer reads the stream, so little memory is needed at either end; it is dropped at its
+    /// end, when the peer wants no more of it, when the future is dropped or its time is up, and with the connection. If
+    /// the source fails, the peer reads its error behind the bytes that came before, and may still answer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send_rpc`](Self::send_rpc), or [`STREAMS_MAX`](crate::STREAMS_MAX) streams to the peer are open already.
+    /// A peer that takes no streams answers with a failure
+    /// ([`STREAM_REFUSED`](crate::FailureCode::STREAM_REFUSED)).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use aloha_transport::{BodyStream, RpcHandler, RpcResponseCallback, TransportClient, TransportContext};
+    /// # use bytes::Bytes;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// /// Counts the bytes of a stream.
+    /// #[derive(Debug)]
+    /// struct Count;
+    ///
+    /// impl RpcHandler for Count {
+    ///     fn receive(&self, _: &TransportClient, _: Bytes, callback: RpcResponseCallback) {
+    ///         callback.on_success(b"count what?");
+    ///     }
+    ///     fn receive_stream(
+    ///         &self,
+    ///         _: &TransportClient,
+    ///         _: Bytes,
+    ///         mut stream: BodyStream,
+    ///         callback: RpcResponseCallback,
+    ///     ) {
+    ///         tokio::spawn(async move {
+    ///             let mut bytes = Vec::new();
+    ///             if stream.read_to_end(&mut bytes).await.is_ok() {
+    ///                 callback.on_success(bytes.len().to_string().as_bytes());
+    ///             }
+    ///         });
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let context = TransportContext::new("count", Count);
+    /// # let server = context.create_server("127.0.0.1:0").await?;
+    /// # let client = context.create_client_factory().create_client(server.address()).await?;
+    /// let source = tokio::io::repeat(7).take(1_000_000);
+    /// let counted = client.send_rpc_with_stream(b"count", source, Duration::from_secs(5)).await?;
+    /// assert_eq!(counted, "1000000");
+    /// # server.stop().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_rpc_with_stream(
+        &self,
+        message: &[u8],
+        source: impl AsyncRead + Send + Unpin + 'static,
+        timeout: Duration,
+    ) -> ResponseFuture {
+        let sent = self
+            .connection
+            .send_with_stream(message, source, timeout, false);
+        self.response(sent)
+    }
+
+    /// Asks; the future gives the reply and the stream behind it, which may be longer than any frame.
+    /// The time limit is that of the reply, not of the stream.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send_rpc`](Self::send_rpc).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the request; a stream that has come is stopped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use aloha_transport::{RpcHandler, RpcResponseCallback, TransportClient, TransportContext};
+    /// # use bytes::Bytes;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// /// Answers with a million sevens.
+    /// #[derive(Debug)]
+    /// struct Sevens;
+    ///
+    /// impl RpcHandler for Sevens {
+    ///     fn receive(&self, _: &TransportClient, _: Bytes, callback: RpcResponseCallback) {
+    ///         callback.on_success_stream(b"sevens", tokio::io::repeat(7).take(1_000_000));
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let context = TransportContext::new("sevens", Sevens);
+    /// # let server = context.create_server("127.0.0.1:0").await?;
+    /// # let client = context.create_client_factory().create_client(server.address()).await?;
+    /// let (reply, mut stream) = client.send_rpc_for_stream(b"please", Duration::from_secs(5)).await?;
+    /// let mut bytes = Vec::new();
+    /// stream.read_to_end(&mut bytes).await?;
+    /// assert_eq!((&reply[..], bytes.len()), (&b"sevens"[..], 1_000_000));
+    /// # server.stop().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_rpc_for_stream(&self, message: &[u8], timeout: Duration) -> StreamResponseFuture {
+        let sent = self.connection.send_for_stream(message, timeout);
+        self.stream_response(sent)
+    }
+
+    /// Asks with a stream behind the request, and for one behind the reply, which may come while the first is still
+    /// being sent: [`send_rpc_with_stream`](Self::send_rpc_with_stream) and
+    /// [`send_rpc_for_stream`](Self::send_rpc_for_stream) in one.
+    ///
+    /// # Errors
+    ///
+    /// As for both.
+    pub fn send_rpc_with_and_for_stream(
+        &self,
+        message: &[u8],
+        source: impl AsyncRead + Send + Unpin + 'static,
+        timeout: Duration,
+    ) -> StreamResponseFuture {
+        let sent = self
+            .connection
+            .send_with_stream(message, source, timeout, true);
+        self.stream_response(sent)
+    }
+
+    fn stream_response(&self, sent: Result<RequestId, SendError>) -> StreamResponseFuture {
+        let awaited = sent.as_ref().ok();
+        let awaited = awaited.map(|id| (Arc::clone(&self.connection), *id));
+        StreamResponseFuture::new(self.response(sent), awaited)
+    }
+
+    fn response(&self, sent: Result<RequestId, SendError>) -> ResponseFuture {
+        ResponseFuture {
+            state: match sent {
+                Ok(id) => ResponseState::Sent(Arc::clone(&self.connection), id),
+                Err(error) => ResponseState::Failed(Some(RequestError::NotSent(error))),
             },
         }
     }
@@ -226,6 +376,12 @@ impl TransportClient {
     #[must_use]
     pub fn statistics(&self) -> ConnectionStatistics {
         self.connection.statistics()
+    }
+
+    /// Whether anything is under way in either direction: requests without an answer, streams, unwritten bytes.
+    #[must_use]
+    pub fn is_outstanding(&self) -> bool {
+        self.connection.is_outstanding()
     }
 
     /// Waits until at least half of the bytes that may wait for the peer are free. Cancel safe.

@@ -153,6 +153,14 @@ pub enum SendError {
         /// [`FLOWS_MAX`](crate::FLOWS_MAX).
         limit: u32,
     },
+    /// Too many streams to the peer are open already.
+    #[error("{limit} streams to {peer} are open, and that is the limit")]
+    TooManyStreams {
+        /// The peer.
+        peer: Arc<str>,
+        /// [`STREAMS_MAX`](crate::STREAMS_MAX).
+        limit: u32,
+    },
     /// The message does not fit into a frame that the peer accepts.
     #[error("a message of {bytes} bytes to {peer} is over {whose} limit of {limit}")]
     TooLarge {
@@ -237,6 +245,8 @@ impl FailureCode {
     pub const OVERLOADED: Self = Self(5);
     /// The request was handled, and too much waits for the asker already to send the reply.
     pub const REPLY_REFUSED: Self = Self(6);
+    /// A stream comes with the request, or was to go with the reply, and there is no handler or no room for it.
+    pub const STREAM_REFUSED: Self = Self(7);
 }
 
 /// A failure as it crosses the wire: a code, a kind that a program can compare, and a text for a person.

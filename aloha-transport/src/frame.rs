@@ -42,16 +42,7 @@ pub fn whole_frame(bytes: &[u8], frame_bytes_max: usize) -> Result<Option<usize>
     let Some(length) = bytes.first_chunk::<LENGTH_BYTES>() else {
         return Ok(None);
     };
-    let length = u32::from_le_bytes(*length) as usize;
-    if length == 0 {
-        return Err(FrameError::Empty);
-    }
-    if length > frame_bytes_max {
-        return Err(FrameError::TooLarge {
-            claimed: length,
-            max: frame_bytes_max,
-        });
-    }
+    let length = checked_length(*length, frame_bytes_max)?;
     Ok((bytes.len() - LENGTH_BYTES >= length).then_some(length))
 }
 
@@ -71,6 +62,24 @@ pub fn cut_frame(
     };
     buffer.advance(LENGTH_BYTES);
     Ok(Some(buffer.split_to(length).freeze()))
+}
+
+/// What a length field says, if a frame may be so long.
+pub(crate) fn checked_length(
+    field: [u8; LENGTH_BYTES],
+    frame_bytes_max: usize,
+) -> Result<usize, FrameError> {
+    let length = u32::from_le_bytes(field) as usize;
+    if length == 0 {
+        return Err(FrameError::Empty);
+    }
+    if length > frame_bytes_max {
+        return Err(FrameError::TooLarge {
+            claimed: length,
+            max: frame_bytes_max,
+        });
+    }
+    Ok(length)
 }
 
 // After Spark's `TransportFrameDecoderSuite`. What it says of buffers that are consolidated holds where the buffer is

@@ -1,17 +1,22 @@
 //! What must hold for any bytes at all: one function each for the fuzz targets in `fuzz/` and for the tests that
 //! replay their corpus. They panic where it does not hold.
 
+use std::task::{Context, Waker};
+
 use bytes::{Bytes, BytesMut};
 
-use crate::error::Failure;
-use crate::frame::cut_frame;
+use crate::connection::assembly::Assembly;
+use crate::error::{CloseReason, Failure};
 use crate::handshake::{
     Answer, HANDSHAKE_BYTES_MAX, HandshakeError, Hello, RefusalCode, parting_words, read_answer,
     read_hello,
 };
 use crate::message::{Message, RPC_FAILURE, encode_failure};
+use crate::streams::Streams;
+use crate::write_queue::WriteQueue;
 
-/// The messages of a connection do not depend on how its bytes were cut on their way, and none is over the limit.
+/// The messages of a connection do not depend on how its bytes were cut on their way, and none is over the limit;
+/// what holds frames in parts grows with the bytes that came.
 ///
 /// The input is the limit (u16 LE), a count (u8), as many lengths of pieces (u8 each, used over and over), and then
 /// what is received.
@@ -27,12 +32,48 @@ pub fn frame(input: &[u8]) {
     let (lengths, wire) = rest.split_at(rest.len().min(usize::from(*count)));
     let whole = received([wire], frame_bytes_max);
     assert_eq!(received(pieces(wire, lengths), frame_bytes_max), whole);
+    streams_are_bounded(&whole.messages);
     for message in whole.messages {
         if let Message::RpcFailure { failure, .. } = message {
             let once = passed_on(&failure);
             assert_eq!(passed_on(&once), once, "what was cut is short enough");
         }
     }
+}
+
+/// Whatever a peer says of streams, no more of them is held than it had credit for.
+fn streams_are_bounded(messages: &[Message]) {
+    let mut streams = Streams::default();
+    let ours = streams.begin(None);
+    assert_eq!(ours, Some(0));
+    for message in messages {
+        let taken = match message {
+            Message::StreamRequest { stream, .. } | Message::StreamResponse { stream, .. } => {
+                let opened = streams.opened(*stream);
+                // Some are read once, some dropped, some left alone.
+                if opened.is_ok() && stream % 2 == 0 {
+                    let cx = Context::from_waker(Waker::noop());
+                    let (polled, _) = streams.poll_read(*stream, &mut BytesMut::new(), &cx);
+                    assert!(polled.is_pending());
+                } else if opened.is_ok() && stream % 3 == 0 {
+                    assert!(streams.on_reader_gone(*stream));
+                }
+                opened.map(|()| None)
+            }
+            Message::StreamData { stream, bytes } => streams.on_data(*stream, bytes),
+            Message::StreamEnd { stream, failure } => streams.on_end(*stream, failure.clone()),
+            Message::StreamCredit { stream, bytes } => streams.grant(*stream, *bytes),
+            Message::StreamStop { stream } => streams.stop(*stream),
+            _ => Ok(None),
+        };
+        streams.check();
+        streams.take(&mut WriteQueue::default(), 1);
+        if taken.is_err() {
+            break;
+        }
+    }
+    streams.close(&CloseReason::Peer);
+    assert!(streams.is_empty());
 }
 
 /// What a connection has made of its bytes.
@@ -42,15 +83,19 @@ struct Received {
     broken: Option<String>,
     /// Nobody looks at what follows an error.
     unfinished: Option<BytesMut>,
+    assembly: Option<Assembly>,
 }
 
 fn received<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, frame_bytes_max: usize) -> Received {
     let mut buffer = BytesMut::new();
+    let mut assembly = Assembly::default();
     let mut messages = Vec::new();
     for piece in pieces {
         buffer.extend_from_slice(piece);
         loop {
-            let message = match cut_frame(&mut buffer, frame_bytes_max) {
+            let next = assembly.next_frame(&mut buffer, frame_bytes_max);
+            assembly.check(frame_bytes_max);
+            let message = match next {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     assert!((1..=frame_bytes_max).contains(&frame.len()), "{frame:?}");
@@ -65,6 +110,7 @@ fn received<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, frame_bytes_max: usi
                         messages,
                         broken: Some(error),
                         unfinished: None,
+                        assembly: None,
                     };
                 }
             }
@@ -74,6 +120,7 @@ fn received<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, frame_bytes_max: usi
         messages,
         broken: None,
         unfinished: Some(buffer),
+        assembly: Some(assembly),
     }
 }
 

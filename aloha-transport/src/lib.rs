@@ -21,6 +21,10 @@
 //! fails with the reason. A close is agreed on: both ends say goodbye behind what they had queued, answers still go,
 //! and the connection that takes its place overtakes nothing.
 //!
+//! **Large messages hold nobody up.** Above 256 KiB they leave in parts, between which everything passes that is
+//! not of the same [flow](Charge). What is longer than a frame, or of unknown length, follows a request or a reply as a
+//! [stream](BodyStream), in bounded memory at either end.
+//!
 //! # Examples
 //!
 //! ```
@@ -51,6 +55,7 @@
 //! ```
 
 mod back_off;
+mod body_stream;
 mod client;
 mod client_factory;
 mod config;
@@ -74,12 +79,15 @@ mod response_handler;
 mod runtime;
 mod server;
 mod stream;
+mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod transfer;
 #[cfg_attr(not(unix), path = "no_unix.rs")]
 mod unix;
 mod write_queue;
 
+pub use body_stream::{BodyStream, StreamResponseFuture};
 pub use client::{Body, ResponseFuture, TransportClient};
 pub use client_factory::TransportClientFactory;
 pub use config::TransportConfig;
@@ -101,3 +109,4 @@ pub use request_handler::{
 pub use runtime::{Runtime, TokioRuntime};
 pub use server::TransportServer;
 pub use stream::{Listener, Network, Stream, Tcp};
+pub use streams::STREAMS_MAX;

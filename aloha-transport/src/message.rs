@@ -11,6 +11,18 @@
 //! | 7 | `Pong` | nonce u64 LE |
 //! | 8 | `Credit` | flow u32 LE, messages u32 LE, bytes u32 LE |
 //! | 9 | `Goodbye` | |
+//! | 10 | `Begin` | transfer u32 LE, length of a frame u32 LE, its first bytes |
+//! | 11 | `More` | transfer u32 LE, the next bytes of its frame |
+//! | 12 | `PartCredit` | bytes u32 LE |
+//! | 13 | `StreamRequest` | request id u32 LE, stream u32 LE, body |
+//! | 14 | `StreamResponse` | request id u32 LE, stream u32 LE, body |
+//! | 15 | `StreamData` | stream u32 LE, bytes |
+//! | 16 | `StreamEnd` | stream u32 LE, 0 whole or 1 failed u8, text (UTF-8) |
+//! | 17 | `StreamCredit` | stream u32 LE, bytes u32 LE |
+//! | 18 | `StreamStop` | stream u32 LE |
+//!
+//! `Begin` and `More` are parts of a frame that is too large for others to wait for it. They are put together below
+//! this module, which meets the whole frame alone; so a frame in parts holds no parts.
 //!
 //! An unknown type ends the connection: what a peer may send is settled by the version that the
 //! handshake agreed on.
@@ -30,6 +42,15 @@ pub(crate) const PING: u8 = 6;
 pub(crate) const PONG: u8 = 7;
 pub(crate) const CREDIT: u8 = 8;
 pub(crate) const GOODBYE: u8 = 9;
+pub(crate) const BEGIN: u8 = 10;
+pub(crate) const MORE: u8 = 11;
+pub(crate) const PART_CREDIT: u8 = 12;
+pub(crate) const STREAM_REQUEST: u8 = 13;
+pub(crate) const STREAM_RESPONSE: u8 = 14;
+pub(crate) const STREAM_DATA: u8 = 15;
+pub(crate) const STREAM_END: u8 = 16;
+pub(crate) const STREAM_CREDIT: u8 = 17;
+pub(crate) const STREAM_STOP: u8 = 18;
 
 /// Names one unanswered request on one connection and in one direction.
 ///
@@ -137,6 +158,55 @@ pub enum Message {
     },
     /// I take nothing new and send nothing new: send what is queued, and your own goodbye. Answers still go both ways.
     Goodbye,
+    /// So many bytes of parts of large frames were read, and as many may follow.
+    PartCredit {
+        /// Bytes.
+        bytes: u32,
+    },
+    /// Asks for an answer under this id; a stream follows.
+    StreamRequest {
+        /// Chosen by the asker.
+        id: RequestId,
+        /// The stream, by the number that its sender gave it.
+        stream: u32,
+        /// The request.
+        body: Bytes,
+    },
+    /// The answer; a stream follows.
+    StreamResponse {
+        /// The request answered.
+        id: RequestId,
+        /// The stream, by the number that its sender gave it.
+        stream: u32,
+        /// The reply.
+        body: Bytes,
+    },
+    /// The next bytes of a stream.
+    StreamData {
+        /// The sender's number.
+        stream: u32,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// Nothing more of a stream follows.
+    StreamEnd {
+        /// The sender's number.
+        stream: u32,
+        /// Why it is not whole, unless it is.
+        failure: Option<String>,
+    },
+    /// The receiver of a stream takes more.
+    StreamCredit {
+        /// The sender's number.
+        stream: u32,
+        /// So many more bytes.
+        bytes: u32,
+    },
+    /// The receiver of a stream takes nothing more; its end is still due.
+    StreamStop {
+        /// The sender's number.
+        stream: u32,
+    },
 }
 
 impl Message {
@@ -194,6 +264,39 @@ impl Message {
                 }
             }
             GOODBYE => Self::Goodbye,
+            PART_CREDIT => Self::PartCredit {
+                bytes: frame.try_get_u32_le().map_err(|_| short)?,
+            },
+            STREAM_REQUEST => Self::StreamRequest {
+                id: take_id(&mut frame).ok_or(short.clone())?,
+                stream: frame.try_get_u32_le().map_err(|_| short)?,
+                body: frame,
+            },
+            STREAM_RESPONSE => Self::StreamResponse {
+                id: take_id(&mut frame).ok_or(short.clone())?,
+                stream: frame.try_get_u32_le().map_err(|_| short)?,
+                body: frame,
+            },
+            STREAM_DATA => Self::StreamData {
+                stream: frame.try_get_u32_le().map_err(|_| short)?,
+                bytes: frame,
+            },
+            STREAM_END => {
+                let stream = frame.try_get_u32_le().map_err(|_| short.clone())?;
+                let failed = frame.try_get_u8().map_err(|_| short)? != 0;
+                let text = || String::from_utf8_lossy(&frame).into_owned();
+                Self::StreamEnd {
+                    stream,
+                    failure: failed.then(text),
+                }
+            }
+            STREAM_CREDIT => Self::StreamCredit {
+                stream: frame.try_get_u32_le().map_err(|_| short.clone())?,
+                bytes: frame.try_get_u32_le().map_err(|_| short)?,
+            },
+            STREAM_STOP => Self::StreamStop {
+                stream: frame.try_get_u32_le().map_err(|_| short)?,
+            },
             other => return Err(MessageError::UnknownType(other)),
         })
     }
@@ -260,7 +363,7 @@ pub(crate) fn encode_failure(failure: &Failure) -> Vec<u8> {
 }
 
 /// The longest start of `text` that fits into `bytes_max`, cut between two characters.
-fn truncated(text: &str, bytes_max: usize) -> &str {
+pub(crate) fn truncated(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 

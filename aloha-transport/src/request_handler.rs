@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio::io::AsyncRead;
 use tracing::error;
 
+use crate::body_stream::BodyStream;
 use crate::client::{Body, TransportClient};
 use crate::connection::Connection;
 use crate::error::{CloseReason, Failure, FailureCode};
@@ -22,6 +24,19 @@ use crate::message::RequestId;
 pub trait RpcHandler: fmt::Debug + Send + Sync + 'static {
     /// A request arrived. A callback that is dropped answers with a failure.
     fn receive(&self, client: &TransportClient, message: Bytes, callback: RpcResponseCallback);
+
+    /// A request arrived, and a stream follows it. By default it is refused with [`FailureCode::STREAM_REFUSED`]. The
+    /// stream is to be read on a task, which may answer before its end.
+    fn receive_stream(
+        &self,
+        client: &TransportClient,
+        message: Bytes,
+        stream: BodyStream,
+        callback: RpcResponseCallback,
+    ) {
+        let _ = (client, message, stream);
+        refuse_stream(callback);
+    }
 
     /// A message arrived that wants no answer.
     fn receive_one_way(&self, client: &TransportClient, message: Bytes) {
@@ -74,11 +89,26 @@ pub trait RequestHandler: Send {
     /// Messages came, in this order; their bytes are parts of `bytes`. A request that is left in `messages` is answered
     /// with [`FailureCode::DROPPED`].
     fn on_messages(&mut self, bytes: &Bytes, messages: &mut Vec<Incoming>);
+    /// A request arrived, and a stream follows it. By default it is refused with [`FailureCode::STREAM_REFUSED`].
+    fn on_stream_request(
+        &mut self,
+        message: Bytes,
+        stream: BodyStream,
+        callback: RpcResponseCallback,
+    ) {
+        let _ = (message, stream);
+        refuse_stream(callback);
+    }
 
     /// The connection has ended; nothing follows.
     fn on_disconnected(&mut self, reason: &CloseReason) {
         let _ = reason;
     }
+}
+
+fn refuse_stream(callback: RpcResponseCallback) {
+    let text = "requests with streams are not taken here";
+    callback.on_failure(&Failure::new(FailureCode::STREAM_REFUSED, text));
 }
 
 /// An [`RpcHandler`] seen from one connection.
@@ -107,6 +137,15 @@ impl RequestHandler for PerConnection {
                 None => handler.receive_one_way(client, message),
             });
         }
+    }
+
+    fn on_stream_request(
+        &mut self,
+        message: Bytes,
+        stream: BodyStream,
+        callback: RpcResponseCallback,
+    ) {
+        self.guarded(|handler, client| handler.receive_stream(client, message, stream, callback));
     }
 
     fn on_disconnected(&mut self, reason: &CloseReason) {
@@ -138,6 +177,22 @@ impl RpcResponseCallback {
     pub fn on_success_parts(mut self, head: &[u8], body: &Body<'_>) {
         if let Some(connection) = self.connection.take() {
             connection.respond(self.id, head, body);
+        }
+    }
+
+    /// Answers with a reply and a stream behind it. The source is read as far as the asker reads the stream, by a task
+    /// of its own, and dropped at its end or when nobody wants more of it. An asker that did not ask
+    /// [for a stream](TransportClient::send_rpc_for_stream) gets the reply alone.
+    ///
+    /// A reply over a limit, and a stream beyond the [`STREAMS_MAX`](crate::STREAMS_MAX) of a connection, become a
+    /// failure that says so.
+    pub fn on_success_stream(
+        mut self,
+        reply: &[u8],
+        source: impl AsyncRead + Send + Unpin + 'static,
+    ) {
+        if let Some(connection) = self.connection.take() {
+            connection.respond_with_stream(self.id, reply, source);
         }
     }
 

@@ -56,6 +56,22 @@ impl WriteQueue {
         }
     }
 
+    /// Appends the frames of another queue.
+    pub(crate) fn append(&mut self, other: Self) {
+        let before = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        let shared = other.shared.into_iter();
+        self.shared
+            .extend(shared.map(|(at, body)| (before + at, body)));
+        self.shared_bytes += other.shared_bytes;
+        self.one_way += other.one_way;
+    }
+
+    /// The last part of a frame that wants no answer is among the frames.
+    pub(crate) fn add_one_way(&mut self) {
+        self.one_way += 1;
+    }
+
     /// Makes room for the next frames.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();

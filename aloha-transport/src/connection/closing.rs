@@ -21,14 +21,17 @@ use tokio::time::Instant;
 use super::{Connection, Phase, State};
 use crate::client::Body;
 use crate::error::{CloseReason, RequestError};
-use crate::message;
+use crate::message::{self, RequestId};
 use crate::response_handler::Completion;
+use crate::write_queue::WriteQueue;
 
 /// A connection that takes nothing new: this end has said goodbye.
 #[derive(Debug)]
 pub(super) struct Parting {
     /// What began it.
     by: By,
+    /// The goodbye is queued. It comes behind all large messages.
+    said: bool,
     /// The peer has said goodbye too.
     heard: bool,
     /// When the rest is given up.
@@ -61,7 +64,7 @@ impl Connection {
     pub(crate) fn close_gracefully(&self) {
         let mut state = self.lock();
         if let Phase::Connecting = state.phase
-            && state.queue.one_way() == 0
+            && state.queue.one_way() + state.transfers.one_way() == 0
         {
             // Nobody would miss it.
             drop(state);
@@ -93,10 +96,9 @@ impl Connection {
             return None;
         }
         // Nobody waits any more, so the peer need not go on.
-        for id in state.responses.awaited() {
-            state
-                .queue
-                .push(message::CANCEL, Some(id), &[], &Body::Copied(&[]));
+        let awaited: Vec<RequestId> = state.responses.awaited().collect();
+        for id in awaited {
+            state.push_cancel(id, false);
         }
         let completions = state.responses.fail_all(&RequestError::ConnectionClosed {
             peer: self.peer.clone(),
@@ -130,16 +132,18 @@ impl Connection {
     }
 
     fn say_goodbye(&self, state: &mut State, by: By) -> Vec<Waker> {
-        if state.parting.is_none() {
-            state
-                .queue
-                .push(message::GOODBYE, None, &[], &Body::Copied(&[]));
-        }
+        let said = state.parting.as_ref().is_some_and(|parting| parting.said);
         state.parting = Some(Parting {
             by,
+            said,
             heard: false,
             until: None,
         });
+        if state.owes_goodbye() {
+            let mut queue = std::mem::take(&mut state.queue);
+            state.send_goodbye(&mut queue);
+            state.queue = queue;
+        }
         self.ending.store(true, Ordering::Release);
         let mut wakers = std::mem::take(&mut state.watchers);
         wakers.append(&mut state.credits.close());
@@ -174,11 +178,24 @@ impl Connection {
 }
 
 impl State {
+    /// Whether the goodbye is to be queued now.
+    pub(super) fn owes_goodbye(&self) -> bool {
+        self.parting.as_ref().is_some_and(|parting| !parting.said) && self.transfers.is_empty()
+    }
+
+    pub(super) fn send_goodbye(&mut self, queue: &mut WriteQueue) {
+        queue.push(message::GOODBYE, None, &[], &Body::Copied(&[]));
+        if let Some(parting) = &mut self.parting {
+            parting.said = true;
+        }
+    }
+
     /// Whether this end has done all that it had to do behind its goodbye.
     pub(super) fn has_finished(&self) -> bool {
         self.parting.as_ref().is_some_and(|parting| parting.heard)
             && matches!(self.phase, Phase::Open(_))
-            && self.queue.is_empty()
+            && self.is_flushed()
+            && self.streams.is_empty()
             && self.responses.awaited().next().is_none()
             && !self.incoming.is_owing()
     }

@@ -58,7 +58,8 @@ impl State {
     pub(super) fn is_in_use(&mut self) -> bool {
         std::mem::take(&mut self.touched)
             || self.writing
-            || !self.queue.is_empty()
+            || !self.is_flushed()
+            || !self.streams.is_empty()
             || self.responses.in_flight() > 0
             || self.incoming.active() > 0
             || !self.credits.is_idle()

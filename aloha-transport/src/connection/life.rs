@@ -45,9 +45,7 @@ impl Connection {
         let (mut cancel, mut completions) = (Vec::new(), Vec::new());
         state.responses.expire(now, &mut cancel, &mut completions);
         for id in cancel {
-            state
-                .queue
-                .push(message::CANCEL, Some(id), &[], &Body::Copied(&[]));
+            state.push_cancel(id, false);
         }
         if let Some(parting) = &state.parting
             && parting.until().is_some_and(|until| until <= now)
@@ -68,7 +66,7 @@ impl Connection {
         }
         let received = self.received_bytes.load(Ordering::Relaxed);
         let sent = self.sent_bytes.load(Ordering::Relaxed);
-        let writing = (state.writing || !state.queue.is_empty()).then_some(sent);
+        let writing = (state.writing || !state.is_flushed()).then_some(sent);
         let sign = state.pulse.look(&self.config, now, received, writing);
         if let Sign::Ask = sign {
             // Whatever comes is a sign of life, so the nonce tells nothing.

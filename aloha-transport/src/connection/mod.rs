@@ -4,11 +4,13 @@
 //! the order they will be written. One lock guards it all. It is held to append bytes, swap
 //! buffers or move answers, never while anything is encoded, woken or called.
 
+pub(crate) mod assembly;
 mod closing;
 mod counted;
 mod idle;
 mod life;
 mod reading;
+mod streaming;
 mod writing;
 
 use std::any::Any;
@@ -30,7 +32,7 @@ use tracing::debug;
 use crate::client::Body;
 use crate::config::TransportConfig;
 use crate::credit::{Charge, Credits, FLOWS_MAX, TooManyFlows};
-use crate::error::{CloseReason, Failure, FailureCode, LimitOf, RequestError, SendError};
+use crate::error::{CloseReason, Failure, LimitOf, RequestError, SendError};
 use crate::handshake::{Hello, REQUESTS_IN_FLIGHT_MIN};
 use crate::incoming::IncomingRequests;
 use crate::keeper::Keeper;
@@ -40,6 +42,8 @@ use crate::response_handler::{
     Abandoned, Answer, Callback, Completion, Deadline, TransportResponseHandler,
 };
 use crate::runtime::Runtime;
+use crate::streams::Streams;
+use crate::transfer::{CHUNK_BYTES, Order, Transfers};
 use crate::write_queue::{WriteQueue, frame_length, wire_length};
 
 pub(crate) struct Connection {
@@ -74,6 +78,9 @@ struct State {
     /// Nothing new is taken; what is queued and owed still goes.
     parting: Option<Parting>,
     queue: WriteQueue,
+    /// Large frames, and what must not overtake them.
+    transfers: Transfers,
+    streams: Streams,
     credits: Credits,
     responses: TransportResponseHandler,
     incoming: IncomingRequests,
@@ -109,8 +116,14 @@ pub struct ConnectionStatistics {
     pub received_bytes: u64,
     /// Bytes written to the peer.
     pub sent_bytes: u64,
-    /// Bytes that wait to be written.
+    /// Bytes that wait to be written, without those of large messages.
     pub queued_bytes: usize,
+    /// Bytes of large messages that wait to be written, in parts between which others pass.
+    pub transfer_bytes: usize,
+    /// Bytes of streams that were taken from their sources and wait to be written.
+    pub stream_bytes: usize,
+    /// Streams under way, in both directions.
+    pub streams_open: u32,
     /// Requests of this side without an answer.
     pub requests_outstanding: u32,
     /// Requests of the peer without an answer.
@@ -133,12 +146,15 @@ impl Connection {
             phase: Phase::Connecting,
             parting: None,
             queue: WriteQueue::default(),
+            transfers: Transfers::default(),
+            streams: Streams::default(),
             credits: Credits::default(),
             responses: TransportResponseHandler::new(Arc::clone(&peer)),
             incoming: IncomingRequests::new(
                 config.requests_in_flight_max.max(REQUESTS_IN_FLIGHT_MIN),
             ),
-            frame_bytes_max: config.frame_bytes_max,
+            // A length field holds no more.
+            frame_bytes_max: config.frame_bytes_max.min(u32::MAX as usize),
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MIN,
             writer: None,
             pulse: Pulse::default(),
@@ -181,11 +197,21 @@ impl Connection {
         ConnectionStatistics {
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
-            queued_bytes: state.queue.len(),
+            queued_bytes: state.waiting_bytes(),
+            transfer_bytes: state.transfers.bytes(),
+            stream_bytes: state.streams.pending_bytes(),
+            streams_open: state.streams.open(),
             requests_outstanding: state.responses.in_flight(),
             answers_owed: state.incoming.active(),
             messages_lost: self.lost.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether anything is under way in either direction.
+    pub(crate) fn is_outstanding(&self) -> bool {
+        let state = self.lock();
+        let asked = state.responses.in_flight() > 0 || state.incoming.active() > 0;
+        asked || !state.streams.is_empty() || !state.is_flushed()
     }
 
     pub(crate) fn peer(&self) -> &Arc<str> {
@@ -251,7 +277,7 @@ impl Connection {
         let mut state = self.lock();
         self.check_room(&mut state, charge, None, head, body)?;
         state.credits.take(charge, body.len());
-        state.queue.push(message::ONE_WAY, None, head, body);
+        state.push(charge.into(), message::ONE_WAY, None, head, body);
         self.wake_writer(state);
         Ok(())
     }
@@ -272,17 +298,27 @@ impl Connection {
             head,
             body,
         )?;
+        let (id, earlier) = self.take_id(&mut state, deadline)?;
+        state.credits.take(charge, body.len());
+        state.push(charge.into(), message::RPC_REQUEST, Some(id), head, body);
+        self.wake_writer(state);
+        self.call_at(earlier);
+        Ok(id)
+    }
+
+    /// A slot for a request, and the moment that the keeper is to be told of, if so.
+    fn take_id(
+        &self,
+        state: &mut State,
+        deadline: Option<Deadline>,
+    ) -> Result<(RequestId, Option<Instant>), SendError> {
         let limit = state.requests_in_flight_max;
         let id = state
             .responses
             .insert(deadline, limit)
             .ok_or_else(|| self.too_many(limit))?;
-        state.credits.take(charge, body.len());
-        state.queue.push(message::RPC_REQUEST, Some(id), head, body);
         let earlier = deadline.and_then(|deadline| state.name(deadline.at));
-        self.wake_writer(state);
-        self.call_at(earlier);
-        Ok(id)
+        Ok((id, earlier))
     }
 
     /// An id for a call that travels inside a message.
@@ -308,9 +344,7 @@ impl Connection {
             return;
         };
         if matches!(state.phase, Phase::Connecting | Phase::Open(_)) {
-            state
-                .queue
-                .push(message::CANCEL, Some(id), &[], &Body::Copied(&[]));
+            state.push_cancel(id, callback.is_some());
         }
         self.wake_writer(state);
         drop(callback);
@@ -336,7 +370,7 @@ impl Connection {
     pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<(), SendError>> {
         let mut state = self.lock();
         self.check_open(&state)?;
-        if state.queue.len() <= self.config.outbound_bytes_max / 2 {
+        if state.waiting_bytes() <= self.config.outbound_bytes_max / 2 {
             return Poll::Ready(Ok(()));
         }
         state.watch(cx);
@@ -399,7 +433,10 @@ impl Connection {
                 whose: self.whose_limit(state),
             });
         }
-        let (waiting, limit) = (state.queue.len(), self.config.outbound_bytes_max);
+        let (waiting, limit) = (
+            state.waiting_with(body.len()),
+            self.config.outbound_bytes_max,
+        );
         // A single message over the limit may still pass an empty queue.
         if waiting > 0 && waiting + wire_length(id, head, body) > limit {
             return Err(SendError::Full {
@@ -437,13 +474,14 @@ impl Connection {
     /// Wakes the writer after something was queued. Answers, cancels and pongs are queued whatever waits already;
     /// a peer that makes them pile up far beyond the limit does not read, and is given up.
     fn wake_writer(&self, mut state: MutexGuard<'_, State>) {
-        let writer = if state.queue.is_empty() && state.parting.is_none() {
-            None
-        } else {
+        let writer = if state.has_something_to_write() || state.parting.is_some() {
             state.writer.take()
+        } else {
+            None
         };
+        let frame_bytes_max = state.frame_bytes_max.min(CHUNK_BYTES);
         let piled_up =
-            state.queue.len() > 2 * self.config.outbound_bytes_max.max(state.frame_bytes_max);
+            state.waiting_bytes() > 2 * self.config.outbound_bytes_max.max(frame_bytes_max);
         drop(state);
         if piled_up {
             self.close(CloseReason::Protocol(
@@ -470,6 +508,19 @@ impl Connection {
         self.wake_writer(state);
     }
 
+    /// Lets the peer send more parts of large frames.
+    fn grant_parts(&self, bytes: u32) {
+        let mut state = self.lock();
+        if !matches!(state.phase, Phase::Open(_)) {
+            return;
+        }
+        let fields = bytes.to_le_bytes();
+        state
+            .queue
+            .push(message::PART_CREDIT, None, &fields, &Body::Copied(&[]));
+        self.wake_writer(state);
+    }
+
     // ---- answering -----------------------------------------------------------------------------
 
     pub(crate) fn respond(&self, id: RequestId, head: &[u8], body: &Body<'_>) {
@@ -478,32 +529,9 @@ impl Connection {
             return;
         }
         state.touched = true;
-        let bytes = frame_length(Some(id), head, body);
-        let (waiting, limit) = (state.queue.len(), self.config.outbound_bytes_max);
-        if bytes > state.frame_bytes_max {
-            let whose = match self.whose_limit(&state) {
-                LimitOf::Ours => "the answerer's",
-                LimitOf::Peers => "the asker's",
-            };
-            let limit = state.frame_bytes_max;
-            let text = format!("a reply of {bytes} bytes is over {whose} limit of {limit}");
-            push_failure(
-                &mut state,
-                id,
-                &Failure::new(FailureCode::REPLY_TOO_LARGE, text),
-            );
-        } else if waiting > 0 && waiting + bytes > limit {
-            let text =
-                format!("{waiting} bytes wait to be sent to the asker, the limit is {limit}");
-            push_failure(
-                &mut state,
-                id,
-                &Failure::new(FailureCode::REPLY_REFUSED, text),
-            );
-        } else {
-            state
-                .queue
-                .push(message::RPC_RESPONSE, Some(id), head, body);
+        match self.reply_refused(&state, id, head, body) {
+            Some(failure) => push_failure(&mut state, id, &failure),
+            None => state.push(Order::None, message::RPC_RESPONSE, Some(id), head, body),
         }
         self.wake_writer(state);
     }
@@ -591,20 +619,23 @@ impl Connection {
                 reason: reason.clone(),
             },
         };
+        let streams = state.streams.close(&reason);
         state.phase = Phase::Closed(reason);
         self.ending.store(true, Ordering::Release);
         self.ended.store(true, Ordering::Release);
         let queue = std::mem::take(&mut state.queue);
+        let transfers = std::mem::take(&mut state.transfers);
         let completions = state.responses.fail_all(&error);
         self.any_cancelled.store(true, Ordering::Release);
         let mut wakers = state.incoming.close();
+        wakers.extend(streams);
         wakers.append(&mut state.watchers);
         wakers.append(&mut state.credits.close());
         wakers.extend(state.writer.take());
         drop(state);
         self.keeper.forget(self.number);
-        self.on_lost(queue.one_way());
-        drop(queue);
+        self.on_lost(queue.one_way() + transfers.one_way());
+        drop((queue, transfers));
         self.closed.cancel();
         wakers.into_iter().for_each(Waker::wake);
         completions.into_iter().for_each(Completion::run);
@@ -640,7 +671,74 @@ impl Connection {
     }
 }
 
+/// How many bytes of large frames one write takes along: two parts, for with one alone a single large message is
+/// slower by a third.
+const PARTS_BYTES: usize = 2 * CHUNK_BYTES;
+
 impl State {
+    /// Queues a frame; one that is large, or must not overtake one that is, among the transfers.
+    fn push(
+        &mut self,
+        order: Order,
+        kind: u8,
+        id: Option<RequestId>,
+        head: &[u8],
+        body: &Body<'_>,
+    ) {
+        if body.len() < self.transfers.takes_from() {
+            self.queue.push(kind, id, head, body);
+        } else {
+            self.transfers
+                .push(&mut self.queue, order, kind, id, head, body);
+        }
+    }
+
+    /// Queues a cancel, not before its request. `inside` says that the id went inside some message.
+    fn push_cancel(&mut self, id: RequestId, inside: bool) {
+        self.transfers.push_cancel(&mut self.queue, id, inside);
+        // Woken when the cancel is written.
+        self.watchers.extend(self.streams.give_up(id));
+    }
+
+    fn has_something_to_write(&self) -> bool {
+        !self.queue.is_empty()
+            || self.transfers.is_ready()
+            || self.streams.is_ready()
+            || self.owes_goodbye()
+    }
+
+    /// Adds parts of what is large, and the goodbye that waited for it.
+    fn take_large(&mut self, batch: &mut WriteQueue) {
+        if self.transfers.is_ready() {
+            self.transfers.take(batch, PARTS_BYTES);
+        }
+        if self.streams.is_ready() {
+            let mut pumps = self.streams.take(batch, CHUNK_BYTES);
+            self.watchers.append(&mut pumps);
+        }
+        if self.owes_goodbye() {
+            self.send_goodbye(batch);
+        }
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.queue.is_empty() && self.transfers.is_empty() && !self.streams.is_ready()
+    }
+
+    /// Bytes of small frames that wait.
+    fn waiting_bytes(&self) -> usize {
+        self.queue.len() + self.transfers.held_bytes()
+    }
+
+    /// Bytes that wait where a frame with such a body would: small frames and large ones are counted apart.
+    fn waiting_with(&self, body_bytes: usize) -> usize {
+        if body_bytes > CHUNK_BYTES {
+            self.transfers.bytes()
+        } else {
+            self.waiting_bytes()
+        }
+    }
+
     /// Keeps the waker of one who watches the connection, once.
     fn watch(&mut self, cx: &Context<'_>) {
         if !self

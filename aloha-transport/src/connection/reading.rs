@@ -10,18 +10,25 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tracing::trace;
 
+use super::assembly::{Assembly, AssemblyError, is_part};
 use super::{Connection, State};
+use crate::body_stream::BodyStream;
 use crate::client::Body;
 use crate::error::{CloseReason, RequestError};
 use crate::frame::{LENGTH_BYTES, whole_frame};
 use crate::message::{self, Head, Message, MessageError, RequestId};
 use crate::reply::Reply;
-use crate::request_handler::{Incoming, PendingRequest, RequestHandler, dropped};
+use crate::request_handler::{
+    Incoming, PendingRequest, RequestHandler, RpcResponseCallback, dropped,
+};
 use crate::response_handler::Completion;
+use crate::streams::StreamError;
 
 /// The first read buffer; a connection that is busy gets larger ones.
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
+/// Frames that are neither messages nor answers are copied up to this size; larger ones share what was read.
+const COPIED_BYTES_MAX: usize = 256;
 
 impl Connection {
     pub(super) async fn read_loop(
@@ -36,12 +43,26 @@ impl Connection {
             if let Err(reason) = self.take_frames(&mut buffer, &mut read, handler) {
                 return reason;
             }
+            if let Some(bytes) = read.assembly.take_read() {
+                self.grant_parts(bytes);
+            }
+            if read.assembly.wants_bytes() {
+                match reader.read_buf(&mut read.assembly.room()).await {
+                    Ok(0) => return CloseReason::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())),
+                    Ok(bytes) => {
+                        read.assembly.filled(bytes);
+                        count(&self.received_bytes, bytes);
+                    }
+                    Err(error) => return CloseReason::Io(Arc::new(error)),
+                }
+                continue;
+            }
             if buffer.capacity() - buffer.len() < chunk / 4 {
                 buffer.reserve(chunk.max(missing(&buffer)));
             }
             let room = buffer.capacity() - buffer.len();
             match reader.read_buf(&mut buffer).await {
-                Ok(0) if buffer.is_empty() => return CloseReason::Peer,
+                Ok(0) if buffer.is_empty() && read.assembly.is_empty() => return CloseReason::Peer,
                 Ok(0) => return CloseReason::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())),
                 Ok(bytes) => {
                     if bytes == room {
@@ -54,32 +75,61 @@ impl Connection {
         }
     }
 
-    /// Deals with every whole frame in the buffer: answers first, under one lock, then requests in order.
+    /// Deals with every whole frame in the buffer, and with those that parts in it make whole.
     fn take_frames(
-        &self,
+        self: &Arc<Self>,
         buffer: &mut BytesMut,
         read: &mut ReadBatch,
         handler: &mut dyn RequestHandler,
     ) -> Result<(), CloseReason> {
-        let (end, cut) = read.cut(buffer, self.config.frame_bytes_max);
-        let mut result = cut.map_err(CloseReason::Protocol);
-        if end == 0 {
-            return result;
-        }
-        if read.shares {
-            let bytes = buffer.split_to(end).freeze();
-            result = self.settle(&bytes, Some(&bytes), read).and(result);
-            if !read.messages.is_empty() {
-                handler.on_messages(&bytes, &mut read.messages);
+        let frame_bytes_max = self.config.frame_bytes_max;
+        let protocol = |error: AssemblyError| CloseReason::Protocol(error.to_string());
+        loop {
+            if !read.assembly.wants_bytes() {
+                let (end, cut) = read.cut(buffer, frame_bytes_max);
+                if end > 0 && read.shares {
+                    let bytes = buffer.split_to(end).freeze();
+                    self.hand_on(&bytes, Some(&bytes), read, handler)?;
+                } else if end > 0 {
+                    self.hand_on(&buffer[..end], None, read, handler)?;
+                    buffer.advance(end);
+                }
+                cut.map_err(CloseReason::Protocol)?;
             }
-        } else {
-            result = self.settle(&buffer[..end], None, read).and(result);
-            buffer.advance(end);
+            let taken = read.assembly.take_parts(buffer, frame_bytes_max);
+            let Some(frame) = taken.map_err(protocol)? else {
+                if is_whole(buffer, frame_bytes_max) {
+                    continue;
+                }
+                return Ok(());
+            };
+            let noted = read.note(&frame, 0);
+            noted.map_err(|error| CloseReason::Protocol(error.to_string()))?;
+            self.hand_on(&frame, Some(&frame), read, handler)?;
+        }
+    }
+
+    /// Answers first, under one lock, then requests in order.
+    fn hand_on(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+        read: &mut ReadBatch,
+        handler: &mut dyn RequestHandler,
+    ) -> Result<(), CloseReason> {
+        let result = self.settle(bytes, shared, read);
+        if let (false, Some(shared)) = (read.messages.is_empty(), shared) {
+            handler.on_messages(shared, &mut read.messages);
         }
         for left in read.messages.drain(..) {
             if let Some(request) = left.request {
                 self.respond_failure(request.id(), &dropped());
             }
+        }
+        for StreamRequest { id, number, body } in read.streams.drain(..) {
+            let stream = BodyStream::new(Arc::clone(self), number);
+            let callback = RpcResponseCallback::new(Arc::clone(self), id);
+            handler.on_stream_request(body, stream, callback);
         }
         result
     }
@@ -95,34 +145,32 @@ impl Connection {
             messages,
             replies,
             others,
+            streams,
             completions,
             wakers,
             ..
         } = read;
-        let mut result = Ok(());
+        let others: Vec<Message> = others
+            .drain(..)
+            .map(|place| match shared {
+                Some(shared) => Message::decode(shared.slice(place)),
+                None => Message::decode(Bytes::copy_from_slice(&bytes[place])),
+            })
+            .collect::<Result<_, _>>()
+            .map_err(|error| CloseReason::Protocol(error.to_string()))?;
         let mut state = self.lock();
         state.touched |=
             !(messages.is_empty() && replies.is_empty()) || others.iter().any(Message::is_use);
-        for place in 0..messages.len() {
-            let Some(request) = &messages[place].request else {
-                continue;
-            };
-            let id = request.id();
-            if !state.incoming.register(id) {
-                messages.truncate(place);
-                result = Err(CloseReason::Protocol(format!(
-                    "request id {id:?} is in use or over the limit"
-                )));
-                break;
-            }
-        }
-        let mut complete =
-            |state: &mut State, id, answer| match state.responses.complete(id, answer) {
+        let mut result = register(&mut state, messages);
+        let mut complete = |state: &mut State, id, answer| {
+            state.streams.on_answered(id);
+            match state.responses.complete(id, answer) {
                 Ok(completion) => completions.extend(completion),
                 Err(unknown) => {
                     trace!(peer = %self.peer, id = ?unknown.0, "an answer that nobody waits for")
                 }
-            };
+            }
+        };
         for (id, body) in replies.drain(..) {
             let reply = match shared {
                 Some(shared) if !Reply::fits(body.len()) => shared.slice(body).into(),
@@ -130,33 +178,34 @@ impl Connection {
             };
             complete(&mut state, id, Ok(reply));
         }
-        for other in others.drain(..) {
-            match other {
+        for other in others {
+            let obeyed = match other {
                 Message::RpcFailure { id, failure } => {
                     complete(&mut state, id, Err(RequestError::Failed(failure)));
+                    Ok(())
                 }
-                Message::Cancel { id } => {
-                    self.any_cancelled.store(true, Ordering::Release);
-                    wakers.append(&mut state.incoming.cancel(id));
+                Message::StreamResponse { id, stream, body } => {
+                    state.streams.opened(stream).map(|()| {
+                        complete(&mut state, id, Ok(body.into()));
+                        state.answer_with_stream(id, stream);
+                    })
                 }
-                Message::Ping { nonce } => {
-                    state.queue.push(
-                        message::PONG,
-                        None,
-                        &nonce.to_le_bytes(),
-                        &Body::Copied(&[]),
-                    );
+                Message::StreamRequest { id, stream, body } if state.incoming.register(id) => {
+                    let number = stream;
+                    let request = StreamRequest { id, number, body };
+                    state.streams.opened(number).map(|()| streams.push(request))
                 }
-                Message::Credit {
-                    flow,
-                    messages,
-                    bytes,
-                } => wakers.append(&mut state.credits.grant(flow, messages, bytes)),
-                Message::Goodbye => wakers.append(&mut self.on_goodbye(&mut state)),
-                Message::Pong { .. }
-                | Message::RpcRequest { .. }
-                | Message::OneWay { .. }
-                | Message::RpcResponse { .. } => {}
+                Message::StreamRequest { id, .. } => {
+                    result = Err(id_in_use(id));
+                    break;
+                }
+                other => self
+                    .obey(&mut state, other)
+                    .map(|mut woken| wakers.append(&mut woken)),
+            };
+            if let Err(error) = obeyed {
+                result = Err(CloseReason::Protocol(error.to_string()));
+                break;
             }
         }
         self.wake_writer(state);
@@ -164,6 +213,61 @@ impl Connection {
         completions.drain(..).for_each(Completion::run);
         result
     }
+
+    /// What is neither message nor answer. Gives whom to wake.
+    fn obey(&self, state: &mut State, other: Message) -> Result<Vec<Waker>, StreamError> {
+        Ok(match other {
+            Message::Cancel { id } => {
+                self.any_cancelled.store(true, Ordering::Release);
+                state.incoming.cancel(id)
+            }
+            Message::Ping { nonce } => {
+                let nonce = nonce.to_le_bytes();
+                let nothing = Body::Copied(&[]);
+                state.queue.push(message::PONG, None, &nonce, &nothing);
+                Vec::new()
+            }
+            Message::Credit {
+                flow,
+                messages,
+                bytes,
+            } => state.credits.grant(flow, messages, bytes),
+            Message::PartCredit { bytes } => {
+                state.transfers.grant(bytes);
+                Vec::new()
+            }
+            Message::Goodbye => self.on_goodbye(state),
+            stream @ (Message::StreamData { .. }
+            | Message::StreamEnd { .. }
+            | Message::StreamCredit { .. }
+            | Message::StreamStop { .. }) => state.on_stream(stream)?.into_iter().collect(),
+            Message::Pong { .. }
+            | Message::RpcRequest { .. }
+            | Message::OneWay { .. }
+            | Message::RpcResponse { .. }
+            | Message::RpcFailure { .. }
+            | Message::StreamRequest { .. }
+            | Message::StreamResponse { .. } => Vec::new(),
+        })
+    }
+}
+
+/// Notes the requests among the messages, up to one that may not be.
+fn register(state: &mut State, messages: &mut Vec<Incoming>) -> Result<(), CloseReason> {
+    for place in 0..messages.len() {
+        if let Some(request) = &messages[place].request
+            && !state.incoming.register(request.id())
+        {
+            let id = request.id();
+            messages.truncate(place);
+            return Err(id_in_use(id));
+        }
+    }
+    Ok(())
+}
+
+fn id_in_use(id: RequestId) -> CloseReason {
+    CloseReason::Protocol(format!("request id {id:?} is in use or over the limit"))
 }
 
 /// Adds to a counter that one task alone writes.
@@ -174,25 +278,44 @@ pub(super) fn count(counter: &AtomicU64, bytes: usize) {
     );
 }
 
+/// Whether a whole frame that is no part is next.
+fn is_whole(buffer: &[u8], frame_bytes_max: usize) -> bool {
+    !is_part(buffer) && !matches!(whole_frame(buffer, frame_bytes_max), Ok(None))
+}
+
 /// What one read brought, by kind: messages in their order, and what needs no order among itself or with them. Kept
 /// between reads for its memory.
 #[derive(Default)]
 struct ReadBatch {
     messages: Vec<Incoming>,
     replies: Vec<(RequestId, Range<usize>)>,
-    others: Vec<Message>,
+    others: Vec<Range<usize>>,
+    /// Requests behind which a stream follows.
+    streams: Vec<StreamRequest>,
+    /// Frames that come in parts.
+    assembly: Assembly,
     /// Whether the bytes of any frame outlive the read.
     shares: bool,
     completions: Vec<Completion>,
     wakers: Vec<Waker>,
 }
 
+struct StreamRequest {
+    id: RequestId,
+    number: u32,
+    body: Bytes,
+}
+
 impl ReadBatch {
-    /// Finds every whole frame in `bytes`: gives where they end, and what is wrong behind them.
+    /// Finds every whole frame in `bytes` that is no part of a larger one, up to the first that is: gives where they
+    /// end, and what is wrong behind them.
     fn cut(&mut self, bytes: &[u8], frame_bytes_max: usize) -> (usize, Result<(), String>) {
         self.shares = false;
         let mut at = 0;
         loop {
+            if is_part(&bytes[at..]) {
+                return (at, Ok(()));
+            }
             let length = match whole_frame(&bytes[at..], frame_bytes_max) {
                 Ok(Some(length)) => length,
                 Ok(None) => return (at, Ok(())),
@@ -222,9 +345,10 @@ impl ReadBatch {
                 self.shares |= !Reply::fits(body.len());
                 self.replies.push((id, body));
             }
-            Head::Other => self
-                .others
-                .push(Message::decode(Bytes::copy_from_slice(frame))?),
+            Head::Other => {
+                self.shares |= frame.len() > COPIED_BYTES_MAX;
+                self.others.push(start..end);
+            }
         }
         Ok(())
     }

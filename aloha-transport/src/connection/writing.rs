@@ -1,4 +1,4 @@
-//! The writer: swaps the whole write queue for an empty one, and writes it once.
+//! The writer: swaps the whole write queue for an empty one, adds parts of large frames, and writes it once.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Connection {
             if state.has_finished() {
                 return Poll::Ready(Err(NextBatch::Finished));
             }
-            if state.queue.is_empty() {
+            if !state.has_something_to_write() {
                 state.writer = Some(cx.waker().clone());
                 return Poll::Pending;
             }
@@ -84,6 +84,7 @@ impl Connection {
         let mut state = self.lock();
         std::mem::swap(&mut state.queue, batch);
         state.writing = true;
+        state.take_large(batch);
         let watchers = std::mem::take(&mut state.watchers);
         drop(state);
         watchers.into_iter().for_each(Waker::wake);
