@@ -1,7 +1,8 @@
 //! What the remote workloads cost with tokio's sockets alone: callers put frames into one buffer, a writer swaps it for an
 //! empty one and writes it at once, a reader cuts all frames of a read.
 //!
-//! Three ways: written at once; **deferred**, where the writer yields before it swaps if more than one ask is under way; and
+//! Four ways: written at once; **deferred**, where the writer yields before it swaps if more than one ask is under way; the
+//! same with an **inbox** and a task of its own at the receiver, where the others handle a message as they read it; and
 //! **polled**, where readers look again and again for up to 50 µs before they wait.
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
@@ -17,8 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 
 use crate::frames::{FrameKind, Incoming, append};
+use crate::swapped::Inbox;
 
-pub(crate) const ENTRIES: [Entry; 18] = [
+pub(crate) const ENTRIES: [Entry; 24] = [
     at_once(Workload::R1),
     at_once(Workload::R2),
     at_once(Workload::R2p),
@@ -31,6 +33,12 @@ pub(crate) const ENTRIES: [Entry; 18] = [
     deferred(Workload::R3),
     deferred(Workload::R4),
     deferred(Workload::R5),
+    with_inbox(Workload::R1),
+    with_inbox(Workload::R2),
+    with_inbox(Workload::R2p),
+    with_inbox(Workload::R3),
+    with_inbox(Workload::R4),
+    with_inbox(Workload::R5),
     polled(Workload::R1),
     polled(Workload::R2),
     polled(Workload::R2p),
@@ -50,7 +58,7 @@ const fn at_once(workload: Workload) -> Entry {
         )
     };
     Entry::remote("tokio sockets", Kind::Limit, workload, run, |lobby| {
-        serve(lobby, false)
+        serve(lobby, Receiver::Reads)
     })
 }
 
@@ -64,8 +72,22 @@ const fn deferred(workload: Workload) -> Entry {
             },
         )
     };
-    let serve = |lobby| serve(lobby, false);
+    let serve = |lobby| serve(lobby, Receiver::Reads);
     Entry::remote("tokio sockets, deferred", Kind::Limit, workload, run, serve)
+}
+
+const fn with_inbox(workload: Workload) -> Entry {
+    let run = |job| {
+        ask(
+            job,
+            Way {
+                defers: true,
+                polls: false,
+            },
+        )
+    };
+    let serve = |lobby| serve(lobby, Receiver::Posts);
+    Entry::remote("tokio sockets, inbox", Kind::Limit, workload, run, serve)
 }
 
 const fn polled(workload: Workload) -> Entry {
@@ -78,7 +100,7 @@ const fn polled(workload: Workload) -> Entry {
             },
         )
     };
-    let serve = |lobby| serve(lobby, true);
+    let serve = |lobby| serve(lobby, Receiver::Polls);
     Entry::remote("tokio sockets, polled", Kind::Aside, workload, run, serve)
 }
 
@@ -281,8 +303,19 @@ fn ask(job: Job, way: Way) -> Figures {
     })
 }
 
-/// Handles a message where it is read, and writes all replies to a read at once.
-fn serve(lobby: Lobby, polls: bool) {
+/// What a server does with the frames of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Receiver {
+    /// Handles them there and then.
+    Reads,
+    /// The same, and looks again before it waits.
+    Polls,
+    /// Posts them to the inbox of a task.
+    Posts,
+}
+
+/// Writes all replies to a read, or to a batch, at once.
+fn serve(lobby: Lobby, receiver: Receiver) {
     let runtime = runtime();
     let listener = drive(&runtime, async {
         TcpListener::bind("127.0.0.1:0").await.expect("a free port")
@@ -290,7 +323,11 @@ fn serve(lobby: Lobby, polls: bool) {
     let address = listener.local_addr().expect("it listens");
     runtime.spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            tokio::spawn(answer(socket, polls));
+            match receiver {
+                Receiver::Posts => tokio::spawn(post(socket)),
+                Receiver::Reads => tokio::spawn(answer(socket, false)),
+                Receiver::Polls => tokio::spawn(answer(socket, true)),
+            };
         }
     });
     lobby.open(&address.to_string());
@@ -299,18 +336,67 @@ fn serve(lobby: Lobby, polls: bool) {
 async fn answer(socket: TcpStream, polls: bool) {
     socket.set_nodelay(true).expect("an open socket");
     let (mut reader, mut writer) = socket.into_split();
-    let (mut incoming, mut out, mut notes) = (Incoming::new(), Vec::new(), 0_u64);
+    let (mut incoming, mut counter) = (Incoming::new(), Counter::default());
     while read(&mut reader, &mut incoming, polls).await.is_ok() {
-        while let Some((kind, number, text)) = incoming.next() {
-            match kind {
-                FrameKind::Note => notes += u64::from(text.len() == 32),
-                FrameKind::Echo => append(&mut out, kind, number, text.as_bytes()),
-                FrameKind::Count => append(&mut out, kind, number, notes.to_string().as_bytes()),
-            }
+        while let Some(frame) = incoming.next() {
+            counter.handle(frame);
         }
-        if !out.is_empty() && writer.write_all(&out).await.is_err() {
+        if counter.write(&mut writer).await.is_err() {
             return;
         }
-        out.clear();
+    }
+}
+
+async fn post(socket: TcpStream) {
+    socket.set_nodelay(true).expect("an open socket");
+    let (mut reader, mut writer) = socket.into_split();
+    let inbox = Inbox::new();
+    let posted = inbox.clone();
+    let handling = tokio::spawn(async move {
+        let (mut batch, mut counter) = (Vec::new(), Counter::default());
+        loop {
+            posted.take(&mut batch).await;
+            for frame in batch.drain(..) {
+                counter.handle(frame);
+            }
+            if counter.write(&mut writer).await.is_err() {
+                return;
+            }
+        }
+    });
+    let (mut incoming, mut frames) = (Incoming::new(), Vec::new());
+    while read(&mut reader, &mut incoming, false).await.is_ok() {
+        while let Some(frame) = incoming.next() {
+            frames.push(frame);
+        }
+        if !frames.is_empty() {
+            inbox.post_all(&mut frames);
+        }
+    }
+    handling.abort();
+}
+
+#[derive(Default)]
+struct Counter {
+    notes: u64,
+    out: Vec<u8>,
+}
+
+impl Counter {
+    fn handle(&mut self, (kind, number, text): (FrameKind, u32, String)) {
+        let Self { notes, out } = self;
+        match kind {
+            FrameKind::Note => *notes += u64::from(text.len() == 32),
+            FrameKind::Echo => append(out, kind, number, text.as_bytes()),
+            FrameKind::Count => append(out, kind, number, notes.to_string().as_bytes()),
+        }
+    }
+
+    async fn write(&mut self, writer: &mut OwnedWriteHalf) -> Result<(), Error> {
+        if !self.out.is_empty() {
+            writer.write_all(&self.out).await?;
+            self.out.clear();
+        }
+        Ok(())
     }
 }

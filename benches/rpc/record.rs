@@ -17,7 +17,7 @@ in the same run.**
 
 - **ours** is Aloha. A **limit** is what the machine does with the same means and none of the promises: a tokio channel, a
   vector swapped under a mutex, a tokio socket with one buffer that is swapped and written at once. *Deferred* ones yield once
-  before they write while more than one ask is under way. What stands **aside** reaches its figure by means that ours does not
+  before they write while more than one ask is under way; with an *inbox*, another task handles what was read. What stands **aside** reaches its figure by means that ours does not
   choose: a thread blocked for each connection, or looking again and again for up to 50 µs before waiting. A **peer** is another
   library, set up as its own documentation has it.
 - Messages carry a text of 32 bytes, allocated for each; a reply echoes it. The driver is a task on a runtime of two workers.
@@ -49,15 +49,21 @@ fn results(comparison: &Comparison, options: &Options) -> String {
     for (name, fact) in facts() {
         text += &format!("| {name} | {fact} |\n");
     }
-    let rounds = options.rounds;
-    text += &match options.divisor {
-        1 => format!("| rounds | {rounds} |\n"),
-        divisor => {
-            format!("| rounds | {rounds}, **each of a {divisor}th: a trial, no measurement** |\n")
-        }
-    };
+    text += &format!(
+        "| load before | {} |\n| rounds | {} |\n",
+        options.load, options.rounds
+    );
+    if options.divisor > 1 {
+        text += &format!(
+            "| operations | a {}th of what the workloads have |\n",
+            options.divisor
+        );
+    }
     if options.peers {
         text += &format!("| peers | {} |\n", versions().join(", "));
+    }
+    if options.is_trial() {
+        text += "\n**A trial, to see that all works: too short, or on a busy machine. These figures say little.**\n";
     }
     text += "\n![The figures as bars](results.svg)\n\n## How to read it\n\n";
     text += HOW_TO_READ;

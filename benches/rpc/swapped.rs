@@ -24,7 +24,7 @@ const fn entry(workload: Workload, run: fn(Job) -> Figures) -> Entry {
 }
 
 /// Many may post, one takes.
-struct Inbox<M>(Arc<Mutex<Mail<M>>>);
+pub(crate) struct Inbox<M>(Arc<Mutex<Mail<M>>>);
 
 struct Mail<M> {
     waiting: Vec<M>,
@@ -38,7 +38,7 @@ impl<M> Clone for Inbox<M> {
 }
 
 impl<M> Inbox<M> {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Mail {
             waiting: Vec::new(),
             parked: None,
@@ -59,8 +59,19 @@ impl<M> Inbox<M> {
         }
     }
 
+    /// Posts all at once and leaves none.
+    pub(crate) fn post_all(&self, messages: &mut Vec<M>) {
+        let mut mail = self.lock();
+        mail.waiting.append(messages);
+        let parked = mail.parked.take();
+        drop(mail);
+        if let Some(parked) = parked {
+            parked.wake();
+        }
+    }
+
     /// Waits until there are some, and puts all of them where none may be.
-    async fn take(&self, batch: &mut Vec<M>) {
+    pub(crate) async fn take(&self, batch: &mut Vec<M>) {
         std::future::poll_fn(|context| {
             let mut mail = self.lock();
             if mail.waiting.is_empty() {
