@@ -19,6 +19,7 @@
 #![expect(clippy::print_stderr, reason = "a bench talks to whoever runs it")]
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use aloha_benches::Workload;
 
@@ -47,14 +48,14 @@ struct Options {
     rounds: usize,
     /// Every workload is divided by this.
     divisor: u64,
-    /// How many tasks the machine had to run before, on an average of a minute.
-    load: f64,
+    /// How much of the machine others used just before, in per cent.
+    busy: u64,
 }
 
 impl Options {
     /// Whether the figures are to show that all works, and not how fast.
     fn is_trial(&self) -> bool {
-        self.divisor > 1 || self.rounds < 3 || self.load > 0.5
+        self.divisor > 1 || self.rounds < 3 || self.busy > 5
     }
 }
 
@@ -84,12 +85,13 @@ fn main() -> ExitCode {
 }
 
 fn compare(arguments: Vec<String>) -> Result<(), String> {
-    let options = options(arguments)?;
+    let mut options = options(arguments)?;
     let mut programs = vec![Program::this()?];
     if options.peers {
         programs.extend(driver::build_peers(&options.workloads)?);
     }
     let mut comparison = Comparison::between(programs, &options.workloads, &options.contestants)?;
+    options.busy = busy();
     for round in 0..options.rounds {
         comparison.round(round, options.divisor);
     }
@@ -97,8 +99,8 @@ fn compare(arguments: Vec<String>) -> Result<(), String> {
         comparison.count_calls();
     }
     print!("{}", table::text(&comparison));
-    if options.load > 0.5 {
-        println!("the machine was busy before: load {}", options.load);
+    if options.busy > 5 {
+        println!("others used {} % of the machine just before", options.busy);
     }
     if options.record {
         record::write(&comparison, &options)?;
@@ -118,7 +120,7 @@ fn options(arguments: Vec<String>) -> Result<Options, String> {
         record: false,
         rounds: 5,
         divisor: 1,
-        load: load(),
+        busy: 0,
     };
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -145,8 +147,20 @@ fn options(arguments: Vec<String>) -> Result<Options, String> {
     Ok(options)
 }
 
-fn load() -> f64 {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let minute = load.split_whitespace().next();
-    minute.and_then(|load| load.parse().ok()).unwrap_or(0.0)
+/// How much of a second all processors worked, in per cent; nothing where the system does not say.
+fn busy() -> u64 {
+    let times = || -> Option<(u64, u64)> {
+        let times = std::fs::read_to_string("/proc/stat").ok()?;
+        let times = times.lines().next()?.split_whitespace().skip(1).take(8);
+        let times: Vec<u64> = times.map_while(|time| time.parse().ok()).collect();
+        // Idle, and waiting for disks.
+        Some((times.iter().sum(), times.get(3)? + times.get(4)?))
+    };
+    let before = times();
+    std::thread::sleep(Duration::from_secs(1));
+    let (Some((all_before, idle_before)), Some((all, idle))) = (before, times()) else {
+        return 0;
+    };
+    let all = all.saturating_sub(all_before).max(1);
+    100 - (100 * idle.saturating_sub(idle_before) / all).min(100)
 }

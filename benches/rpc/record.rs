@@ -50,8 +50,8 @@ fn results(comparison: &Comparison, options: &Options) -> String {
         text += &format!("| {name} | {fact} |\n");
     }
     text += &format!(
-        "| load before | {} |\n| rounds | {} |\n",
-        options.load, options.rounds
+        "| others used just before | {} % of the processors |\n| rounds | {} |\n",
+        options.busy, options.rounds
     );
     if options.divisor > 1 {
         text += &format!(
@@ -68,7 +68,7 @@ fn results(comparison: &Comparison, options: &Options) -> String {
     text += "\n![The figures as bars](results.svg)\n\n## How to read it\n\n";
     text += HOW_TO_READ;
     text += "\n## Goals\n\n";
-    text += &goals(comparison);
+    text += &goals(comparison, options.is_trial());
     for workload in Workload::ALL {
         text += &section(comparison, workload);
     }
@@ -79,7 +79,7 @@ fn results(comparison: &Comparison, options: &Options) -> String {
     text
 }
 
-fn goals(comparison: &Comparison) -> String {
+fn goals(comparison: &Comparison, is_trial: bool) -> String {
     let mut text = String::from(
         "Ours divided by the best of the others, and what that shall be at least (at most where fewer is better).\n\n\
          | workload | ours ÷ best peer | shall be | | ours ÷ limit | shall be | |\n|---|---|---|---|---|---|---|\n",
@@ -100,6 +100,7 @@ fn goals(comparison: &Comparison) -> String {
             };
             let (measured, verdict) = match ratio {
                 None => ("–".to_owned(), "not measured"),
+                Some((name, ratio)) if is_trial => (format!("{ratio:.2} ({name})"), "a trial"),
                 Some((name, ratio)) if is_better(ratio) => {
                     (format!("{ratio:.2} ({name})"), "reached")
                 }
