@@ -65,7 +65,7 @@ type Verdict = Result<(), Box<Ending>>;
 /// What the endpoint's task does next.
 enum Next<M> {
     Message(Sent, M, Option<Box<TraceContext>>),
-    Undecodable(EndpointError),
+    Undecodable(Box<EndpointError>),
     Nothing,
     Stop,
 }
@@ -214,7 +214,7 @@ impl<E: RpcEndpoint> Running<E> {
                 Next::Message(sent, message, Some(trace)) => {
                     self.handle_traced(sent, message, *trace).await?;
                 }
-                Next::Undecodable(error) => self.check(Err(error)).await?,
+                Next::Undecodable(error) => self.check(Err(*error)).await?,
                 Next::Nothing => return Ok(()),
                 Next::Stop => return stop(Termination::Stopped),
             }
@@ -242,19 +242,12 @@ impl<E: RpcEndpoint> Running<E> {
             self.inbox.on_local(mail.bytes);
             return Next::Message(mail.sent, mail.message, mail.trace);
         }
-        if let Some(next) = self.take_remote() {
-            return next;
-        }
-        if self.batch.stop {
-            Next::Stop
-        } else {
-            Next::Nothing
-        }
+        self.take_remote()
     }
 
     /// Decodes the next remote message whose asker has not given up.
-    #[inline]
-    fn take_remote(&mut self) -> Option<Next<E::Message>> {
+    #[inline(always)]
+    fn take_remote(&mut self) -> Next<E::Message> {
         let Self {
             inbox,
             taken,
@@ -268,17 +261,19 @@ impl<E: RpcEndpoint> Running<E> {
             taken.add(source.flow(), mail.body.len(), || inbox.window());
             let (sent, trace) = (mail.sent, mail.trace());
             match open::<E::Message>(mail, source, skip) {
-                Opened::Message(message) => {
-                    return Some(Next::Message(sent, message, trace.map(Box::new)));
-                }
-                Opened::Cancelled => {}
-                Opened::Undecodable(error) => {
+                Ok(message) => return Next::Message(sent, message, trace.map(Box::new)),
+                Err(Unopened::Cancelled) => {}
+                Err(Unopened::Undecodable(error)) => {
                     env.dead_letter(inbox.name(), DeadLetterReason::Undecodable, 1);
-                    return Some(Next::Undecodable(error));
+                    return Next::Undecodable(error);
                 }
             }
         }
-        None
+        if batch.stop {
+            Next::Stop
+        } else {
+            Next::Nothing
+        }
     }
 
     async fn on_control(&mut self, control: Control) -> Verdict {
@@ -489,18 +484,19 @@ fn stop(why: Termination) -> Verdict {
     Err(Box::new(Ending::Stop(why)))
 }
 
-enum Opened<M> {
-    Message(M),
+/// Why a remote message is not handled.
+enum Unopened {
     Cancelled,
-    Undecodable(EndpointError),
+    Undecodable(Box<EndpointError>),
 }
 
 /// Decodes a remote message; its calls are answered if that fails.
+#[inline(always)]
 fn open<M: DeserializeOwned>(
     mail: RemoteMail,
     source: &mut Source,
     skip_cancelled: bool,
-) -> Opened<M> {
+) -> Result<M, Unopened> {
     let client = &source.flow().link.client;
     if skip_cancelled
         && mail
@@ -510,7 +506,7 @@ fn open<M: DeserializeOwned>(
     {
         let failure = Failure::new(FailureCode::CANCELLED, "cancelled before it was handled");
         mail.bounce(source.flow(), &failure);
-        return Opened::Cancelled;
+        return Err(Unopened::Cancelled);
     }
     let codec = source.flow().link.codec;
     let flow = source.flow.take().expect("put back after each message");
@@ -521,18 +517,22 @@ fn open<M: DeserializeOwned>(
         extras: mail.extras,
     };
     let body = &source.bytes[mail.body];
-    let decode = || catch_unwind(AssertUnwindSafe(|| codec.decode::<M>(body)));
-    let (decoded, decoding) = scope::decoding(decoding, decode);
-    let text = match decoded {
-        Ok(Ok(message)) => {
+    // Written to its place, for what a caught closure returns is moved twice.
+    let mut decoded = None;
+    let decode = || catch_unwind(AssertUnwindSafe(|| decoded = Some(codec.decode::<M>(body))));
+    let (caught, decoding) = scope::decoding(decoding, decode);
+    let text = match (decoded, caught) {
+        (Some(Ok(message)), _) => {
             source.flow = decoding.settle();
-            return Opened::Message(message);
+            return Ok(message);
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(panic) => format!("decoding panicked: {}", panic_text(&*panic)),
+        (Some(Err(error)), _) => error.to_string(),
+        (None, Err(panic)) => format!("decoding panicked: {}", panic_text(&*panic)),
+        (None, Ok(())) => unreachable!("it is written unless there is a panic"),
     };
     source.flow = decoding.fail(&Failure::new(code::UNDECODABLE, text.clone()));
-    Opened::Undecodable(EndpointError::new(EndpointError::UNDECODABLE, text))
+    let error = EndpointError::new(EndpointError::UNDECODABLE, text);
+    Err(Unopened::Undecodable(Box::new(error)))
 }
 
 /// Runs a callback; a panic of it or of its future becomes an error.

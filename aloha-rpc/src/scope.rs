@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aloha_transport::{Failure, FailureCode, PendingRequest, RequestId, Runtime};
+use scoped_tls::scoped_thread_local;
 use tokio::time::Instant;
 
 use crate::env::EnvInner;
@@ -20,8 +21,10 @@ use crate::remote_call::RemoteCall;
 use crate::remote_lane::Extras;
 use crate::trace::TraceContext;
 
+// A scope lives on the stack of whoever opened it; its thread knows where.
+scoped_thread_local!(static SCOPE: RefCell<Scope>);
+
 thread_local! {
-    static SCOPE: RefCell<Scope> = const { RefCell::new(Scope::None) };
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -29,7 +32,6 @@ thread_local! {
 const SCRATCH_BYTES_MAX: usize = 256 << 10;
 
 enum Scope {
-    None,
     Encoding(Encoding),
     Decoding(Decoding),
 }
@@ -209,47 +211,46 @@ impl Decoding {
 }
 
 /// Runs `encode` with a scope around it.
+#[inline]
 pub(crate) fn encoding<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> (R, Encoding) {
-    let (result, scope) = within(Scope::Encoding(encoding), encode);
-    let Scope::Encoding(encoding) = scope else {
-        unreachable!("scopes nest")
+    let scope = RefCell::new(Scope::Encoding(encoding));
+    let result = SCOPE.set(&scope, encode);
+    let Scope::Encoding(encoding) = scope.into_inner() else {
+        unreachable!("nobody changes what it is")
     };
     (result, encoding)
 }
 
 /// Runs `decode` with a scope around it.
+#[inline]
 pub(crate) fn decoding<R>(decoding: Decoding, decode: impl FnOnce() -> R) -> (R, Decoding) {
-    let (result, scope) = within(Scope::Decoding(decoding), decode);
-    let Scope::Decoding(decoding) = scope else {
-        unreachable!("scopes nest")
+    let scope = RefCell::new(Scope::Decoding(decoding));
+    let result = SCOPE.set(&scope, decode);
+    let Scope::Decoding(decoding) = scope.into_inner() else {
+        unreachable!("nobody changes what it is")
     };
     (result, decoding)
 }
 
-fn within<R>(scope: Scope, run: impl FnOnce() -> R) -> (R, Scope) {
-    /// Puts the outer scope back, also when `run` panics; the calls of the inner one then say so.
-    struct Restore(Scope);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            drop(SCOPE.replace(std::mem::replace(&mut self.0, Scope::None)));
-        }
+/// Does something with the innermost scope of this thread.
+fn with_scope<R>(
+    act: impl FnOnce(&mut Scope) -> Result<R, &'static str>,
+) -> Result<R, &'static str> {
+    if !SCOPE.is_set() {
+        return Err(OUTSIDE);
     }
-    let restore = Restore(SCOPE.replace(scope));
-    let result = run();
-    let scope = SCOPE.replace(Scope::None);
-    drop(restore);
-    (result, scope)
+    SCOPE.with(|scope| act(&mut scope.borrow_mut()))
 }
 
 /// The place of the context that `ask` handed out as `token`.
 pub(crate) fn claim(token: u64) -> Result<u32, &'static str> {
-    SCOPE.with_borrow_mut(|scope| match scope {
+    with_scope(|scope| match scope {
         Scope::Encoding(encoding) if encoding.token == Some(token) && !encoding.claimed => {
             encoding.claimed = true;
             Ok(0)
         }
         Scope::Encoding(_) => Err("a call context belongs into the message of its own ask, once"),
-        Scope::None | Scope::Decoding(_) => Err(OUTSIDE),
+        Scope::Decoding(_) => Err(OUTSIDE),
     })
 }
 
@@ -258,9 +259,9 @@ pub(crate) fn pass_on(
     transfer: Box<dyn Transfer>,
     deadline: Option<Instant>,
 ) -> Result<u32, &'static str> {
-    SCOPE.with_borrow_mut(|scope| match scope {
+    with_scope(|scope| match scope {
         Scope::Encoding(encoding) => encoding.pass_on(transfer, deadline),
-        Scope::None | Scope::Decoding(_) => Err(OUTSIDE),
+        Scope::Decoding(_) => Err(OUTSIDE),
     })
 }
 
@@ -273,7 +274,7 @@ pub(crate) struct Arrived {
 
 /// The call at a place of the message being decoded; each can be had once.
 pub(crate) fn arrive(place: u32) -> Result<Arrived, &'static str> {
-    SCOPE.with_borrow_mut(|scope| match scope {
+    with_scope(|scope| match scope {
         Scope::Decoding(decoding) => {
             let call = match place.checked_sub(1) {
                 None => decoding
@@ -291,12 +292,15 @@ pub(crate) fn arrive(place: u32) -> Result<Arrived, &'static str> {
                 trace: decoding.extras.as_ref().and_then(|extras| extras.trace),
             })
         }
-        Scope::None | Scope::Encoding(_) => Err(OUTSIDE),
+        Scope::Encoding(_) => Err(OUTSIDE),
     })
 }
 
 /// Takes a call back that is dropped while its message is being decoded; gives it back if there is no such message.
 pub(crate) fn take_back(call: RemoteCall) -> Option<RemoteCall> {
+    if !SCOPE.is_set() {
+        return Some(call);
+    }
     SCOPE.with(|scope| match scope.try_borrow_mut().as_deref_mut() {
         Ok(Scope::Decoding(decoding)) => {
             decoding.calls().push(Some(call));
@@ -308,24 +312,24 @@ pub(crate) fn take_back(call: RemoteCall) -> Option<RemoteCall> {
 
 /// The environment and connection of the message being decoded.
 pub(crate) fn sender() -> Result<(Arc<EnvInner>, Arc<Link>), &'static str> {
-    SCOPE.with_borrow(|scope| match scope {
+    with_scope(|scope| match scope {
         Scope::Decoding(decoding) => {
             let link = decoding.origin.link();
             let env = link.env().ok_or("the environment is gone")?;
             Ok((env, Arc::clone(link)))
         }
-        Scope::None | Scope::Encoding(_) => Err(OUTSIDE),
+        Scope::Encoding(_) => Err(OUTSIDE),
     })
 }
 
 /// The environment and connection of the message being encoded.
 pub(crate) fn receiver() -> Result<(Arc<EnvInner>, Arc<Link>), &'static str> {
-    SCOPE.with_borrow(|scope| match scope {
+    with_scope(|scope| match scope {
         Scope::Encoding(encoding) => {
             let env = encoding.link.env().ok_or("the environment is gone")?;
             Ok((env, Arc::clone(&encoding.link)))
         }
-        Scope::None | Scope::Decoding(_) => Err(OUTSIDE),
+        Scope::Decoding(_) => Err(OUTSIDE),
     })
 }
 

@@ -1,7 +1,8 @@
 //! Whom a reference means when that is not an endpoint of its own environment, and the way there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
 
 use aloha_transport::{CloseReason, ConnectError, RequestId};
 use serde::Serialize;
@@ -19,8 +20,14 @@ use crate::trace::TraceContext;
 pub(crate) struct RemoteTarget {
     pub(crate) name: Arc<str>,
     pub(crate) route: Route,
-    /// The link whose number for the name is known, and the number.
-    known: AtomicU64,
+    /// The way that was taken last.
+    known: ArcSwapOption<Known>,
+}
+
+/// A connection, and its number for the name.
+struct Known {
+    link: Arc<Link>,
+    number: u32,
 }
 
 pub(crate) enum Route {
@@ -62,7 +69,7 @@ impl RemoteTarget {
         Arc::new(Self {
             name,
             route,
-            known: AtomicU64::new(0),
+            known: ArcSwapOption::empty(),
         })
     }
 
@@ -113,23 +120,26 @@ impl RemoteTarget {
             .map_err(|error| self.not_sent(closed(error)))
     }
 
-    fn known(&self, link: &Link) -> Option<u32> {
-        let known = self.known.load(Ordering::Relaxed);
-        (known >> 32 == u64::from(link.id())).then_some(known as u32)
+    /// The link in use and its number for the name, if it has one. Mostly the way that was taken last, which takes no lock.
+    fn way(&self, env: &EnvInner) -> Result<(Arc<Link>, Option<u32>), SendError> {
+        if let Some(known) = &*self.known.load()
+            && known.link.client.is_active()
+        {
+            return Ok((Arc::clone(&known.link), Some(known.number)));
+        }
+        Ok((self.working_link(env)?, None))
     }
 
-    fn learn(&self, link: &Link, number: u32) {
-        self.known.store(
-            u64::from(link.id()) << 32 | u64::from(number),
-            Ordering::Relaxed,
-        );
+    fn learn(&self, link: &Arc<Link>, number: u32) {
+        let link = Arc::clone(link);
+        self.known.store(Some(Arc::new(Known { link, number })));
     }
 
     /// Waits for credit at the receiver and room on the way. What is `None` needs none: the receiver was never
     /// addressed on this connection, or the next message makes a new one.
     pub(crate) async fn reserve(&self, env: &EnvInner) -> Result<Option<Reserved>, SendError> {
-        let link = self.working_link(env)?;
-        let number = self.known(&link).or_else(|| link.number_of(&self.name));
+        let (link, number) = self.way(env)?;
+        let number = number.or_else(|| link.number_of(&self.name));
         let reserved = match number {
             None => link.client.room().await.map(|()| None),
             Some(number) => match link.client.reserve(number).await {
@@ -169,7 +179,7 @@ impl RemoteTarget {
             }
             .into());
         }
-        let link = self.working_link(env)?;
+        let (link, mut number) = self.way(env)?;
         let codec = link.codec;
         let unencodable = |reason| SendError::Unencodable {
             endpoint: self.uri(),
@@ -203,7 +213,6 @@ impl RemoteTarget {
             Some((_, limit)) => Verb::Request(limit),
             None => Verb::OneWay,
         };
-        let mut number = self.known(&link);
         let was_known = number.is_some();
         let queued = link.post(
             Outgoing {
