@@ -98,6 +98,28 @@ fn bytes_come_back_without_rpc() {
 }
 
 #[test]
+fn a_stream_comes_back_while_it_goes() {
+    let shouted = run("transport_stream", "");
+    assert_eq!(
+        text(&shouted.stdout),
+        "IT'S ALL ABOUT FALLING IN LOVE\nand 104857600 bytes more\n",
+        "{}",
+        text(&shouted.stderr)
+    );
+}
+
+#[test]
+fn small_messages_pass_a_large_one() {
+    let kept = run("large_messages", "");
+    assert_eq!(
+        text(&kept.stdout),
+        "268435456 bytes kept, many ticks meanwhile\n",
+        "{}",
+        text(&kept.stderr)
+    );
+}
+
+#[test]
 fn a_cluster_runs_inside_a_program() {
     let cluster = run("embedded_cluster", "");
     let out = text(&cluster.stdout);
