@@ -137,6 +137,8 @@ impl RemoteHandler {
         }
         if known.mails.is_empty() {
             self.gathered.push(number);
+            // Many connections never bring two at once.
+            known.mails.reserve_exact(1);
         }
         known.mails.push(mail);
         Ok(())

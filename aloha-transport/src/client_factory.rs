@@ -1,6 +1,7 @@
 //! Address → clients: a few connections per peer, each made when it is first needed.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::back_off::BackOff;
@@ -108,8 +109,8 @@ impl TransportClientFactory {
         connection.keep();
         let (context, pool) = (self.context.clone(), Arc::clone(&self.pool));
         self.context.spawn(async move {
-            let free = connection.unless_closed(end_of(&context, leaving));
-            if free.await.is_some() {
+            let ended = pin!(end_of(&context, leaving));
+            if connection.unless_closed(ended).await.is_some() {
                 connect_and_run(&context, &pool, &connection).await;
             }
         });
@@ -215,7 +216,7 @@ async fn connect_and_run(
     }) {
         return connection.close(CloseReason::NotConnected(error));
     }
-    let connecting = connecting::connect(context, address);
+    let connecting = pin!(connecting::connect(context, address));
     let Some(connected) = connection.unless_closed(connecting).await else {
         return;
     };
@@ -227,9 +228,9 @@ async fn connect_and_run(
             });
             let client = TransportClient::of(Arc::clone(connection));
             let handler = || context.handler(&client);
-            connection
-                .run(hello, stream.reader, stream.writer, received, handler)
-                .await;
+            if let Some(writing) = connection.start(hello, stream, received, handler) {
+                context.spawn(writing);
+            }
         }
         Err(error) => {
             with_back_off(pool, address, |back_off| {

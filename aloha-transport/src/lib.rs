@@ -73,6 +73,7 @@ mod handshakes;
 mod incoming;
 mod keeper;
 mod message;
+mod rare;
 mod reply;
 mod request_handler;
 mod response_handler;

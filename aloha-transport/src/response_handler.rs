@@ -115,6 +115,10 @@ impl TransportResponseHandler {
         let index = match self.free.pop() {
             Some(index) => index,
             None if (self.slots.len() as u64) < u64::from(limit) => {
+                if self.slots.is_empty() {
+                    // Many connections never need a second one.
+                    self.slots.reserve_exact(1);
+                }
                 self.slots.push((0, Slot::Free));
                 u32::try_from(self.slots.len() - 1).expect("limited to 22 bits")
             }

@@ -189,13 +189,13 @@ async fn serve(
     unfinished: Unfinished,
 ) {
     let timeout = context.limits().handshake_timeout;
-    let meeting = tokio::time::timeout(timeout, shake_hands(context, &mut stream, admitted));
-    let Some(met) = connection.unless_closed(meeting).await else {
-        return;
-    };
-    let met = match met {
-        Ok(met) => met,
-        Err(_) => Err(Stranger::Silent(timeout)),
+    let meeting = shake_hands(context, &mut stream, admitted);
+    let met = {
+        let meeting = pin!(tokio::time::timeout(timeout, meeting));
+        let Some(met) = connection.unless_closed(meeting).await else {
+            return;
+        };
+        met.unwrap_or(Err(Stranger::Silent(timeout)))
     };
     drop(unfinished);
     match met {
@@ -203,9 +203,9 @@ async fn serve(
             info!(peer = %connection.peer(), name = hello.name, "connected");
             let client = TransportClient::of(Arc::clone(connection));
             let handler = || context.handler(&client);
-            connection
-                .run(hello, stream.reader, stream.writer, received, handler)
-                .await;
+            if let Some(writing) = connection.start(hello, stream, received, handler) {
+                context.spawn(writing);
+            }
         }
         Err(stranger) => {
             warn!(peer = %connection.peer(), reason = %stranger, "connection refused");

@@ -20,6 +20,7 @@ use bytes::{Bytes, BytesMut};
 use crate::client::Body;
 use crate::error::CloseReason;
 use crate::message::{RequestId, STREAM_DATA, STREAM_END, truncated};
+use crate::rare::Empty;
 use crate::write_queue::WriteQueue;
 
 /// How many bytes of a stream may be under way or unread.
@@ -99,6 +100,18 @@ pub(crate) enum End {
     Failed(String),
     /// With the connection.
     Lost(CloseReason),
+}
+
+impl Empty for Streams {
+    const EMPTY: &'static Self = &Self {
+        outgoing: BTreeMap::new(),
+        next: 0,
+        ready: VecDeque::new(),
+        incoming: BTreeMap::new(),
+        arriving: 0,
+        wanted: BTreeSet::new(),
+        answers: BTreeMap::new(),
+    };
 }
 
 impl Streams {

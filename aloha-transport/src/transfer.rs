@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crate::client::Body;
 use crate::credit::Charge;
 use crate::message::{BEGIN, CANCEL, MORE, ONE_WAY, RPC_REQUEST, RequestId, STREAM_REQUEST};
+use crate::rare::Empty;
 use crate::write_queue::{WriteQueue, frame_length};
 
 /// A frame with a longer body leaves in parts, of so many bytes at most: at 1 GB/s one part holds others up for a
@@ -115,6 +116,16 @@ struct Transfer {
 
 impl Default for Transfers {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Empty for Transfers {
+    const EMPTY: &'static Self = &Self::new();
+}
+
+impl Transfers {
+    const fn new() -> Self {
         Self {
             takes_from: CHUNK_BYTES + 1,
             lanes: BTreeMap::new(),
@@ -122,7 +133,7 @@ impl Default for Transfers {
             next_lane: 0,
             running: VecDeque::new(),
             waiting: VecDeque::new(),
-            window: i64::from(PARTS_WINDOW_BYTES),
+            window: PARTS_WINDOW_BYTES as i64,
             bytes: 0,
             held_bytes: 0,
             one_way: 0,
@@ -131,9 +142,7 @@ impl Default for Transfers {
             cancels: VecDeque::new(),
         }
     }
-}
 
-impl Transfers {
     /// Frames with smaller bodies may go to the write queue without asking.
     pub(crate) fn takes_from(&self) -> usize {
         self.takes_from

@@ -13,12 +13,14 @@
 //! nobody an answer, nobody waits for one, and its queue is written; the connection is over when both directions are.
 //! Who began waits no longer than the flush may take.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use tokio::time::Instant;
 
-use super::{Connection, Phase, State};
+use super::{Connection, Phase, State, keep_waker};
 use crate::client::Body;
 use crate::error::{CloseReason, RequestError};
 use crate::message::{self, RequestId};
@@ -83,9 +85,27 @@ impl Connection {
         last.run();
     }
 
-    /// What a future gives, unless the connection is closed first.
-    pub(crate) async fn unless_closed<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        self.closed.run_until_cancelled(future).await
+    /// What a future gives, unless the connection is closed first. One future at a time may be run so: that of who makes
+    /// the connection, then the reader. It is borrowed, for one that is given away is kept twice.
+    pub(crate) async fn unless_closed<T>(
+        &self,
+        mut future: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
+        poll_fn(|cx| {
+            if self.is_closed() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(given) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(given));
+            }
+            let mut state = self.lock();
+            if let Phase::Closed(_) = state.phase {
+                return Poll::Ready(None);
+            }
+            keep_waker(&mut state.reader, cx);
+            Poll::Pending
+        })
+        .await
     }
 
     /// Says goodbye; gives what is to be done once the lock is free. None: it is too late, or was done.
@@ -153,7 +173,7 @@ impl Connection {
     /// This direction is shut down: the peer's end follows, or is not waited for.
     pub(super) async fn shut(&self) -> CloseReason {
         self.call_at(self.limit_parting());
-        self.closed.cancelled().await;
+        poll_fn(|cx| self.poll_closed(cx)).await;
         CloseReason::Local
     }
 

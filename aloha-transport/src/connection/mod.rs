@@ -15,6 +15,7 @@ mod writing;
 
 use std::any::Any;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -22,11 +23,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use closing::Parting;
+use counted::Counted;
 use idle::Idle;
 use life::Pulse;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::client::Body;
@@ -37,11 +37,13 @@ use crate::handshake::{Hello, REQUESTS_IN_FLIGHT_MIN};
 use crate::incoming::IncomingRequests;
 use crate::keeper::Keeper;
 use crate::message::{self, RequestId, encode_failure};
+use crate::rare::Rare;
 use crate::request_handler::RequestHandler;
 use crate::response_handler::{
     Abandoned, Answer, Callback, Completion, Deadline, TransportResponseHandler,
 };
 use crate::runtime::Runtime;
+use crate::stream::Stream;
 use crate::streams::Streams;
 use crate::transfer::{CHUNK_BYTES, Order, Transfers};
 use crate::write_queue::{WriteQueue, frame_length, wire_length};
@@ -56,8 +58,6 @@ pub(crate) struct Connection {
     /// What the keeper knows this connection by.
     number: u64,
     state: Mutex<State>,
-    /// Ends the reader.
-    closed: CancellationToken,
     /// Set when nothing new is taken any more.
     ending: AtomicBool,
     /// Set when the connection is closed.
@@ -79,15 +79,17 @@ struct State {
     parting: Option<Parting>,
     queue: WriteQueue,
     /// Large frames, and what must not overtake them.
-    transfers: Transfers,
-    streams: Streams,
+    transfers: Rare<Transfers>,
+    streams: Rare<Streams>,
     credits: Credits,
     responses: TransportResponseHandler,
     incoming: IncomingRequests,
     frame_bytes_max: usize,
     requests_in_flight_max: u32,
-    /// The writer, while it has nothing to write.
+    /// The writer, while it waits for something to write, or for its end.
     writer: Option<Waker>,
+    /// Who makes the connection, and then the reader, while it waits.
+    reader: Option<Waker>,
     pulse: Pulse,
     idle: Idle,
     /// A message has passed since the last look.
@@ -146,8 +148,8 @@ impl Connection {
             phase: Phase::Connecting,
             parting: None,
             queue: WriteQueue::default(),
-            transfers: Transfers::default(),
-            streams: Streams::default(),
+            transfers: Rare::default(),
+            streams: Rare::default(),
             credits: Credits::default(),
             responses: TransportResponseHandler::new(Arc::clone(&peer)),
             incoming: IncomingRequests::new(
@@ -157,6 +159,7 @@ impl Connection {
             frame_bytes_max: config.frame_bytes_max.min(u32::MAX as usize),
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MIN,
             writer: None,
+            reader: None,
             pulse: Pulse::default(),
             idle: Idle::default(),
             touched: false,
@@ -172,7 +175,6 @@ impl Connection {
             number: keeper.next_number(),
             keeper,
             state: Mutex::new(state),
-            closed: CancellationToken::new(),
             attachment: OnceLock::new(),
             ending: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -474,7 +476,8 @@ impl Connection {
     /// Wakes the writer after something was queued. Answers, cancels and pongs are queued whatever waits already;
     /// a peer that makes them pile up far beyond the limit does not read, and is given up.
     fn wake_writer(&self, mut state: MutexGuard<'_, State>) {
-        let writer = if state.has_something_to_write() || state.parting.is_some() {
+        let is_due = state.has_something_to_write() || state.parting.is_some();
+        let writer = if is_due && !state.writing {
             state.writer.take()
         } else {
             None
@@ -619,7 +622,8 @@ impl Connection {
                 reason: reason.clone(),
             },
         };
-        let streams = state.streams.close(&reason);
+        let streams = state.streams.changed();
+        let streams = streams.map(|streams| streams.close(&reason));
         state.phase = Phase::Closed(reason);
         self.ending.store(true, Ordering::Release);
         self.ended.store(true, Ordering::Release);
@@ -628,46 +632,58 @@ impl Connection {
         let completions = state.responses.fail_all(&error);
         self.any_cancelled.store(true, Ordering::Release);
         let mut wakers = state.incoming.close();
-        wakers.extend(streams);
+        wakers.extend(streams.into_iter().flatten());
         wakers.append(&mut state.watchers);
         wakers.append(&mut state.credits.close());
         wakers.extend(state.writer.take());
+        wakers.extend(state.reader.take());
         drop(state);
         self.keeper.forget(self.number);
         self.on_lost(queue.one_way() + transfers.one_way());
         drop((queue, transfers));
-        self.closed.cancel();
         wakers.into_iter().for_each(Waker::wake);
         completions.into_iter().for_each(Completion::run);
     }
 
-    /// Runs an open connection to its end. `received` holds what came behind the handshake.
-    pub(crate) async fn run(
+    /// Opens the connection and reads in the background; gives the writer, which runs to the connection's end.
+    /// `received` holds what came behind the handshake.
+    pub(crate) fn start(
         self: &Arc<Self>,
         hello: Hello,
-        reader: Box<dyn AsyncRead + Send + Unpin>,
-        writer: Box<dyn AsyncWrite + Send + Unpin>,
-        received: BytesMut,
+        stream: Stream,
+        mut received: BytesMut,
         handler: impl FnOnce() -> Box<dyn RequestHandler>,
-    ) {
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
         if let Err(reason) = self.open(hello) {
-            return self.close(reason);
+            self.close(reason);
+            return None;
         }
+        let Stream {
+            mut reader, writer, ..
+        } = stream;
         let reading = Arc::clone(self);
         let mut handler = handler();
+        // What is not moved into a future of its own is kept once.
         self.runtime.spawn(Box::pin(async move {
-            let ended = reading.closed.clone();
-            let loops = reading.read_loop(reader, received, &mut *handler);
-            let reason = ended
-                .run_until_cancelled(loops)
-                .await
-                .unwrap_or(CloseReason::Local);
-            reading.close_in_order(reason);
+            let read = {
+                let read = reading.read_loop(&mut *reader, &mut received, &mut *handler);
+                reading.unless_closed(pin!(read)).await
+            };
+            drop((reader, received));
+            reading.close_in_order(read.unwrap_or(CloseReason::Local));
             let reason = poll_fn(|cx| reading.poll_closed(cx)).await;
             handler.on_disconnected(&reason);
         }));
-        let reason = self.write_loop(writer).await;
-        self.close_in_order(reason);
+        let writing = Arc::clone(self);
+        Some(async move {
+            let mut writer = Counted {
+                writer,
+                written: &writing.sent_bytes,
+            };
+            let reason = writing.write_loop(&mut writer).await;
+            drop(writer);
+            writing.close_in_order(reason);
+        })
     }
 }
 
@@ -697,7 +713,9 @@ impl State {
     fn push_cancel(&mut self, id: RequestId, inside: bool) {
         self.transfers.push_cancel(&mut self.queue, id, inside);
         // Woken when the cancel is written.
-        self.watchers.extend(self.streams.give_up(id));
+        let streams = self.streams.changed();
+        self.watchers
+            .extend(streams.and_then(|streams| streams.give_up(id)));
     }
 
     fn has_something_to_write(&self) -> bool {
@@ -748,6 +766,13 @@ impl State {
         {
             self.watchers.push(cx.waker().clone());
         }
+    }
+}
+
+/// Keeps the waker of the task.
+fn keep_waker(kept: &mut Option<Waker>, cx: &Context<'_>) {
+    if !kept.as_ref().is_some_and(|kept| kept.will_wake(cx.waker())) {
+        *kept = Some(cx.waker().clone());
     }
 }
 

@@ -1,13 +1,16 @@
 //! The reader: cuts every whole frame of a read, settles answers under one lock, hands requests on in order.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tracing::trace;
 
 use super::assembly::{Assembly, AssemblyError, is_part};
@@ -27,20 +30,23 @@ use crate::streams::StreamError;
 /// The first read buffer; a connection that is busy gets larger ones.
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
+/// Behind a read that brought no more, nothing is kept to read into.
+const QUIET_BYTES_MAX: usize = 1 << 10;
 /// Frames that are neither messages nor answers are copied up to this size; larger ones share what was read.
 const COPIED_BYTES_MAX: usize = 256;
 
 impl Connection {
     pub(super) async fn read_loop(
         self: &Arc<Self>,
-        mut reader: Box<dyn AsyncRead + Send + Unpin>,
-        mut buffer: BytesMut,
+        reader: &mut (dyn AsyncRead + Send + Unpin),
+        buffer: &mut BytesMut,
         handler: &mut dyn RequestHandler,
     ) -> CloseReason {
         let mut read = ReadBatch::default();
         let mut chunk = READ_BYTES_MIN;
+        let mut quiet = true;
         loop {
-            if let Err(reason) = self.take_frames(&mut buffer, &mut read, handler) {
+            if let Err(reason) = self.take_frames(buffer, &mut read, handler) {
                 return reason;
             }
             if let Some(bytes) = read.assembly.take_read() {
@@ -57,17 +63,23 @@ impl Connection {
                 }
                 continue;
             }
-            if buffer.capacity() - buffer.len() < chunk / 4 {
-                buffer.reserve(chunk.max(missing(&buffer)));
-            }
-            let room = buffer.capacity() - buffer.len();
-            match reader.read_buf(&mut buffer).await {
+            let (room, bytes) = if buffer.is_empty() && quiet {
+                (READ_BYTES_MIN, read_little(reader, buffer).await)
+            } else {
+                if buffer.capacity() - buffer.len() < chunk / 4 {
+                    buffer.reserve(chunk.max(missing(buffer)));
+                }
+                let room = buffer.capacity() - buffer.len();
+                (room, reader.read_buf(buffer).await)
+            };
+            match bytes {
                 Ok(0) if buffer.is_empty() && read.assembly.is_empty() => return CloseReason::Peer,
                 Ok(0) => return CloseReason::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())),
                 Ok(bytes) => {
                     if bytes == room {
                         chunk = (4 * chunk).min(READ_BYTES_MAX);
                     }
+                    quiet = bytes <= QUIET_BYTES_MAX;
                     count(&self.received_bytes, bytes);
                 }
                 Err(error) => return CloseReason::Io(Arc::new(error)),
@@ -163,9 +175,15 @@ impl Connection {
             !(messages.is_empty() && replies.is_empty()) || others.iter().any(Message::is_use);
         let mut result = register(&mut state, messages);
         let mut complete = |state: &mut State, id, answer| {
-            state.streams.on_answered(id);
+            if let Some(streams) = state.streams.changed() {
+                streams.on_answered(id);
+            }
             match state.responses.complete(id, answer) {
-                Ok(completion) => completions.extend(completion),
+                Ok(completion) => {
+                    completion
+                        .into_iter()
+                        .for_each(|completion| push(completions, completion));
+                }
                 Err(unknown) => {
                     trace!(peer = %self.peer, id = ?unknown.0, "an answer that nobody waits for")
                 }
@@ -338,12 +356,12 @@ impl ReadBatch {
                 self.shares = true;
                 let body = start + head..end;
                 let request = id.map(PendingRequest::new);
-                self.messages.push(Incoming { body, request });
+                push(&mut self.messages, Incoming { body, request });
             }
             Head::Reply { id, head } => {
                 let body = start + head..end;
                 self.shares |= !Reply::fits(body.len());
-                self.replies.push((id, body));
+                push(&mut self.replies, (id, body));
             }
             Head::Other => {
                 self.shares |= frame.len() > COPIED_BYTES_MAX;
@@ -352,6 +370,39 @@ impl ReadBatch {
         }
         Ok(())
     }
+}
+
+/// Reads a little into an empty buffer, which has no memory as long as nothing comes.
+async fn read_little(
+    reader: &mut (dyn AsyncRead + Send + Unpin),
+    buffer: &mut BytesMut,
+) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let mut room = [const { MaybeUninit::uninit() }; READ_BYTES_MIN];
+        let mut room = ReadBuf::uninit(&mut room);
+        match Pin::new(&mut *reader).poll_read(cx, &mut room) {
+            Poll::Ready(Ok(())) => {
+                buffer.extend_from_slice(room.filled());
+                Poll::Ready(Ok(room.filled().len()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                if buffer.capacity() > 0 {
+                    *buffer = BytesMut::new();
+                }
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// Appends; the first goes to memory for one, for many connections never have two at once.
+fn push<T>(to: &mut Vec<T>, item: T) {
+    if to.capacity() == 0 {
+        to.reserve_exact(1);
+    }
+    to.push(item);
 }
 
 /// How much to reserve for the frame at the start of the buffer: what it lacks, but no more than

@@ -1,44 +1,44 @@
 //! The writer: swaps the whole write queue for an empty one, adds parts of large frames, and writes it once.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::counted::Counted;
-use super::{Connection, Phase};
+use super::{Connection, Phase, keep_waker};
 use crate::error::CloseReason;
 use crate::write_queue::WriteQueue;
 
 impl Connection {
-    pub(super) async fn write_loop(
-        &self,
-        writer: Box<dyn AsyncWrite + Send + Unpin>,
-    ) -> CloseReason {
-        let mut writer = Counted {
-            writer,
-            written: &self.sent_bytes,
-        };
+    pub(super) async fn write_loop(&self, writer: &mut Counted<'_>) -> CloseReason {
         let mut batch = WriteQueue::default();
         loop {
             match self.next_batch(&mut batch).await {
                 NextBatch::Write => {}
+                // The ends are in boxes, so that nobody has room for them before.
                 NextBatch::Finished => {
                     drop(writer.shutdown().await);
-                    return self.shut().await;
+                    return Box::pin(self.shut()).await;
                 }
                 NextBatch::Closed => {
                     // A hint for the peer; one that does not read is not waited for.
-                    drop(tokio::time::timeout(Duration::ZERO, writer.shutdown()).await);
+                    let hint = tokio::time::timeout(Duration::ZERO, writer.shutdown());
+                    drop(Box::pin(hint).await);
                     return CloseReason::Local;
                 }
             }
-            let written = self
-                .closed
-                .run_until_cancelled(batch.write_to(&mut writer))
-                .await;
+            let written = {
+                let mut writing = pin!(batch.write_to(writer));
+                poll_fn(|cx| match writing.as_mut().poll(cx) {
+                    Poll::Ready(written) => Poll::Ready(Some(written)),
+                    Poll::Pending => self.poll_shut_out(cx).map(|()| None),
+                })
+                .await
+            };
             match written {
                 Some(Ok(())) => batch.clear(),
                 // How much of the batch has left is not known: it counts as lost.
@@ -52,6 +52,16 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Ready once what the writer writes is no use any more.
+    fn poll_shut_out(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if let Phase::Closed(_) = state.phase {
+            return Poll::Ready(());
+        }
+        keep_waker(&mut state.writer, cx);
+        Poll::Pending
     }
 
     /// Waits for frames and swaps them into `batch`.
