@@ -1,19 +1,34 @@
-//! When local asks run out of time: one table and one timer for a whole environment.
+//! When local asks run out of time: one timer for a whole environment, and a few tables, so that threads that ask at once
+//! do not wait for each other.
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use aloha_transport::Runtime;
 use tokio::time::Instant;
 
+/// How many tables there are. A thread keeps to one.
+const TABLES: usize = 8;
+
 pub(crate) struct Deadlines {
     runtime: Arc<dyn Runtime>,
-    table: Mutex<Table>,
+    tables: [Mutex<Table>; TABLES],
 }
 
+thread_local! {
+    /// The table of this thread.
+    static TABLE: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % TABLES
+    };
+}
+
+/// On a cache line of its own.
 #[derive(Default)]
+#[repr(align(64))]
 struct Table {
     slots: Vec<Slot>,
     free: Vec<usize>,
@@ -32,19 +47,22 @@ impl Deadlines {
     pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
         Self {
             runtime,
-            table: Mutex::default(),
+            tables: Default::default(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The table that a slot is in.
+    fn lock(&self, slot: usize) -> MutexGuard<'_, Table> {
+        let table = self.tables[slot % TABLES].lock();
+        table.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ready once `at` has passed. The first call takes a slot, which [`release`](Self::release) gives back.
     pub(crate) fn poll(&self, slot: &mut Option<usize>, at: Instant, cx: &Context<'_>) -> Poll<()> {
-        let mut table = self.lock();
+        let place = slot.unwrap_or_else(|| TABLE.with(|table| *table));
+        let mut table = self.lock(place);
         match *slot {
-            Some(taken) => match &mut table.slots[taken] {
+            Some(taken) => match &mut table.slots[taken / TABLES] {
                 Slot::Expired => return Poll::Ready(()),
                 Slot::Waiting { waker, .. } if waker.will_wake(cx.waker()) => return Poll::Pending,
                 other => {
@@ -59,7 +77,7 @@ impl Deadlines {
                     at,
                     waker: cx.waker().clone(),
                 };
-                *slot = Some(table.insert(waiting));
+                *slot = Some(table.insert(waiting) * TABLES + place);
             }
         }
         let earlier = table.next.is_none_or(|next| at < next);
@@ -77,9 +95,9 @@ impl Deadlines {
     }
 
     pub(crate) fn release(&self, slot: usize) {
-        let mut table = self.lock();
-        let released = std::mem::replace(&mut table.slots[slot], Slot::Free);
-        table.free.push(slot);
+        let mut table = self.lock(slot);
+        let released = std::mem::replace(&mut table.slots[slot / TABLES], Slot::Free);
+        table.free.push(slot / TABLES);
         drop(table);
         drop(released);
     }
@@ -87,11 +105,13 @@ impl Deadlines {
     /// Ends every wait: the environment is shut down.
     pub(crate) fn expire_all(&self) {
         let mut expired = Vec::new();
-        for slot in &mut self.lock().slots {
-            if matches!(slot, Slot::Waiting { .. })
-                && let Slot::Waiting { waker, .. } = std::mem::replace(slot, Slot::Expired)
-            {
-                expired.push(waker);
+        for table in 0..TABLES {
+            for slot in &mut self.lock(table).slots {
+                if matches!(slot, Slot::Waiting { .. })
+                    && let Slot::Waiting { waker, .. } = std::mem::replace(slot, Slot::Expired)
+                {
+                    expired.push(waker);
+                }
             }
         }
         expired.into_iter().for_each(Waker::wake);
@@ -103,12 +123,15 @@ impl Deadlines {
         poll_fn(|cx| {
             loop {
                 let now = self.runtime.now();
-                let mut table = self.lock();
-                let wakers = table.expire(now);
-                table.timer = Some(cx.waker().clone());
-                let next = table.next;
-                drop(table);
-                wakers.into_iter().for_each(Waker::wake);
+                let mut next: Option<Instant> = None;
+                for table in 0..TABLES {
+                    let mut table = self.lock(table);
+                    let wakers = table.expire(now);
+                    table.timer = Some(cx.waker().clone());
+                    next = next.into_iter().chain(table.next).min();
+                    drop(table);
+                    wakers.into_iter().for_each(Waker::wake);
+                }
                 let Some(next) = next else {
                     return Poll::<()>::Pending;
                 };
