@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tracing::trace;
 
 use super::assembly::{Assembly, AssemblyError, is_part};
-use super::{Connection, State};
+use super::{Connection, Phase, State};
 use crate::body_stream::BodyStream;
 use crate::client::Body;
 use crate::error::{CloseReason, RequestError};
@@ -171,6 +171,11 @@ impl Connection {
             .collect::<Result<_, _>>()
             .map_err(|error| CloseReason::Protocol(error.to_string()))?;
         let mut state = self.lock();
+        if let Phase::Closed(reason) = &state.phase {
+            // Nobody would ever cancel a request noted now, nor end a stream.
+            messages.clear();
+            return Err(reason.clone());
+        }
         state.touched |=
             !(messages.is_empty() && replies.is_empty()) || others.iter().any(Message::is_use);
         let mut result = register(&mut state, messages);
