@@ -95,3 +95,21 @@ async fn what_comes_behind_the_end_of_a_connection_is_not_waited_for() {
         }
     }
 }
+
+#[tokio::test]
+async fn requests_with_streams_come_in_their_order_with_other_messages() {
+    let bytes: &[&[u8]] = &[
+        &[2, 0, 0, 0, 2, b'1'],
+        &[10, 0, 0, 0, 13, 0, 0, 0, 0, 0, 0, 0, 0, b'2'],
+        &[2, 0, 0, 0, 2, b'3'],
+        &[6, 0, 0, 0, 1, 1, 0, 0, 0, b'4'],
+        &[10, 0, 0, 0, 13, 2, 0, 0, 0, 1, 0, 0, 0, b'5'],
+    ];
+    let mut came = at_once(&bytes.concat()).await;
+    let mut order = Vec::new();
+    while let Some(came) = came.recv().await {
+        let (Came::Request(message, _) | Came::OneWay(message) | Came::Stream(message, ..)) = came;
+        order.extend_from_slice(&message);
+    }
+    assert_eq!(order, b"12345");
+}

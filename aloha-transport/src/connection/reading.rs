@@ -331,9 +331,11 @@ struct StreamRequest {
 
 impl ReadBatch {
     /// Finds every whole frame in `bytes` that is no part of a larger one, up to the first that is: gives where they
-    /// end, and what is wrong behind them.
+    /// end, and what is wrong behind them. A message behind a request with a stream is for the next time, so that it
+    /// does not overtake.
     fn cut(&mut self, bytes: &[u8], frame_bytes_max: usize) -> (usize, Result<(), String>) {
         self.shares = false;
+        let mut behind_stream = false;
         let mut at = 0;
         loop {
             if is_part(&bytes[at..]) {
@@ -346,6 +348,10 @@ impl ReadBatch {
             };
             let start = at + LENGTH_BYTES;
             let end = start + length;
+            behind_stream |= bytes[start] == message::STREAM_REQUEST;
+            if behind_stream && matches!(bytes[start], message::ONE_WAY | message::RPC_REQUEST) {
+                return (at, Ok(()));
+            }
             if let Err(error) = self.note(&bytes[start..end], start) {
                 return (at, Err(error.to_string()));
             }
