@@ -527,7 +527,14 @@ fn open<M: DeserializeOwned>(
             return Ok(message);
         }
         (Some(Err(error)), _) => error.to_string(),
-        (None, Err(panic)) => format!("decoding panicked: {}", panic_text(&*panic)),
+        (None, Err(panic)) => {
+            let text = format!("decoding panicked: {}", panic_text(&*panic));
+            // What was thrown is the user's, and may panic anew: the calls are not answered yet.
+            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                std::mem::forget(again);
+            }
+            text
+        }
         (None, Ok(())) => unreachable!("it is written unless there is a panic"),
     };
     source.flow = decoding.fail(&Failure::new(code::UNDECODABLE, text.clone()));
