@@ -16,6 +16,12 @@ use crate::mail::Sent;
 use crate::remote_call::RemoteCall;
 use crate::trace::TraceContext;
 
+/// How many reads may wait whole. A few small messages of a read hold all of its memory, which their endpoint's limit does
+/// not count; where more reads wait than this, they are taken out of it.
+const SHARED_READS_MAX: usize = 16;
+/// Messages of a read that are at least so many bytes share its memory, for it is not much more than they are.
+const SHARED_BYTES_MIN: usize = 16 << 10;
+
 /// A message that came over a connection, not decoded yet.
 pub(crate) struct RemoteMail {
     /// Its place in the bytes of its read.
@@ -69,9 +75,14 @@ impl RemoteLane {
         mails: &mut Vec<RemoteMail>,
     ) {
         let lane = self.0.get_or_insert_default();
+        let bytes = if lane.sources.len() < SHARED_READS_MAX {
+            bytes.clone()
+        } else {
+            compact(bytes, mails)
+        };
         lane.sources.push_back(Source {
             flow: Some(Arc::clone(flow)),
-            bytes: bytes.clone(),
+            bytes,
             messages: mails.len(),
         });
         lane.mails.extend(mails.drain(..));
@@ -111,6 +122,21 @@ impl RemoteLane {
     }
 }
 
+/// Memory that holds these messages and not much more; their places are brought up to date.
+fn compact(bytes: &Bytes, mails: &mut [RemoteMail]) -> Bytes {
+    let length: usize = mails.iter().map(|mail| mail.body.len()).sum();
+    if length >= SHARED_BYTES_MIN {
+        return bytes.clone();
+    }
+    let mut own = Vec::with_capacity(length);
+    for mail in mails {
+        let start = own.len();
+        own.extend_from_slice(&bytes[mail.body.clone()]);
+        mail.body = start..own.len();
+    }
+    own.into()
+}
+
 impl Drop for RemoteLane {
     fn drop(&mut self) {
         let failure = Failure::new(
@@ -143,5 +169,33 @@ impl RemoteMail {
         for call in calls.into_iter().flatten().flatten() {
             call.fail(failure);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mail(body: Range<usize>) -> RemoteMail {
+        RemoteMail {
+            body,
+            sent: Sent::OneWay,
+            request: None,
+            deadline: None,
+            extras: None,
+        }
+    }
+
+    #[test]
+    fn small_messages_leave_the_memory_of_their_read_and_large_ones_do_not() {
+        let read = Bytes::from(vec![1; SHARED_BYTES_MIN / 2].repeat(4));
+        let mut small = [mail(10..20), mail(30..30), mail(40..45)];
+        let own = compact(&read, &mut small);
+        assert!(read.is_unique());
+        assert_eq!(own, [1; 15][..]);
+        assert_eq!(small.map(|mail| mail.body), [0..10, 10..10, 10..15]);
+        let mut large = [mail(5..5 + SHARED_BYTES_MIN)];
+        assert_eq!(compact(&read, &mut large), read);
+        assert_eq!(large[0].body, 5..5 + SHARED_BYTES_MIN);
     }
 }

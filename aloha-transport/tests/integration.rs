@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aloha_transport::{
-    CloseReason, Failure, FailureCode, RequestError, RpcHandler, RpcResponseCallback,
-    TransportClient, TransportContext, TransportServer,
+    CloseReason, Failure, FailureCode, Incoming, RequestError, RequestHandler, RpcHandler,
+    RpcResponseCallback, TokioRuntime, TransportClient, TransportContext, TransportServer,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -220,4 +220,27 @@ async fn requests_go_both_ways_over_one_connection() {
         .send_rpc(b"and back", LONG)
         .await;
     assert_eq!(back.expect("a reply"), "and back");
+}
+
+/// Panics at whatever comes.
+struct Panicking;
+
+impl RequestHandler for Panicking {
+    fn on_messages(&mut self, _: &Bytes, _: &mut Vec<Incoming>) {
+        panic!("on purpose");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_whose_handler_panics_on_the_reader_ends() {
+    let runtime = Arc::new(TokioRuntime::current());
+    let context = TransportContext::with_handlers("test", runtime, |_| Box::new(Panicking));
+    let server = context.create_server("127.0.0.1:0").await.expect("free");
+    let factory = context.create_client_factory();
+    let client = factory.create_client(server.address()).await.expect("open");
+    let asked = client.send_rpc(b"?", LONG).await;
+    assert!(
+        matches!(asked, Err(RequestError::ConnectionClosed { .. })),
+        "{asked:?}"
+    );
 }

@@ -15,6 +15,7 @@ mod writing;
 
 use std::any::Any;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -665,6 +666,7 @@ impl Connection {
         let mut handler = handler();
         // What is not moved into a future of its own is kept once.
         self.runtime.spawn(Box::pin(async move {
+            let _guard = ReaderGuard(Arc::clone(&reading));
             let read = {
                 let read = reading.read_loop(&mut *reader, &mut received, &mut *handler);
                 reading.unless_closed(pin!(read)).await
@@ -684,6 +686,18 @@ impl Connection {
             drop(writer);
             writing.close_in_order(reason);
         })
+    }
+}
+
+/// Ends the connection whose reader panics: in a handler, or in a callback of the layer on top. Nobody would read it again.
+struct ReaderGuard(Arc<Connection>);
+
+impl Drop for ReaderGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = io::Error::other("what handles the messages of the connection panicked");
+            self.0.close(CloseReason::Io(Arc::new(error)));
+        }
     }
 }
 
