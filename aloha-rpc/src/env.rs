@@ -156,6 +156,7 @@ impl RpcEnv {
     }
 
     pub(crate) async fn start(builder: RpcEnvBuilder) -> Result<Self, StartError> {
+        builder.config.transport.check()?;
         let runtime = builder
             .runtime
             .unwrap_or_else(|| Arc::new(TokioRuntime::current()));

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use aloha_transport::{BindError, CloseReason, Failure, FailureCode, LimitOf, RequestError};
+use aloha_transport::{
+    BindError, CloseReason, ConfigError, Failure, FailureCode, LimitOf, RequestError,
+};
 
 use crate::config::RpcConfig;
 
@@ -127,6 +129,9 @@ pub enum StartError {
     /// Its address cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Its configuration cannot be kept to.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 /// Why an endpoint was not set up.

@@ -659,7 +659,9 @@ mod sync {
 }
 
 pub use address::{AddressError, EndpointAddress, RpcAddress};
-pub use aloha_transport::{BindError, LimitOf, Network, Runtime, TokioRuntime, TransportConfig};
+pub use aloha_transport::{
+    BindError, ConfigError, LimitOf, Network, Runtime, TokioRuntime, TransportConfig,
+};
 pub use ask::Ask;
 pub use behavior::{Behavior, BehaviorEndpoint, Next};
 pub use call_context::RpcCallContext;

@@ -1,6 +1,10 @@
 //! Every limit and timeout of the transport, named, with its default.
 
+use std::num::NonZero;
+use std::thread::available_parallelism;
 use std::time::Duration;
+
+use crate::error::ConfigError;
 
 /// The limits and timeouts of a [`TransportContext`](crate::TransportContext).
 #[derive(Debug, Clone)]
@@ -40,6 +44,11 @@ pub struct TransportConfig {
     /// way, none is queued, no answer is due at either end and no credit reserved. It is noticed up to a quarter later.
     /// A way back to who does not listen is closed with it. None or zero: never. Default none.
     pub idle_timeout: Option<Duration>,
+    /// How long a reader tries again and again after something was received, before it waits for the system to wake it.
+    /// It saves the time of waking up, and uses up a processor meanwhile: 50 µs is as long as an answer on the same
+    /// machine takes. Where there is only one processor it keeps the peer from working, and is refused. None or zero:
+    /// never. Default none.
+    pub polling: Option<Duration>,
     /// How long a graceful close may take to write what is queued and to answer what the peer asked. Default 2 s.
     pub flush_timeout: Duration,
 }
@@ -47,6 +56,27 @@ pub struct TransportConfig {
 impl TransportConfig {
     pub(crate) fn idle(&self) -> Option<Duration> {
         self.idle_timeout.filter(|limit| !limit.is_zero())
+    }
+
+    pub(crate) fn polling(&self) -> Option<Duration> {
+        self.polling.filter(|limit| !limit.is_zero())
+    }
+
+    /// Whether these can be kept to on this machine. It is asked for before a server listens and a client connects.
+    ///
+    /// # Errors
+    ///
+    /// They cannot.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        // Where the system does not say, nothing is wrong that anybody knows of.
+        self.check_with(|| available_parallelism().map_or(usize::MAX, NonZero::get))
+    }
+
+    fn check_with(&self, processors: impl FnOnce() -> usize) -> Result<(), ConfigError> {
+        match self.polling() {
+            Some(polling) if processors() < 2 => Err(ConfigError::Polling { polling }),
+            _ => Ok(()),
+        }
     }
 
     /// Interval and time-out of pings, where they are on.
@@ -73,7 +103,33 @@ impl Default for TransportConfig {
             ping_interval: Some(Duration::from_secs(15)),
             ping_timeout: Some(Duration::from_secs(10)),
             idle_timeout: None,
+            polling: None,
             flush_timeout: Duration::from_secs(2),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polling_is_refused_where_there_is_one_processor() {
+        let micros = Duration::from_micros;
+        let refused = |polling: Option<Duration>, processors: usize| {
+            let config = TransportConfig {
+                polling,
+                ..TransportConfig::default()
+            };
+            config
+                .check_with(|| processors)
+                .err()
+                .map(|error| error.to_string())
+        };
+        let text = "polling for 50µs needs two processors, and there is one";
+        assert_eq!(refused(Some(micros(50)), 1).as_deref(), Some(text));
+        assert_eq!(refused(Some(micros(50)), 2), None);
+        assert_eq!(refused(Some(Duration::ZERO), 1), None);
+        assert_eq!(refused(None, 1), None);
     }
 }

@@ -24,6 +24,13 @@ pub(crate) async fn connect(
         address: Arc::clone(address),
         timeout,
     };
+    context
+        .limits()
+        .check()
+        .map_err(|source| ConnectError::Config {
+            address: Arc::clone(address),
+            source,
+        })?;
     let timeout = context.limits().connect_timeout;
     let stream = tokio::time::timeout(timeout, context.net().connect(address))
         .await

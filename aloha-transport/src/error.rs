@@ -7,6 +7,18 @@ use std::time::Duration;
 
 use crate::handshake::Refusal;
 
+/// Why a configuration cannot be kept to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A reader that polls would keep its peer from working.
+    #[error("polling for {polling:?} needs two processors, and there is one")]
+    Polling {
+        /// [`TransportConfig::polling`](crate::TransportConfig::polling).
+        polling: Duration,
+    },
+}
+
 /// Why a server could not listen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,6 +28,15 @@ pub enum BindError {
     InUse {
         /// The address asked for.
         address: String,
+    },
+    /// The configuration cannot be kept to.
+    #[error("cannot listen on {address}")]
+    Config {
+        /// The address asked for.
+        address: String,
+        /// Why not.
+        #[source]
+        source: ConfigError,
     },
     /// The system refused for another reason.
     #[error("cannot listen on {address}")]
@@ -73,6 +94,14 @@ pub enum ConnectError {
         retry_in: Duration,
         /// Why the last one failed.
         cause: Arc<Self>,
+    },
+    /// The configuration cannot be kept to.
+    #[error("cannot connect to {address}: {source}")]
+    Config {
+        /// Who was to be called.
+        address: Arc<str>,
+        /// Why not.
+        source: ConfigError,
     },
     /// The factory was closed.
     #[error("cannot connect to {address}: the client factory is closed")]

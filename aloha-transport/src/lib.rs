@@ -96,7 +96,8 @@ pub use connection::ConnectionStatistics;
 pub use context::TransportContext;
 pub use credit::{Charge, FLOWS_MAX, INITIAL_CREDIT_BYTES, INITIAL_CREDIT_MESSAGES};
 pub use error::{
-    BindError, CloseReason, ConnectError, Failure, FailureCode, LimitOf, RequestError, SendError,
+    BindError, CloseReason, ConfigError, ConnectError, Failure, FailureCode, LimitOf, RequestError,
+    SendError,
 };
 pub use frame::{FrameError, LENGTH_BYTES, cut_frame, whole_frame};
 pub use handshake::{

@@ -57,6 +57,13 @@ impl TransportServer {
                 source,
             },
         };
+        context
+            .limits()
+            .check()
+            .map_err(|source| BindError::Config {
+                address: address.to_owned(),
+                source,
+            })?;
         let listener = context.net().bind(address).await.map_err(failed)?;
         let mut address = listener.local_address().map_err(failed)?;
         if let Some(host) = advertised_host

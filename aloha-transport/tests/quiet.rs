@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use aloha_transport::testing::MemoryNetwork;
 use aloha_transport::{
-    Body, Incoming, RequestHandler, Runtime, TokioRuntime, TransportClient, TransportClientFactory,
-    TransportConfig, TransportContext, TransportServer,
+    BindError, Body, ConnectError, Incoming, RequestHandler, RpcHandler, RpcResponseCallback,
+    Runtime, TokioRuntime, TransportClient, TransportClientFactory, TransportConfig,
+    TransportContext, TransportServer,
 };
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -153,4 +154,38 @@ async fn between_two_looks_no_task_runs_and_one_task_looks_at_all() {
     assert_eq!(quiet.runtime.polls_within(interval - 3 * SECOND).await, []);
     // The first look finds that something came, and asks nobody.
     assert_eq!(quiet.runtime.polls_within(2 * SECOND).await, [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_polls_stops_when_nothing_comes_and_is_refused_where_there_is_one_processor()
+{
+    let config = TransportConfig {
+        ping_interval: None,
+        polling: Some(Duration::from_micros(50)),
+        ..TransportConfig::default()
+    };
+    if let Err(refused) = config.check() {
+        let context = TransportContext::new("test", Nobody).config(config);
+        let server = context.create_server("127.0.0.1:0").await;
+        assert!(matches!(server, Err(BindError::Config { .. })), "{refused}");
+        let client = context.create_client_factory();
+        let client = client.create_client("127.0.0.1:1").await;
+        assert!(
+            matches!(client, Err(ConnectError::Config { .. })),
+            "{refused}"
+        );
+        return;
+    }
+    let quiet = quiet(config).await;
+    let most = quiet.runtime.polls().into_iter().max();
+    assert!(most > Some(100), "it tries again and again: {most:?}");
+    assert_eq!(quiet.runtime.polls_within(1000 * HOUR).await, []);
+}
+
+/// Is never asked.
+#[derive(Debug)]
+struct Nobody;
+
+impl RpcHandler for Nobody {
+    fn receive(&self, _: &TransportClient, _: Bytes, _: RpcResponseCallback) {}
 }

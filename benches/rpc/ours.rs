@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 const NAME: &str = "counter";
 
-pub(crate) const ENTRIES: [Entry; 13] = [
+pub(crate) const ENTRIES: [Entry; 17] = [
     local(Workload::L1, common),
     local(Workload::L2, common),
     local(Workload::L3, common),
@@ -30,7 +30,14 @@ pub(crate) const ENTRIES: [Entry; 13] = [
     remote(Workload::R3, far),
     remote(Workload::R4, far),
     remote(Workload::R5, far),
+    polled(Workload::R2),
+    polled(Workload::R2p),
+    polled(Workload::R3),
+    polled(Workload::R4),
 ];
+
+/// How long readers look for more where they do.
+const POLLING: Duration = Duration::from_micros(50);
 
 const fn local(workload: Workload, run: fn(Job) -> Figures) -> Entry {
     Entry::local("aloha", Kind::Ours, workload, run)
@@ -38,6 +45,13 @@ const fn local(workload: Workload, run: fn(Job) -> Figures) -> Entry {
 
 const fn remote(workload: Workload, run: fn(Job) -> Figures) -> Entry {
     Entry::remote("aloha", Kind::Ours, workload, run, serve)
+}
+
+/// As the others, with readers that poll before they wait: aside, for it takes a processor for itself.
+const fn polled(workload: Workload) -> Entry {
+    let run = |job| far_with(job, Some(POLLING));
+    let serve = |lobby| serve_with(lobby, Some(POLLING));
+    Entry::remote("aloha, polled", Kind::Aside, workload, run, serve)
 }
 
 /// A message with a text, allocated for each.
@@ -139,7 +153,13 @@ fn config() -> RpcConfig {
 }
 
 async fn start() -> RpcEnv {
-    let builder = RpcEnv::builder("bench").config(config());
+    start_with(None).await
+}
+
+async fn start_with(polling: Option<Duration>) -> RpcEnv {
+    let mut config = config();
+    config.transport.polling = polling;
+    let builder = RpcEnv::builder("bench").config(config);
     builder.start().await.expect("it starts")
 }
 
@@ -155,8 +175,12 @@ fn common(job: Job) -> Figures {
 }
 
 fn far(job: Job) -> Figures {
+    far_with(job, None)
+}
+
+fn far_with(job: Job, polling: Option<Duration>) -> Figures {
     drive(&runtime(), async move {
-        let env = start().await;
+        let env = start_with(polling).await;
         let address = job.address().parse().expect("the server's address");
         let counter = env.retrieve_endpoint_ref(&address, NAME).await;
         let (counter, told) = (counter.expect("it is there"), 0);
@@ -167,9 +191,15 @@ fn far(job: Job) -> Figures {
 }
 
 fn serve(lobby: Lobby) {
+    serve_with(lobby, None);
+}
+
+fn serve_with(lobby: Lobby, polling: Option<Duration>) {
     let runtime = runtime();
-    let env = drive(&runtime, async {
-        let builder = RpcEnv::builder("bench-server").config(config());
+    let env = drive(&runtime, async move {
+        let mut config = config();
+        config.transport.polling = polling;
+        let builder = RpcEnv::builder("bench-server").config(config);
         let env = builder.bind("127.0.0.1:0").start().await;
         let env = env.expect("a free port");
         let counter = env.setup_endpoint(NAME, Counter::default());

@@ -178,6 +178,8 @@ pub static KEYS: &[Key] = &[
         "How long a peer that was asked may go on being silent before its connection is given up, 0 for ever; longer than a pause of its process."),
     text("aloha.rpc.idleTimeout", millis(0, DAY), "0",
         "How long a connection may go unused before it is closed, 0 for ever; a connection costs little, and its way back is closed with it."),
+    text("aloha.rpc.polling", millis(0, Duration::from_millis(1)), "0",
+        "How long a connection looks for more before it waits, 0 for never; 50us spares an answer on the same machine the waking up, and costs a processor."),
     text("aloha.rpc.message.maxSize", bytes(1024, 1 << 31), "16m",
         "Largest message sent or accepted; memory is never reserved for a larger one."),
     text("aloha.rpc.inbox.messagesMax", count(1, 1 << 30), "65536",

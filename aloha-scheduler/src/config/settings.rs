@@ -101,6 +101,8 @@ pub struct RpcSettings {
     pub ping_timeout: Duration,
     /// How long a connection may go unused; zero for ever.
     pub idle_timeout: Duration,
+    /// How long a connection looks for more before it waits; zero for never.
+    pub polling: Duration,
     /// Largest message sent or accepted.
     pub message_bytes_max: usize,
     /// Messages that may wait at one endpoint.
@@ -192,6 +194,7 @@ impl Config {
             ping_interval: self.duration("aloha.rpc.pingInterval"),
             ping_timeout: self.duration("aloha.rpc.pingTimeout"),
             idle_timeout: self.duration("aloha.rpc.idleTimeout"),
+            polling: self.duration("aloha.rpc.polling"),
             message_bytes_max: self.bytes("aloha.rpc.message.maxSize"),
             inbox_messages_max: self.count("aloha.rpc.inbox.messagesMax"),
             inbox_bytes_max: self.bytes("aloha.rpc.inbox.bytesMax"),
@@ -288,6 +291,7 @@ mod tests {
         assert_eq!(rpc.ping_interval, Duration::from_secs(15));
         assert_eq!(rpc.ping_timeout, Duration::from_secs(10));
         assert_eq!(rpc.idle_timeout, Duration::ZERO);
+        assert_eq!(rpc.polling, Duration::ZERO);
         assert_eq!(rpc.connections_per_peer, 1);
     }
 

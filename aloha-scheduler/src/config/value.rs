@@ -181,11 +181,13 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Duration(value) => {
-                let millis = value.as_millis();
-                if millis % 1000 == 0 {
-                    write!(f, "{}s", millis / 1000)
+                let micros = value.as_micros();
+                if micros.is_multiple_of(1_000_000) {
+                    write!(f, "{}s", micros / 1_000_000)
+                } else if micros.is_multiple_of(1000) {
+                    write!(f, "{}ms", micros / 1000)
                 } else {
-                    write!(f, "{millis}ms")
+                    write!(f, "{micros}us")
                 }
             }
             Self::Bytes(value) => {
@@ -246,19 +248,20 @@ fn bytes(text: &str, unit: ByteUnit) -> Option<u64> {
 
 fn duration(text: &str, unit: TimeUnit) -> Option<Duration> {
     let (number, suffix) = cut_suffix(text)?;
-    let millis = match suffix.as_str() {
+    let micros = match suffix.as_str() {
         "" => match unit {
-            TimeUnit::Seconds => 1000,
-            TimeUnit::Milliseconds => 1,
+            TimeUnit::Seconds => 1_000_000,
+            TimeUnit::Milliseconds => 1000,
         },
-        "ms" => 1,
-        "s" => 1000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
+        "us" => 1,
+        "ms" => 1000,
+        "s" => 1_000_000,
+        "m" | "min" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
         _ => return None,
     };
-    number.checked_mul(millis).map(Duration::from_millis)
+    number.checked_mul(micros).map(Duration::from_micros)
 }
 
 fn cut_suffix(text: &str) -> Option<(u64, String)> {
@@ -295,6 +298,7 @@ mod tests {
     fn durations_take_a_unit_or_the_one_of_their_key() {
         let seconds = |text| duration(text, TimeUnit::Seconds);
         assert_eq!(seconds("60"), Some(Duration::from_secs(60)));
+        assert_eq!(seconds("50us"), Some(Duration::from_micros(50)));
         assert_eq!(seconds("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(seconds("5 min"), Some(Duration::from_secs(300)));
         assert_eq!(

@@ -4,13 +4,15 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::time::Instant;
 use tracing::trace;
 
 use super::assembly::{Assembly, AssemblyError, is_part};
@@ -30,6 +32,8 @@ use crate::streams::StreamError;
 /// The first read buffer; a connection that is busy gets larger ones.
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
+/// More than a reader that polls can do.
+const TRIES_PER_MICROSECOND: u128 = 10;
 /// Behind a read that brought no more, nothing is kept to read into.
 const QUIET_BYTES_MAX: usize = 1 << 10;
 /// Frames that are neither messages nor answers are copied up to this size; larger ones share what was read.
@@ -45,6 +49,9 @@ impl Connection {
         let mut read = ReadBatch::default();
         let mut chunk = READ_BYTES_MIN;
         let mut quiet = true;
+        let polling = self.config.polling();
+        // When something was received.
+        let mut since = None;
         loop {
             if let Err(reason) = self.take_frames(buffer, &mut read, handler) {
                 return reason;
@@ -63,15 +70,30 @@ impl Connection {
                 }
                 continue;
             }
-            let (room, bytes) = if buffer.is_empty() && quiet {
-                (READ_BYTES_MIN, read_little(reader, buffer).await)
-            } else {
-                if buffer.capacity() - buffer.len() < chunk / 4 {
-                    buffer.reserve(chunk.max(missing(buffer)));
-                }
-                let room = buffer.capacity() - buffer.len();
-                (room, reader.read_buf(buffer).await)
+            let little = buffer.is_empty() && quiet;
+            if !little && buffer.capacity() - buffer.len() < chunk / 4 {
+                buffer.reserve(chunk.max(missing(buffer)));
+            }
+            let room = match little {
+                true => READ_BYTES_MIN,
+                false => buffer.capacity() - buffer.len(),
             };
+            let bytes = {
+                let read = pin!(async {
+                    match little {
+                        true => read_little(reader, buffer).await,
+                        false => reader.read_buf(buffer).await,
+                    }
+                });
+                match polling {
+                    // In a box, so that nobody else has room for it.
+                    Some(limit) => Box::pin(self.poll_and_wait(limit, since, read)).await,
+                    None => read.await,
+                }
+            };
+            if polling.is_some() {
+                since = Some(self.runtime.now());
+            }
             match bytes {
                 Ok(0) if buffer.is_empty() && read.assembly.is_empty() => return CloseReason::Peer,
                 Ok(0) => return CloseReason::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())),
@@ -85,6 +107,29 @@ impl Connection {
                 Err(error) => return CloseReason::Io(Arc::new(error)),
             }
         }
+    }
+
+    /// Waits for a read, but tries again and again before, if something was received no longer than `limit` ago.
+    async fn poll_and_wait<T>(
+        &self,
+        limit: Duration,
+        since: Option<Instant>,
+        mut read: Pin<&mut impl Future<Output = T>>,
+    ) -> T {
+        // Also where the clock stands still, as in a test, this comes to an end.
+        let tries = limit.as_micros().saturating_mul(TRIES_PER_MICROSECOND);
+        let until = since.and_then(|since| since.checked_add(limit));
+        for _ in 0..tries {
+            if until.is_none_or(|until| until <= self.runtime.now()) {
+                break;
+            }
+            let tried = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
+            if let Poll::Ready(read) = tried {
+                return read;
+            }
+            tokio::task::yield_now().await;
+        }
+        read.await
     }
 
     /// Deals with every whole frame in the buffer, and with those that parts in it make whole.

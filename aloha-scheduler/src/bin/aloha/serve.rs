@@ -409,6 +409,7 @@ pub(crate) fn rpc_config(rpc: &settings::RpcSettings) -> RpcConfig {
         ping_interval: Some(rpc.ping_interval),
         ping_timeout: Some(rpc.ping_timeout),
         idle_timeout: Some(rpc.idle_timeout),
+        polling: Some(rpc.polling),
         ..TransportConfig::default()
     };
     let codec = match rpc.codec {
