@@ -15,7 +15,8 @@ pub struct TransportConfig {
     pub handshake_timeout: Duration,
     /// The largest frame accepted and sent, in bytes after the length field. Default 16 MiB.
     pub frame_bytes_max: usize,
-    /// How many bytes may wait to be written to one peer before sends are refused. Default 64 MiB.
+    /// How many bytes may wait to be written to one peer before sends are refused; messages above 256 KiB are counted
+    /// apart from the others, against the same limit. Default 64 MiB.
     pub outbound_bytes_max: usize,
     /// How many requests of one peer may be unanswered at once; at least 4,096. Default 65,536.
     pub requests_in_flight_max: u32,
