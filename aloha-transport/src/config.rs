@@ -59,7 +59,7 @@ impl TransportConfig {
         self.idle_timeout.filter(|limit| !limit.is_zero())
     }
 
-    pub(crate) fn polling(&self) -> Option<Duration> {
+    pub(crate) fn polls_for(&self) -> Option<Duration> {
         self.polling.filter(|limit| !limit.is_zero())
     }
 
@@ -74,7 +74,7 @@ impl TransportConfig {
     }
 
     fn check_with(&self, processors: impl FnOnce() -> usize) -> Result<(), ConfigError> {
-        match self.polling() {
+        match self.polls_for() {
             Some(polling) if processors() < 2 => Err(ConfigError::Polling { polling }),
             _ => Ok(()),
         }

@@ -49,7 +49,7 @@ impl Connection {
         let mut read = ReadBatch::default();
         let mut chunk = READ_BYTES_MIN;
         let mut quiet = true;
-        let polling = self.config.polling();
+        let polling = self.config.polls_for();
         // When something was received.
         let mut since = None;
         loop {
