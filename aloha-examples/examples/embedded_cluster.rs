@@ -1,7 +1,6 @@
 //! A master and a worker inside a program of your own: it submits an application and listens for its end.
 #![expect(clippy::print_stdout, reason = "an example talks to whoever runs it")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,12 +35,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let description = AppDescription {
         name: "greeting".to_owned(),
         entry_point: "SimpleProcess".to_owned(),
-        libs: Vec::new(),
         args: vec!["echo Aloha from $ALOHA_APP_ID".to_owned()],
         cores: 1,
         memory_mib: 128,
-        supervise: false,
-        environment: BTreeMap::new(),
+        ..AppDescription::default()
     };
     let app = match master.client().submit(description).await? {
         SubmitAnswer::Accepted { app } => app,

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppId, WorkerId};
+use crate::limits::{ProcessLimits, StopPolicy};
 use crate::resources::Resources;
 
 /// The largest number of cores that is believed, of an application or of a worker.
@@ -33,6 +34,12 @@ pub struct AppDescription {
     pub supervise: bool,
     /// Variables added to its environment.
     pub environment: BTreeMap<String, String>,
+    /// How it is asked to end.
+    #[serde(default)]
+    pub stop: StopPolicy,
+    /// What each of its processes may have.
+    #[serde(default)]
+    pub limits: ProcessLimits,
 }
 
 /// Why a description is refused; names the field.

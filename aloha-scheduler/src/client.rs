@@ -160,6 +160,7 @@ impl MasterClient {
     ) -> Result<LogAnswer, ClientError> {
         let request = LogRequest {
             stream,
+            attempt: None,
             offset,
             bytes_max: LOG_BYTES_MAX,
         };

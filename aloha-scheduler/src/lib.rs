@@ -11,13 +11,16 @@ mod client;
 mod clock;
 mod events;
 mod ids;
+mod limits;
 mod messages;
 mod now;
 mod resources;
 
+pub mod application;
 pub mod config;
 pub mod master;
 pub mod rest;
+pub mod runner;
 pub mod worker;
 
 pub use app::{AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement};
@@ -26,6 +29,7 @@ pub use causes::with_causes;
 pub use client::{ClientError, MasterClient};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
+pub use limits::{ProcessLimits, StopPolicy, StopSignal};
 pub use master::{Master, MasterCore, MasterHandle, MasterSettings};
 pub use messages::{
     KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,

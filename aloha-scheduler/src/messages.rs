@@ -175,6 +175,8 @@ pub struct KillAnswer {
 pub struct LogRequest {
     /// Which of its two outputs.
     pub stream: LogStream,
+    /// Of which attempt; of the latest where this is `None`.
+    pub attempt: Option<u32>,
     /// From where on, in bytes.
     pub offset: u64,
     /// How much at the most.

@@ -79,6 +79,7 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
         environment: fields
             .optional("environmentVariables", Fields::variables)?
             .unwrap_or_default(),
+        ..AppDescription::default()
     };
     let mut unknown: Vec<String> = object
         .keys()
@@ -208,8 +209,7 @@ mod tests {
             args: vec!["echo hi".into()],
             cores: 1,
             memory_mib: 256,
-            supervise: false,
-            environment: BTreeMap::new(),
+            ..AppDescription::default()
         };
         assert_eq!(request.submission, expected);
         assert_eq!(request.unknown_fields, None);

@@ -370,12 +370,13 @@ impl Worker {
         tokio::task::spawn_blocking(move || {
             let LogRequest {
                 stream,
+                attempt,
                 offset,
                 bytes_max,
             } = request;
             let bytes_max = usize::try_from(bytes_max.min(1 << 20)).unwrap_or(1 << 20);
             call.reply(
-                match read_log(&directory, app.as_str(), None, stream, offset, bytes_max) {
+                match read_log(&directory, app.as_str(), attempt, stream, offset, bytes_max) {
                     Ok(chunk) => LogAnswer::Chunk {
                         bytes: chunk.bytes,
                         next_offset: chunk.next_offset,

@@ -40,7 +40,7 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
         cores: args.cores,
         memory_mib: args.memory_mib,
         supervise: args.supervise,
-        environment: std::collections::BTreeMap::new(),
+        ..AppDescription::default()
     };
     ask(&args.client, async |master| {
         let app = match master.submit(description).await? {
