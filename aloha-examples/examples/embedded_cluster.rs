@@ -1,15 +1,30 @@
 //! A master and a worker inside a program of your own: it submits an application and listens for its end.
 #![expect(clippy::print_stdout, reason = "an example talks to whoever runs it")]
 
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aloha_rpc::RpcEnv;
-use aloha_scheduler::worker::ProcessLauncher;
+use aloha_scheduler::runner::{self, RunnerSettings};
+use aloha_scheduler::worker::RunnerLauncher;
 use aloha_scheduler::{AlohaEvent, AppDescription, Master, Resources, SubmitAnswer, Worker};
 
+fn main() -> ExitCode {
+    // The worker executes this program again, once for each application.
+    if let Some(code) = runner::run_if_asked(std::env::args_os()) {
+        return code;
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let master_env = RpcEnv::builder("master")
         .bind("127.0.0.1:0")
         .start()
@@ -29,7 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = Worker::default_settings(&worker_env, offers, masters);
     let work_directory =
         std::env::temp_dir().join(format!("aloha-embedded-{}", std::process::id()));
-    let launcher = Arc::new(ProcessLauncher::new(Duration::from_secs(10)));
+    let launcher = Arc::new(RunnerLauncher::new(RunnerSettings::default()).await?);
     let mut worker = Worker::start(&worker_env, settings, work_directory.clone(), launcher)?;
 
     let description = AppDescription {

@@ -6,6 +6,7 @@
 
 mod app;
 mod attempt;
+mod blocking;
 mod causes;
 mod client;
 mod clock;
@@ -14,6 +15,7 @@ mod ids;
 mod limits;
 mod messages;
 mod now;
+mod procfs;
 mod resources;
 
 pub mod application;

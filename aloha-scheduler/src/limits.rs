@@ -51,3 +51,16 @@ pub struct ProcessLimits {
     /// Processor time in seconds (`RLIMIT_CPU`).
     pub cpu_seconds: Option<u64>,
 }
+
+impl From<StopSignal> for rustix::process::Signal {
+    fn from(signal: StopSignal) -> Self {
+        match signal {
+            StopSignal::Term => Self::TERM,
+            StopSignal::Int => Self::INT,
+            StopSignal::Quit => Self::QUIT,
+            StopSignal::Hup => Self::HUP,
+            StopSignal::Usr1 => Self::USR1,
+            StopSignal::Usr2 => Self::USR2,
+        }
+    }
+}

@@ -207,7 +207,7 @@ fn what_fits_no_worker_waits_and_says_why() {
 }
 
 #[test]
-fn a_vanished_worker_is_noticed_and_its_application_ends_as_error() {
+fn a_worker_that_stays_away_is_noticed_and_its_application_ends_as_error() {
     let directory = tempdir().expect("a directory");
     let master = Daemon::master(&["-D", "aloha.worker.timeout=1"]);
     let work = directory.path().join("work");
@@ -215,17 +215,55 @@ fn a_vanished_worker_is_noticed_and_its_application_ends_as_error() {
     let pipe = Pipe::new(directory.path(), "pipe");
     let id = master.submit(&format!("echo on > {}; sleep 1000", pipe.path()));
     assert_eq!(pipe.read(), "on\n");
-    // Its record is written by then; without one the next worker could not know it.
-    worker.wait_for_line("application started");
     worker.signal(Signal::KILL);
     worker.wait();
     let waited = master.ask(&["wait", &id]);
     assert_eq!(waited.code, Some(1), "{waited:?}");
     assert!(waited.stderr.contains("ended as ERROR"), "{waited:?}");
-    // Its processes are ended by the next worker in the same directory.
     assert_ne!(processes_of(&id, &master.rpc), Vec::<String>::new());
-    let _next = Daemon::worker(&master, &work);
+    // The next worker in the same directory finds it, and is told that it is not wanted any more.
+    let next = Daemon::worker(&master, &work);
+    next.wait_for_line("attempt ended");
     assert_eq!(processes_of(&id, &master.rpc), Vec::<String>::new());
+}
+
+#[test]
+fn a_worker_that_is_killed_and_comes_back_finds_its_applications_running() {
+    let directory = tempdir().expect("a directory");
+    let master = Daemon::master(&[]);
+    let work = directory.path().join("work");
+    let mut worker = Daemon::worker(&master, &work);
+    let pipe = Pipe::new(directory.path(), "pipe");
+    let id = master.submit(&format!("echo $$ > {0}; read < {0}; exit 6", pipe.path()));
+    let pid = pipe.read();
+    worker.signal(Signal::KILL);
+    worker.wait();
+    master.wait_for_line("worker disconnected");
+    assert_eq!(master.status(&id)["phase"], "UNKNOWN");
+    let _next = Daemon::worker(&master, &work);
+    assert_eq!(master.status(&id)["phase"], "RUNNING");
+    assert!(std::path::Path::new(&format!("/proc/{}", pid.trim())).exists());
+    std::fs::write(&pipe.0, "go\n").expect("it reads");
+    assert_eq!(master.ask(&["wait", &id]).code, Some(6));
+    assert_eq!(master.status(&id)["attempt"], 1);
+}
+
+#[test]
+fn a_worker_that_is_stopped_leaves_its_applications_to_its_successor() {
+    let directory = tempdir().expect("a directory");
+    let master = Daemon::master(&[]);
+    let work = directory.path().join("work");
+    let mut worker = Daemon::worker_with(&master.rpc, &work, &[]);
+    master.wait_for_line("worker registered");
+    let pipe = Pipe::new(directory.path(), "pipe");
+    let id = master.submit(&format!("echo on > {0}; read < {0}; exit 6", pipe.path()));
+    assert_eq!(pipe.read(), "on\n");
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.wait().code(), Some(0));
+    assert_ne!(processes_of(&id, &master.rpc), Vec::<String>::new());
+    std::fs::write(&pipe.0, "go\n").expect("it reads");
+    let _next = Daemon::worker(&master, &work);
+    assert_eq!(master.ask(&["wait", &id]).code, Some(6));
 }
 
 #[test]
@@ -274,7 +312,7 @@ fn a_cluster_that_is_stopped_ends_its_applications() {
 }
 
 #[test]
-fn a_master_that_is_stopped_leaves_applications_running_and_a_worker_ends_them() {
+fn a_master_that_is_stopped_leaves_applications_running_and_a_worker_may_end_them() {
     let directory = tempdir().expect("a directory");
     let mut master = Daemon::master(&[]);
     let mut worker = Daemon::worker(&master, &directory.path().join("work"));
@@ -293,21 +331,20 @@ fn a_master_that_is_stopped_leaves_applications_running_and_a_worker_ends_them()
 #[test]
 fn a_second_signal_ends_at_once() {
     let directory = tempdir().expect("a directory");
-    let mut cluster = Daemon::local_with(directory.path(), &["-D", "aloha.worker.killGrace=600"]);
+    let mut cluster = Daemon::local_with(directory.path(), &["-D", "aloha.worker.killGrace=1"]);
     let pipe = Pipe::new(directory.path(), "pipe");
     let id = cluster.submit(&format!(
         "trap '' TERM; echo deaf > {}; sleep 1000 & wait; wait",
         pipe.path()
     ));
     assert_eq!(pipe.read(), "deaf\n");
-    // Its record is written by then; without one nobody would know it afterwards.
-    cluster.wait_for_line("application started");
     cluster.signal(Signal::INT);
     cluster.wait_for_line("stopping");
     cluster.signal(Signal::INT);
     assert_eq!(cluster.wait().code(), Some(130));
-    // What it left behind is ended by the next one.
-    let _next = Daemon::local_with(directory.path(), &["-D", "aloha.worker.killGrace=0"]);
+    // What it left behind is ended by the next one, for its master does not know it.
+    let next = Daemon::local_with(directory.path(), &[]);
+    next.wait_for_line("attempt ended");
     assert_eq!(processes_of(&id, &cluster.rpc), Vec::<String>::new());
 }
 

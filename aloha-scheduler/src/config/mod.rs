@@ -18,6 +18,7 @@ mod settings;
 mod sources;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -102,6 +103,16 @@ impl Config {
     /// The value of a key; `None` if it has none, or there is no such key.
     pub fn value(&self, key: &str) -> Option<&Value> {
         self.entries[registry::position(key)?].value.as_ref()
+    }
+
+    /// Every key that has a value, with that value as a text the key would read back.
+    pub fn in_force(&self) -> BTreeMap<String, String> {
+        let entries = KEYS.iter().zip(&self.entries);
+        entries
+            .filter_map(|(key, entry)| {
+                Some((key.name.to_owned(), entry.value.as_ref()?.to_string()))
+            })
+            .collect()
     }
 
     /// Where the value of a key came from; `None` if there is no such key.

@@ -139,6 +139,8 @@ pub static KEYS: &[Key] = &[
         "Silence after which the master gives a worker up; workers report four times in it, so three losses are forgiven."),
     text("aloha.worker.killGrace", seconds(0, DAY), "10",
         "Time between asking an application to end (TERM) and ending it (KILL); enough for a JVM's shutdown hooks."),
+    text("aloha.worker.runner.timeout", seconds(1, DAY), "600",
+        "How long an application runs on without its worker before its runner ends it; enough to upgrade or repair one by hand."),
     text("aloha.worker.register.backoff.initial", millis(10, DAY), "200ms",
         "First pause between two attempts of a worker to register; short, because a failover should cost seconds."),
     text("aloha.worker.register.backoff.max", millis(10, DAY), "10s",

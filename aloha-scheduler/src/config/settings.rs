@@ -65,6 +65,8 @@ pub struct WorkerSettings {
     pub directory: PathBuf,
     /// Time between TERM and KILL.
     pub kill_grace: Duration,
+    /// How long a runner waits for its worker to come back.
+    pub runner_timeout: Duration,
     /// First pause between two attempts to register.
     pub register_backoff_initial: Duration,
     /// Longest pause between two attempts to register.
@@ -173,6 +175,7 @@ impl Config {
                 .path("aloha.worker.dir")
                 .expect("the registry gives it a default"),
             kill_grace: self.duration("aloha.worker.killGrace"),
+            runner_timeout: self.duration("aloha.worker.runner.timeout"),
             register_backoff_initial: self.duration("aloha.worker.register.backoff.initial"),
             register_backoff_max: self.duration("aloha.worker.register.backoff.max"),
             retained_applications: self.count("aloha.worker.retainedApplications"),

@@ -1,5 +1,263 @@
 //! The runner: the small process between a worker and one application.
+//!
+//! ```text
+//!   worker ── starts, hands on the lock ──► runner ── hosts ──► Application ── starts ──► processes
+//!     │                                       │                                             │
+//!     │◄── Attach, Stop, Kill: our RPC over ──┤◄── pipes: stdout, stderr; every orphan ─────┘
+//!     │    .aloha/runner.sock                 │
+//!     ▼                                       ▼
+//!   adopts it again after a restart         .aloha/exit.json, then the answer to Attach, then its own end
+//! ```
+//!
+//! It is `aloha` executed again, in a session of its own, so that neither the end of its worker nor a Ctrl-C at its
+//! worker's terminal concerns it. It ends once everything of its application has ended and that is on disk. Where no
+//! worker comes for [`RunnerSettings::worker_timeout`], it ends the application, then itself.
 
+mod children;
+mod core;
+mod endpoint;
+mod pipes;
+mod record;
 mod settings;
 
-pub use settings::{CpuEnforcement, Enforcement, LogSettings, RunnerSettings};
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use aloha_rpc::RpcEnv;
+use rustix::process::getpid;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tracing::{error, warn};
+
+use self::children::{Children, Spawner};
+use self::core::RunnerCore;
+use self::endpoint::{OwnEvent, Runner, own};
+pub(crate) use self::endpoint::{RUNNER, RunnerMessage};
+pub(crate) use self::record::{Launch, Records, Run, Trace};
+pub use self::settings::{CpuEnforcement, Enforcement, LogSettings, RunnerSettings};
+use crate::application::{
+    Application, ApplicationContext, ApplicationError, ExitState, Process, ProcessApplication,
+    SimpleProcess,
+};
+use crate::attempt::Outcome;
+use crate::causes::with_causes;
+use crate::clock;
+
+/// The first argument of an executable that is to be a runner.
+pub(crate) const ARGUMENT: &str = "aloha-runner";
+
+/// What a runner tells its worker through its standard output, once: one line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum StartReport {
+    /// The application was started.
+    Started,
+    /// It was not, and never will be; this is recorded.
+    Failed(String),
+}
+
+/// Becomes a runner if that is what this process was started for, and gives its exit code; else `None`.
+///
+/// Every executable that runs workers calls this first thing in its `main`, before there is any other thread: a worker
+/// starts runners by executing its own executable again.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     if let Some(code) = aloha_scheduler::runner::run_if_asked(std::env::args_os()) {
+///         return code;
+///     }
+///     // … what the executable is for
+///     std::process::ExitCode::SUCCESS
+/// }
+/// ```
+pub fn run_if_asked(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut arguments = arguments.into_iter().skip(1);
+    if arguments.next()? != ARGUMENT {
+        return None;
+    }
+    Some(match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(%error, "runner ended");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// A life as a runner. The working directory is that of the application, standard input its lock, standard output a
+/// pipe to the worker.
+fn run() -> io::Result<()> {
+    // It fails only for a leader of a group, which has a group of its own already.
+    if let Err(error) = rustix::process::setsid() {
+        warn!(%error, "no session of its own");
+    }
+    rustix::process::set_child_subreaper(Some(getpid()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(Path::new("/proc/self/cwd")));
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(directory: &Path) -> io::Result<()> {
+    let directory = directory.canonicalize()?;
+    let records = Records::of(&directory);
+    let launch = records
+        .launch()?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no launch.json"))?;
+    records.write_run(&Run::of_this_process(Vec::new())?)?;
+    let exit = records.reserve_exit()?;
+    let signals = Signals::new()?;
+
+    let env = RpcEnv::builder("runner").bind("unix:/proc/self/cwd/.aloha/runner.sock");
+    let env = env.start().await.map_err(io::Error::other)?;
+
+    let (output, copies) = pipes::open(&directory, launch.settings.logs)?;
+    let children = Arc::new(Children::new(output));
+    let Launch { spec, settings, .. } = launch;
+    let context = ApplicationContext {
+        app_id: spec.app_id,
+        attempt: spec.attempt,
+        description: spec.description,
+        directory,
+        master: spec.master,
+        worker_id: spec.worker_id,
+        configuration: Arc::new(settings.configuration),
+        processes: Arc::new(Spawner(Arc::clone(&children))),
+    };
+    let (application, mut running) = match begin(&context, &children).await {
+        Ok(begun) => begun,
+        Err(error) => {
+            let reason = error.to_string();
+            exit.write(&Outcome::CouldNotStart(reason.clone()))?;
+            report(&StartReport::Failed(reason));
+            return Ok(());
+        }
+    };
+
+    let grace = context.description().stop.grace(settings.kill_grace);
+    let now = clock::now(&**env.runtime());
+    let core = RunnerCore::new(grace, settings.worker_timeout, now);
+    let (over, mut ended) = oneshot::channel();
+    let runner = Runner::new(
+        core,
+        application,
+        context,
+        Arc::clone(&children),
+        exit,
+        over,
+    );
+    let me = env
+        .setup_endpoint(RUNNER, runner)
+        .map_err(io::Error::other)?;
+    report(&StartReport::Started);
+
+    let tell = |event| drop(me.send(own(event)));
+    let mut copies = std::pin::pin!(copies);
+    let (mut returned, mut written) = (false, false);
+    let Signals {
+        mut child,
+        mut terminate,
+        ..
+    } = signals;
+    // What ended before anybody listened is noticed as well.
+    tell(OwnEvent::ChildEnded);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut ended => break,
+            _ = child.recv() => tell(OwnEvent::ChildEnded),
+            _ = terminate.recv() => tell(OwnEvent::Terminated),
+            seen = &mut running, if !returned => {
+                returned = true;
+                tell(OwnEvent::Returned(flatten(seen)));
+            }
+            () = &mut copies, if !written => {
+                written = true;
+                tell(OwnEvent::OutputWritten);
+            }
+        }
+    }
+    // The last answers leave before the process does.
+    env.shutdown().await;
+    Ok(())
+}
+
+/// Starts the application, and waits until a process of it runs or it has returned.
+async fn begin(
+    context: &ApplicationContext,
+    children: &Children,
+) -> Result<(Arc<dyn Application>, JoinHandle<Result<ExitState, String>>), ApplicationError> {
+    let application = application(context)?;
+    let mut running = tokio::spawn({
+        let (application, context) = (Arc::clone(&application), context.clone());
+        async move {
+            let seen = application.start(&context).await;
+            seen.map_err(|error| error.to_string())
+        }
+    });
+    tokio::select! {
+        biased;
+        () = children.any_started() => Ok((application, running)),
+        seen = &mut running => match flatten(seen) {
+            Err(reason) => Err(ApplicationError::new(reason)),
+            // It needs no process, and is over already.
+            Ok(state) => Ok((application, tokio::spawn(async move { Ok(state) }))),
+        },
+    }
+}
+
+fn flatten(
+    seen: Result<Result<ExitState, String>, tokio::task::JoinError>,
+) -> Result<ExitState, String> {
+    seen.unwrap_or_else(|error| Err(format!("the application panicked: {error}")))
+}
+
+/// The application that an entry point names.
+fn application(context: &ApplicationContext) -> Result<Arc<dyn Application>, ApplicationError> {
+    match context.description().entry_point.as_str() {
+        "SimpleProcess" | "me.jrwang.app.SimpleProcess" => {
+            Ok(Arc::new(ProcessApplication::new(SimpleProcess)))
+        }
+        "Process" => Ok(Arc::new(ProcessApplication::new(Process))),
+        other => Err(ApplicationError::new(format!(
+            "unknown entry point {other:?}, known are: SimpleProcess, me.jrwang.app.SimpleProcess, Process"
+        ))),
+    }
+}
+
+/// Tells the worker how the start went; that nobody listens any more is no failure.
+fn report(report: &StartReport) {
+    let mut text = serde_json::to_vec(report).expect("it has only texts");
+    text.push(b'\n');
+    let mut out = io::stdout().lock();
+    if let Err(error) = out.write_all(&text).and_then(|()| out.flush()) {
+        warn!(error = with_causes(&error), "nobody hears of the start");
+    }
+}
+
+/// The signals a runner listens to. Those it only takes note of would end it otherwise.
+struct Signals {
+    child: Signal,
+    terminate: Signal,
+    _ignored: [Signal; 2],
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            child: signal(SignalKind::child())?,
+            terminate: signal(SignalKind::terminate())?,
+            _ignored: [
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
+            ],
+        })
+    }
+}

@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::app::AppDescription;
+use crate::application::ShutdownReason;
 use crate::attempt::{AttemptReport, AttemptState, HeldAttempt, Outcome};
 use crate::ids::AppId;
 use crate::resources::Resources;
@@ -17,6 +18,15 @@ pub(super) enum Cause {
     Request,
     /// The worker is stopping.
     Shutdown,
+}
+
+impl From<Cause> for ShutdownReason {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Request => Self::Killed,
+            Cause::Shutdown => Self::WorkerStops,
+        }
+    }
 }
 
 /// An attempt that was asked to end.
@@ -40,6 +50,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) occupies: Resources,
+    /// How long it may go on once asked to end.
+    pub(super) grace: Duration,
     pub(super) stage: Stage,
     pub(super) ending: Option<Ending>,
 }
@@ -125,11 +137,20 @@ impl Attempts {
         );
     }
 
-    pub(super) fn acknowledge(&mut self, key: &AttemptKey) {
-        if self.spool.remove(key).is_none() {
-            return;
+    /// Takes note that a master knows how an attempt ended; whether that is news.
+    pub(super) fn acknowledge(&mut self, key: &AttemptKey) -> bool {
+        let is_news = self.spool.remove(key).is_some();
+        if is_news {
+            self.settle(key.clone());
         }
-        self.settled.push_back(key.0.clone());
+        is_news
+    }
+
+    /// Remembers an attempt whose end a master knows.
+    pub(super) fn settle(&mut self, key: AttemptKey) {
+        let latest = self.latest.entry(key.0.clone()).or_default();
+        *latest = key.1.max(*latest);
+        self.settled.push_back(key.0);
         while self.settled.len() > self.settled_max {
             let Some(app) = self.settled.pop_front() else {
                 break;
@@ -229,9 +250,10 @@ impl Attempts {
 
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn check_invariants(&self) {
+        // What an earlier worker left may be more than this one offers; what is free is then nothing, and not less.
         assert!(
-            self.used().fits_in(&self.offers),
-            "more is used than there is"
+            self.free().fits_in(&self.offers),
+            "more is free than there is"
         );
         assert!(self.settled.len() <= self.settled_max);
         for key in self.held.keys().chain(self.spool.keys()) {

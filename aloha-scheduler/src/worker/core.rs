@@ -6,14 +6,18 @@ use tracing::{debug, info, warn};
 
 use super::attempts::{AttemptKey, Attempts, Cause, Ending, Held, Stage};
 use super::effect::{Effect, ExitReason, Signal};
-use super::event::{Event, RegistrationAnswer};
+use super::event::{Event, FoundApp, FoundState, RegistrationAnswer};
 use super::registration::{Backoff, Registration, WorkerRegistration};
 use crate::app::AppDescription;
+use crate::application::ShutdownReason;
 use crate::attempt::{AttemptReport, Outcome};
 use crate::ids::{AppId, WorkerId};
 use crate::master::WorkerCommand;
 use crate::now::Now;
 use crate::resources::Resources;
+
+/// However long applications may take to end, a worker that is to stop waits no longer for them.
+const GIVE_UP_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What a worker is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +86,7 @@ impl WorkerCore {
         }
         let now = now.instant;
         match event {
+            Event::AppFound(found) => self.on_app_found(found),
             Event::Started => self.on_started(now),
             Event::RegistrationAnswered { master, answer } => {
                 self.on_registration_answered(master, answer, now)
@@ -95,7 +100,9 @@ impl WorkerCore {
                 outcome,
             } => self.on_app_exited((app, attempt), outcome, now),
             Event::ReportAcknowledged { app, attempt } => {
-                self.attempts.acknowledge(&(app, attempt))
+                if self.attempts.acknowledge(&(app.clone(), attempt)) {
+                    self.effects.push(Effect::Settle { app, attempt });
+                }
             }
             Event::StopRequested { stop_apps } => self.on_stop_requested(stop_apps, now),
             Event::Tick => self.on_tick(now),
@@ -128,6 +135,32 @@ impl WorkerCore {
     /// What its applications occupy.
     pub fn used(&self) -> Resources {
         self.attempts.used()
+    }
+
+    fn on_app_found(&mut self, found: FoundApp) {
+        let FoundApp {
+            app,
+            attempt,
+            description,
+            state,
+        } = found;
+        let key = (app, attempt);
+        if self.attempts.is_known(&key) {
+            return;
+        }
+        match state {
+            FoundState::Running => self.attempts.insert(
+                key,
+                Held {
+                    occupies: description.needs(),
+                    grace: description.stop.grace(self.settings.kill_grace),
+                    stage: Stage::Running,
+                    ending: None,
+                },
+            ),
+            FoundState::Ended(outcome) => self.attempts.spool(key, outcome),
+            FoundState::Settled => self.attempts.settle(key),
+        }
     }
 
     fn on_started(&mut self, now: Instant) {
@@ -244,6 +277,7 @@ impl WorkerCore {
             let earlier = self.attempts.held_of(&key.0);
             let queued = Held {
                 occupies: needs,
+                grace: description.stop.grace(self.settings.kill_grace),
                 stage: Stage::Queued(description),
                 ending: None,
             };
@@ -326,7 +360,8 @@ impl WorkerCore {
             {
                 ending.insist_at = None;
             }
-            self.signal(key, Signal::Kill);
+            let reason = self.reason(&key);
+            self.signal(key, Signal::Kill(reason));
         }
         match &mut self.registration {
             Registration::Searching { until, .. } if *until <= now => self.ask_next(now),
@@ -451,14 +486,15 @@ impl WorkerCore {
         };
         if let Some(ending) = &mut held.ending {
             // What the master wants is what it will be told, however else the end began.
-            if cause == Cause::Request {
+            if cause == Cause::Request && ending.cause != cause {
                 ending.cause = cause;
+                self.signal(key.clone(), Signal::Stop(cause.into()));
             }
             return;
         }
         held.ending = Some(Ending {
             cause,
-            insist_at: now.checked_add(self.settings.kill_grace),
+            insist_at: now.checked_add(held.grace),
         });
         if matches!(held.stage, Stage::Queued(_)) {
             self.on_app_exited(
@@ -467,8 +503,14 @@ impl WorkerCore {
                 now,
             );
         } else {
-            self.signal(key.clone(), Signal::Term);
+            self.signal(key.clone(), Signal::Stop(cause.into()));
         }
+    }
+
+    /// Why an attempt is to end.
+    fn reason(&mut self, key: &AttemptKey) -> ShutdownReason {
+        let ending = self.attempts.get_mut(key).and_then(|held| held.ending);
+        ending.map_or(Cause::Request, |ending| ending.cause).into()
     }
 
     fn signal(&mut self, (app, attempt): AttemptKey, signal: Signal) {
@@ -532,12 +574,12 @@ impl WorkerCore {
     fn stop(&mut self, reason: ExitReason, now: Instant) {
         info!(?reason, "stopping");
         // Twice the grace: once to end by themselves, once to be killed and to have that acknowledged.
+        let graces = self.attempts.held().map(|(_, held)| held.grace);
+        let grace = graces.max().unwrap_or(self.settings.kill_grace);
         let give_up_at = now
-            + self
-                .settings
-                .kill_grace
+            + grace
                 .saturating_mul(2)
-                .max(Duration::from_secs(1));
+                .clamp(Duration::from_secs(1), GIVE_UP_MAX);
         self.stopping = Some(Stopping { reason, give_up_at });
         if let Some(master) = self.registration.master() {
             self.effects.push(Effect::Leave {

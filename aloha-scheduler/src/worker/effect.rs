@@ -2,16 +2,17 @@ use std::sync::Arc;
 
 use super::registration::WorkerRegistration;
 use crate::app::AppDescription;
+use crate::application::ShutdownReason;
 use crate::attempt::AttemptReport;
 use crate::ids::AppId;
 
-/// How firmly a process is asked to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How firmly an application is asked to end, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
-    /// It may clean up: SIGTERM.
-    Term,
-    /// It may not: SIGKILL.
-    Kill,
+    /// It may clean up.
+    Stop(ShutdownReason),
+    /// It may not.
+    Kill(ShutdownReason),
 }
 
 /// Why a worker ends.
@@ -63,7 +64,7 @@ pub enum Effect {
         /// What to run.
         description: Arc<AppDescription>,
     },
-    /// Signal everything that belongs to an attempt. One whose process is still being started is not to run.
+    /// Ask an attempt to end. One whose process is still being started is not to run.
     SignalApp {
         /// Of which application.
         app: AppId,
@@ -71,6 +72,13 @@ pub enum Effect {
         attempt: u32,
         /// How firmly.
         signal: Signal,
+    },
+    /// Note on disk that a master knows how an attempt ended.
+    Settle {
+        /// Of which application.
+        app: AppId,
+        /// Which attempt.
+        attempt: u32,
     },
     /// End the process. Nothing follows.
     Exit(ExitReason),

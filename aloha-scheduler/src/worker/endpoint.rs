@@ -12,6 +12,7 @@ use aloha_rpc::{
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use super::adoption::adopt_all;
 use super::{
     Backoff, Effect, Event, ExitReason, LaunchSpec, Launcher, RegistrationAnswer, RunningApp,
     Signal, WorkerCore, WorkerRegistration, WorkerSettings, read_log,
@@ -185,12 +186,13 @@ impl Worker {
                     app,
                     attempt,
                     description,
-                } => self.start_app(app, attempt, &description, ctx),
+                } => self.start_app(app, attempt, description, ctx),
                 Effect::SignalApp {
                     app,
                     attempt,
                     signal,
                 } => self.signal_app(&(app, attempt), signal, ctx),
+                Effect::Settle { app, attempt } => self.settle(app, attempt, ctx),
                 Effect::Exit(reason) => {
                     info!(?reason, "worker ends");
                     self.exit.send_replace(Some(reason));
@@ -271,16 +273,13 @@ impl Worker {
         &mut self,
         app: AppId,
         attempt: u32,
-        what: &AppDescription,
+        what: Arc<AppDescription>,
         ctx: &EndpointContext<WorkerMessage>,
     ) {
         let spec = LaunchSpec {
             app_id: app.to_string(),
             attempt,
-            entry_point: what.entry_point.clone(),
-            libs: what.libs.clone(),
-            args: what.args.clone(),
-            environment: what.environment.clone(),
+            description: what,
             work_directory: self.work_directory.clone(),
             master: self.masters_url(),
             worker_id: self.settings.id.to_string(),
@@ -308,6 +307,44 @@ impl Worker {
                 outcome,
             }))));
         }));
+    }
+
+    /// Notes that a master knows, unless another attempt has the directory by now.
+    fn settle(&self, app: AppId, attempt: u32, ctx: &EndpointContext<WorkerMessage>) {
+        let launcher = Arc::clone(&self.launcher);
+        let directory = self.work_directory.join(app.as_str());
+        ctx.env().runtime().spawn(Box::pin(async move {
+            if let Err(error) = launcher.settle(&directory, attempt).await {
+                // It is reported once more by the next worker, which does no harm.
+                warn!(%app, attempt, %error, "cannot note that the master knows of an end");
+            }
+        }));
+    }
+
+    /// Takes over what an earlier worker left in the directory.
+    async fn adopt(&mut self, ctx: &EndpointContext<WorkerMessage>) {
+        let found = adopt_all(
+            &self.launcher,
+            &self.work_directory,
+            self.settings.id.as_str(),
+        );
+        for (found, running) in found.await {
+            info!(app = %found.app, attempt = found.attempt, state = ?found.state, "found");
+            if let Some(running) = running {
+                let key = (found.app.clone(), found.attempt);
+                self.apps.insert(key, App::Running(Arc::clone(&running)));
+                let (me, app, attempt) = (ctx.self_ref().clone(), found.app.clone(), found.attempt);
+                ctx.env().runtime().spawn(Box::pin(async move {
+                    let outcome = running.wait().await;
+                    drop(me.send(own(OwnEvent::Core(Event::AppExited {
+                        app,
+                        attempt,
+                        outcome,
+                    }))));
+                }));
+            }
+            self.tell(Event::AppFound(found), ctx);
+        }
     }
 
     fn masters_url(&self) -> String {
@@ -402,6 +439,7 @@ impl RpcEndpoint for Worker {
             // A worker that has stopped needs no time.
             drop(me.send(own(OwnEvent::Core(Event::Tick))));
         }));
+        self.adopt(ctx).await;
         self.tell(Event::Started, ctx);
         Ok(())
     }

@@ -1,5 +1,7 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::app::AppDescription;
 use crate::attempt::Outcome;
 use crate::ids::AppId;
 use crate::master::WorkerCommand;
@@ -25,9 +27,35 @@ pub enum RegistrationAnswer {
     },
 }
 
+/// An attempt that an earlier worker left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundApp {
+    /// Of which application.
+    pub app: AppId,
+    /// Which attempt.
+    pub attempt: u32,
+    /// As what it was launched.
+    pub description: Arc<AppDescription>,
+    /// How it stands.
+    pub state: FoundState,
+}
+
+/// How an attempt stands that an earlier worker left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundState {
+    /// It runs, and is ours from now on.
+    Running,
+    /// It has ended, and no master knows.
+    Ended(Outcome),
+    /// It has ended, and a master knows.
+    Settled,
+}
+
 /// Something that happened outside the worker. Masters are named by their addresses, as in the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// An attempt of an earlier worker was found. Told before [`Event::Started`].
+    AppFound(FoundApp),
     /// The worker can be reached: look for a master.
     Started,
     /// What came of an [`Effect::Register`](super::Effect::Register).

@@ -1,18 +1,21 @@
 //! The seam between a worker and what runs its applications.
 //!
-//! The worker knows nothing of processes: it starts an application, may signal it, and waits for its outcome.
-//! [`ProcessLauncher`](super::ProcessLauncher) runs applications as children of the worker; a launcher whose
-//! applications outlive the worker answers [`Launcher::adopt`] with [`Adopted::Running`].
+//! The worker knows nothing of processes: it starts an application, may ask it to end, and waits for its outcome.
+//! [`RunnerLauncher`](super::RunnerLauncher) gives each application a process of its own that outlives the worker.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::effect::Signal;
-use crate::attempt::Outcome;
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::effect::Signal;
+use crate::app::AppDescription;
+use crate::application::ShutdownReason;
+use crate::attempt::Outcome;
 
 /// Starts applications, and finds those that an earlier worker left behind.
 #[async_trait]
@@ -26,8 +29,12 @@ pub trait Launcher: Send + Sync + fmt::Debug {
     /// Not cancel safe: the application may run although nobody got hold of it. [`Launcher::adopt`] finds it then.
     async fn start(&self, spec: LaunchSpec) -> Result<Box<dyn RunningApp>, LaunchError>;
 
-    /// Takes over what an earlier worker started in this directory (`<work-dir>/<app-id>`).
-    async fn adopt(&self, app_directory: &Path) -> Result<Adopted, AdoptError>;
+    /// Takes over what an earlier worker of this id started in this directory (`<work-dir>/<app-id>`).
+    async fn adopt(&self, app_directory: &Path, worker_id: &str) -> Result<Adopted, AdoptError>;
+
+    /// Notes that a master knows how the application in this directory ended: no later worker need report it.
+    /// Does nothing where a later attempt was launched meanwhile.
+    async fn settle(&self, app_directory: &Path, attempt: u32) -> io::Result<()>;
 }
 
 /// One attempt of an application that was started; it may have ended since.
@@ -39,7 +46,7 @@ pub trait RunningApp: Send + Sync + fmt::Debug {
     /// Which attempt it is, counted from 1.
     fn attempt(&self) -> u32;
 
-    /// Signals everything that belongs to the application. If it has ended already, this does nothing.
+    /// Asks the application to end, or ends it. If it has ended already, this does nothing.
     async fn signal(&self, signal: Signal) -> Result<(), SignalError>;
 
     /// Waits until it has ended and nothing of it is left. May be called by several tasks and again later.
@@ -55,33 +62,28 @@ pub trait RunningApp: Send + Sync + fmt::Debug {
     ///
     /// Dropped half-way, the application was asked, but is not ended.
     async fn end(&self, grace: Duration) -> Result<Outcome, SignalError> {
-        self.signal(Signal::Term).await?;
+        self.signal(Signal::Stop(ShutdownReason::Killed)).await?;
         if let Ok(outcome) = tokio::time::timeout(grace, self.wait()).await {
             return Ok(outcome);
         }
-        self.signal(Signal::Kill).await?;
+        self.signal(Signal::Kill(ShutdownReason::Killed)).await?;
         Ok(self.wait().await)
     }
 }
 
 /// What a launcher needs to know to start an application.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LaunchSpec {
     /// The application; one component of a path.
     pub app_id: String,
     /// Counted from 1, rising over relaunches and failovers.
     pub attempt: u32,
-    /// What kind of application it is: `SimpleProcess` or `Process`.
-    pub entry_point: String,
-    /// What else it needs. The built-in entry points hand them on in `ALOHA_LIBS`, one a line, and fetch nothing.
-    pub libs: Vec<String>,
-    /// `Process`: the program and its arguments. `SimpleProcess`: joined by blanks, a script for bash.
-    pub args: Vec<String>,
-    /// Added to the worker's own environment; `ALOHA_APP_ID` and its like win over equal names in here.
-    pub environment: BTreeMap<String, String>,
+    /// What was submitted. `ALOHA_APP_ID` and its like win over equal names in its environment.
+    pub description: Arc<AppDescription>,
     /// The worker's directory, in which the application gets its own.
     pub work_directory: PathBuf,
-    /// The master's URL, for `ALOHA_MASTER`.
+    /// The masters' URL, for `ALOHA_MASTER`.
     pub master: String,
     /// The worker, for `ALOHA_WORKER_ID`.
     pub worker_id: String,
@@ -94,15 +96,20 @@ pub enum Adopted {
     /// Nothing was ever started there.
     Nothing,
     /// It runs, and is ours from now on.
-    Running(Box<dyn RunningApp>),
+    Running {
+        /// As what it was launched.
+        spec: LaunchSpec,
+        /// The application.
+        app: Box<dyn RunningApp>,
+    },
     /// It does not run, or not any more.
     Ended {
-        /// The application.
-        app_id: String,
-        /// Its latest attempt there.
-        attempt: u32,
-        /// How that ended.
+        /// As what it was launched.
+        spec: LaunchSpec,
+        /// How it ended.
         outcome: Outcome,
+        /// Whether a master knows.
+        reported: bool,
     },
 }
 
@@ -110,33 +117,11 @@ pub enum Adopted {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LaunchError {
-    /// No launcher knows this kind of application.
-    #[error("unknown entry point {entry_point:?}, known are: {}", known.join(", "))]
-    UnknownEntryPoint {
-        /// What was asked for.
-        entry_point: String,
-        /// What there is.
-        known: &'static [&'static str],
-    },
     /// The id cannot name a directory.
     #[error("{app_id:?} cannot name the directory of an application")]
     BadAppId {
         /// The id.
         app_id: String,
-    },
-    /// There is nothing to run.
-    #[error("{entry_point} needs a command in its arguments")]
-    NoCommand {
-        /// The entry point.
-        entry_point: String,
-    },
-    /// The command or its environment cannot be given to a process.
-    #[error("{what} is not possible for a process: {text:?}")]
-    BadText {
-        /// Which part.
-        what: &'static str,
-        /// The offending text.
-        text: String,
     },
     /// A later attempt, or this very one, was started here before.
     #[error("attempt {attempt} of {app_id} is stale: attempt {seen} was started here")]
@@ -149,14 +134,10 @@ pub enum LaunchError {
         seen: u32,
     },
     /// An earlier attempt still runs here; it must be adopted or ended first.
-    #[error("attempt {seen} of {app_id} still runs here as process {pid}")]
+    #[error("an earlier attempt of {app_id} still runs here")]
     StillRunning {
         /// The application.
         app_id: String,
-        /// The attempt that runs.
-        seen: u32,
-        /// Its first process.
-        pid: i32,
     },
     /// The directory of the application, or a file in it, could not be made ready.
     #[error("cannot prepare {}", path.display())]
@@ -167,14 +148,20 @@ pub enum LaunchError {
         #[source]
         cause: io::Error,
     },
-    /// The program could not be executed.
-    #[error("cannot execute {program:?}")]
-    Spawn {
-        /// The program.
-        program: String,
-        /// What the system said.
+    /// Its runner could not be started, or did not get far.
+    #[error("cannot start a runner for {app_id}")]
+    Runner {
+        /// The application.
+        app_id: String,
+        /// What the system said, or the runner.
         #[source]
         cause: io::Error,
+    },
+    /// The application itself could not be started.
+    #[error("{reason}")]
+    NotStarted {
+        /// Why.
+        reason: String,
     },
 }
 
@@ -208,13 +195,13 @@ pub enum AdoptError {
     },
 }
 
-/// Why an application could not be signalled.
+/// Why an application could not be asked to end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignalError {
-    /// The system refused, for instance because the application runs as somebody else now.
-    #[error("cannot signal {app_id}")]
-    Refused {
+    /// Its runner did not answer, and could not be ended either.
+    #[error("cannot end {app_id}")]
+    Unreachable {
         /// The application.
         app_id: String,
         /// What the system said.

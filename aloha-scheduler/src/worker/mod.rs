@@ -18,29 +18,30 @@
 //!   acknowledges it.
 //! - **A command of an older epoch is refused**, for it comes from a master that no longer leads.
 //! - **A launch may arrive twice** and starts one process; two attempts of one application never run at once here.
+//! - **Applications outlive their worker.** Each has a runner ([`crate::runner`]), and the next worker in the same
+//!   directory takes it over: it knows what runs, and what ended meanwhile, before it looks for a master.
 
+mod adoption;
 mod app_directory;
 mod attempts;
 mod core;
 mod effect;
 mod endpoint;
 mod event;
-mod facts;
 mod launcher;
 mod logs;
-mod process;
-mod procfs;
 mod registration;
+mod runners;
 #[cfg(test)]
 mod tests;
 
 pub use self::core::{WorkerCore, WorkerSettings};
 pub use self::effect::{Effect, ExitReason, Signal};
 pub use self::endpoint::{OwnEvent, Worker, WorkerHandle};
-pub use self::event::{Event, RegistrationAnswer};
+pub use self::event::{Event, FoundApp, FoundState, RegistrationAnswer};
 pub use self::launcher::{
     AdoptError, Adopted, LaunchError, LaunchSpec, Launcher, RunningApp, SignalError,
 };
 pub use self::logs::{LogChunk, LogError, LogStream, read_log};
-pub use self::process::ProcessLauncher;
 pub use self::registration::{Backoff, Registration, WorkerRegistration};
+pub use self::runners::RunnerLauncher;

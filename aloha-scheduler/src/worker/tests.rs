@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::app::AppDescription;
+use crate::application::ShutdownReason;
 use crate::attempt::{AttemptReport, AttemptState, HeldAttempt, Outcome};
 use crate::ids::AppId;
 use crate::master::WorkerCommand;
@@ -196,6 +197,13 @@ fn description() -> Arc<AppDescription> {
         memory_mib,
         ..AppDescription::default()
     })
+}
+
+fn settle(id: &str, attempt: u32) -> Effect {
+    Effect::Settle {
+        app: app(id),
+        attempt,
+    }
 }
 
 fn register(master: &str, attempts: Vec<HeldAttempt>) -> Effect {
@@ -394,6 +402,7 @@ fn a_second_launch_of_an_attempt_is_ignored_while_it_runs_and_after() {
     t.expect([report(M1, ended("app-0", 1, Outcome::Exited(0)))]);
     t.launch(7, "app-0", 1);
     t.acknowledge("app-0", 1);
+    t.expect([settle("app-0", 1)]);
     t.launch(7, "app-0", 1);
     t.expect([]);
 }
@@ -426,11 +435,11 @@ fn a_kill_asks_first_and_insists_after_the_grace() {
     let mut t = Harness::running();
     t.kill(7, "app-0", 1);
     t.kill(7, "app-0", 1);
-    t.expect([signal("app-0", 1, Signal::Term)]);
+    t.expect([signal("app-0", 1, Signal::Stop(ShutdownReason::Killed))]);
     t.advance(GRACE - Duration::from_millis(1));
     t.expect([]);
     t.advance(Duration::from_millis(1));
-    t.expect([signal("app-0", 1, Signal::Kill)]);
+    t.expect([signal("app-0", 1, Signal::Kill(ShutdownReason::Killed))]);
     t.exited("app-0", 1, Outcome::Signaled(9));
     t.expect([report(M1, ended("app-0", 1, Outcome::Killed))]);
 }
@@ -441,7 +450,7 @@ fn a_killed_application_that_exits_by_itself_was_killed() {
     t.kill(7, "app-0", 1);
     t.exited("app-0", 1, Outcome::Exited(0));
     t.expect([
-        signal("app-0", 1, Signal::Term),
+        signal("app-0", 1, Signal::Stop(ShutdownReason::Killed)),
         report(M1, ended("app-0", 1, Outcome::Killed)),
     ]);
     t.advance(GRACE);
@@ -468,7 +477,7 @@ fn a_kill_of_what_is_not_here_is_answered_and_stops_a_launch_that_is_late() {
 fn a_later_attempt_waits_until_the_earlier_is_gone() {
     let mut t = Harness::running();
     t.launch(7, "app-0", 2);
-    t.expect([signal("app-0", 1, Signal::Term)]);
+    t.expect([signal("app-0", 1, Signal::Stop(ShutdownReason::Killed))]);
     t.exited("app-0", 1, Outcome::Signaled(15));
     t.expect([
         report(M1, ended("app-0", 1, Outcome::Killed)),
@@ -482,7 +491,7 @@ fn an_attempt_that_waits_for_an_earlier_one_is_killed_at_once() {
     t.launch(7, "app-0", 2);
     t.kill(7, "app-0", 2);
     t.expect([
-        signal("app-0", 1, Signal::Term),
+        signal("app-0", 1, Signal::Stop(ShutdownReason::Killed)),
         report(M1, ended("app-0", 2, Outcome::Killed)),
     ]);
     t.exited("app-0", 1, Outcome::Exited(0));
@@ -536,24 +545,105 @@ fn an_end_is_reported_again_until_it_is_acknowledged() {
     t.advance(INTERVAL);
     t.expect([heartbeat(), told]);
     t.acknowledge("app-0", 1);
+    t.expect([settle("app-0", 1)]);
     t.advance(INTERVAL);
     t.expect([heartbeat()]);
     t.lose_master();
     t.expect([register(M1, vec![])]);
 }
 
+fn found(id: &str, attempt: u32, state: FoundState) -> Event {
+    Event::AppFound(FoundApp {
+        app: app(id),
+        attempt,
+        description: description(),
+        state,
+    })
+}
+
+#[test]
+fn what_an_earlier_worker_left_running_is_held_and_what_ended_meanwhile_is_reported() {
+    let mut t = Harness::new();
+    t.tell(found("app-0", 1, FoundState::Running));
+    t.tell(found("app-1", 2, FoundState::Ended(Outcome::Exited(3))));
+    t.tell(found("app-2", 1, FoundState::Settled));
+    assert_eq!(t.worker.used(), NEEDS);
+    t.tell(Event::Started);
+    let over = HeldAttempt {
+        occupies: Resources::default(),
+        ..held("app-1", 2, AttemptState::Ended)
+    };
+    let running = held("app-0", 1, AttemptState::Running);
+    t.expect([register(M1, vec![running, over])]);
+    t.answer(M1, 7);
+    t.expect([report(M1, ended("app-1", 2, Outcome::Exited(3)))]);
+    t.acknowledge("app-1", 2);
+    t.expect([settle("app-1", 2)]);
+    // Launches that are late start none of them again.
+    for (id, attempt) in [("app-0", 1), ("app-1", 2), ("app-2", 1)] {
+        t.launch(7, id, attempt);
+        t.expect([]);
+    }
+    t.exited("app-0", 1, Outcome::Exited(0));
+    t.expect([report(M1, ended("app-0", 1, Outcome::Exited(0)))]);
+}
+
+#[test]
+fn more_than_is_offered_may_be_found_and_then_nothing_is_free() {
+    let mut t = Harness::new();
+    for id in ["app-0", "app-1", "app-2"] {
+        t.tell(found(id, 1, FoundState::Running));
+    }
+    t.tell(Event::Started);
+    t.answer(M1, 7);
+    t.unclaimed.clear();
+    t.launch(7, "app-3", 1);
+    let reason = "needs 2 cores and 512 MiB; the worker has 0 cores and 0 MiB left";
+    t.expect([report(
+        M1,
+        ended("app-3", 1, Outcome::CouldNotStart(reason.into())),
+    )]);
+}
+
+#[test]
+fn the_grace_is_that_of_the_description() {
+    let mut t = Harness::new();
+    let mut patient = (*description()).clone();
+    patient.stop.grace_millis = Some(60_000);
+    t.tell(Event::AppFound(FoundApp {
+        app: app("app-0"),
+        attempt: 1,
+        description: Arc::new(patient),
+        state: FoundState::Running,
+    }));
+    t.tell(Event::Started);
+    t.answer(M1, 7);
+    t.unclaimed.clear();
+    t.kill(7, "app-0", 1);
+    t.expect([signal("app-0", 1, Signal::Stop(ShutdownReason::Killed))]);
+    t.now.instant += 59 * SECOND;
+    t.tell(Event::Tick);
+    t.expect([heartbeat()]);
+    t.now.instant += SECOND;
+    t.tell(Event::Tick);
+    t.expect([signal("app-0", 1, Signal::Kill(ShutdownReason::Killed))]);
+}
+
 #[test]
 fn a_worker_that_stops_leaves_asks_its_applications_to_end_and_waits_for_the_acknowledgement() {
     let mut t = Harness::running();
     t.stop(true);
-    t.expect([leave(), signal("app-0", 1, Signal::Term)]);
+    t.expect([
+        leave(),
+        signal("app-0", 1, Signal::Stop(ShutdownReason::WorkerStops)),
+    ]);
     t.exited("app-0", 1, Outcome::Exited(0));
     t.expect([report(
         M1,
         ended("app-0", 1, Outcome::Lost("stopped with its worker".into())),
     )]);
     t.acknowledge("app-0", 1);
-    t.expect([Effect::Exit(ExitReason::Stopped)]);
+    t.expect([settle("app-0", 1), Effect::Exit(ExitReason::Stopped)]);
     assert_eq!(t.worker.next_deadline(), None);
 }
 
@@ -565,7 +655,8 @@ fn a_kill_during_the_stop_is_still_a_kill() {
     t.exited("app-0", 1, Outcome::Exited(0));
     t.expect([
         leave(),
-        signal("app-0", 1, Signal::Term),
+        signal("app-0", 1, Signal::Stop(ShutdownReason::WorkerStops)),
+        signal("app-0", 1, Signal::Stop(ShutdownReason::Killed)),
         report(M1, ended("app-0", 1, Outcome::Killed)),
     ]);
 }
@@ -578,7 +669,7 @@ fn a_stopping_worker_declines_launches() {
     let declined = Outcome::Declined("the worker is stopping".into());
     t.expect([
         leave(),
-        signal("app-0", 1, Signal::Term),
+        signal("app-0", 1, Signal::Stop(ShutdownReason::WorkerStops)),
         report(M1, ended("app-1", 1, declined)),
     ]);
 }
@@ -590,8 +681,8 @@ fn a_stop_does_not_wait_for_ever() {
     t.advance(GRACE);
     t.expect([
         leave(),
-        signal("app-0", 1, Signal::Term),
-        signal("app-0", 1, Signal::Kill),
+        signal("app-0", 1, Signal::Stop(ShutdownReason::WorkerStops)),
+        signal("app-0", 1, Signal::Kill(ShutdownReason::WorkerStops)),
     ]);
     t.advance(GRACE);
     t.expect([heartbeat(), Effect::Exit(ExitReason::GaveUpWaiting)]);
@@ -604,7 +695,7 @@ fn a_second_request_stops_at_once() {
     t.stop(true);
     t.expect([
         leave(),
-        signal("app-0", 1, Signal::Term),
+        signal("app-0", 1, Signal::Stop(ShutdownReason::WorkerStops)),
         Effect::Exit(ExitReason::GaveUpWaiting),
     ]);
     t.launch(7, "app-1", 1);
@@ -638,7 +729,7 @@ fn a_worker_that_is_refused_ends_its_applications_and_itself() {
     });
     t.expect([
         register(M1, vec![held("app-0", 1, AttemptState::Running)]),
-        signal("app-0", 1, Signal::Term),
+        signal("app-0", 1, Signal::Stop(ShutdownReason::WorkerStops)),
     ]);
     assert_eq!(
         t.worker.registration(),
@@ -707,10 +798,23 @@ proptest! {
     /// time); what is reported ended once was started or refused, and nothing follows the exit.
     #[test]
     fn whatever_happens_the_tables_agree_and_every_attempt_is_accounted_for(
+        left in prop::collection::btree_map(0u8..5, (1u32..4, 0u8..3), 0..4),
         events in prop::collection::vec((event(), 0u64..20), 0..150),
     ) {
         let mut t = Harness::new();
         let mut running = BTreeSet::new();
+        for (n, (attempt, state)) in left {
+            let id = format!("app-{n}");
+            let state = match state {
+                0 => {
+                    running.insert((app(&id), attempt));
+                    FoundState::Running
+                }
+                1 => FoundState::Ended(Outcome::Exited(0)),
+                _ => FoundState::Settled,
+            };
+            t.tell(found(&id, attempt, state));
+        }
         let mut exited = false;
         for (event, seconds) in events {
             t.now.instant += Duration::from_secs(seconds);
@@ -738,6 +842,7 @@ proptest! {
                     Effect::Register { .. }
                     | Effect::SendHeartbeat { .. }
                     | Effect::Report { .. }
+                    | Effect::Settle { .. }
                     | Effect::Leave { .. } => {}
                 }
             }

@@ -110,13 +110,19 @@ impl Daemon {
         this
     }
 
+    /// A worker that ends its applications when the test ends.
     pub fn worker_of(master: &str, directory: &Path) -> Self {
+        Self::worker_with(master, directory, &["--stop-applications"])
+    }
+
+    pub fn worker_with(master: &str, directory: &Path, more: &[&str]) -> Self {
         let directory = directory.to_str().expect("UTF-8");
         let fast = "aloha.worker.register.backoff.max=100ms";
         let faster = "aloha.worker.register.backoff.initial=50ms";
-        Self::start(&[
-            "worker", "-c", "2", "-m", "1G", "-d", directory, "-D", fast, "-D", faster, master,
-        ])
+        let fixed = [
+            "worker", "-c", "2", "-m", "1G", "-d", directory, "-D", fast, "-D", faster,
+        ];
+        Self::start(&[&fixed[..], more, &[master]].concat())
     }
 
     pub fn rest(&self) -> &str {

@@ -84,6 +84,9 @@ pub(crate) struct WorkerArgs {
     /// Directory in which each application gets its own
     #[arg(short = 'd', long)]
     pub(crate) work_dir: Option<PathBuf>,
+    /// When asked to stop, end the applications first; else they run on for the next worker in this directory
+    #[arg(long)]
+    pub(crate) stop_applications: bool,
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
     /// All masters; the worker finds the leader

@@ -26,6 +26,10 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // Workers execute this program again, once for each application.
+    if let Some(code) = aloha_scheduler::runner::run_if_asked(std::env::args_os()) {
+        return code;
+    }
     match dispatch(Cli::parse()) {
         Ok(code) => code.into(),
         Err(failure) => {

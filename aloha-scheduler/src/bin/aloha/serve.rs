@@ -4,11 +4,13 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aloha_rpc::{BindError, RpcConfig, RpcEnv, StartError, TransportConfig};
 use aloha_scheduler::config::{self as settings, Config, RestSettings};
 use aloha_scheduler::rest::{RestGuard, RestLimits, RestToken, rest_router, serve_rest};
-use aloha_scheduler::worker::{Backoff, ExitReason, ProcessLauncher};
+use aloha_scheduler::runner::RunnerSettings;
+use aloha_scheduler::worker::{Backoff, ExitReason, RunnerLauncher};
 use aloha_scheduler::{
     Master, MasterHandle, MasterSettings, Resources, Worker, WorkerHandle, WorkerSettings,
     with_causes,
@@ -22,6 +24,8 @@ use crate::args::{LocalArgs, MasterArgs, WorkerArgs};
 use crate::work_directory::WorkDirectory;
 use crate::{Failure, config, machine, print};
 
+/// How long applications of a cluster in one process outlive it where it was killed.
+const LOCAL_RUNNER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a shell says of a command that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -41,19 +45,19 @@ pub(crate) fn master(args: &MasterArgs) -> Result<u8, Failure> {
     })
 }
 
-/// Runs a worker until a signal, then ends its applications.
+/// Runs a worker until a signal; applications run on unless they are to be ended.
 pub(crate) fn worker(args: &WorkerArgs) -> Result<u8, Failure> {
     let config = config::of_worker(args)?;
     let masters = args.masters.host_ports().to_vec();
     run(async |stop: Stop| {
         let directory = WorkDirectory::take(&config.worker().directory)?;
-        directory.clear(config.worker().kill_grace).await?;
-        let mut served = serve_worker(&config, masters, &directory).await?;
+        let launcher = launcher(&config, config.worker().runner_timeout).await?;
+        let mut served = serve_worker(&config, masters, &directory, 0, launcher).await?;
         print(format_args!("ready worker {}", url(&served.env)));
         let reason = tokio::select! {
             biased;
             reason = served.worker.ended() => reason,
-            () = stop.asked() => served.stop().await,
+            () = stop.asked() => served.stop(args.stop_applications).await,
         };
         served.env.shutdown().await;
         match reason {
@@ -71,12 +75,16 @@ pub(crate) fn local(args: &LocalArgs) -> Result<u8, Failure> {
     let config = config::of_local(args)?;
     run(async |stop: Stop| {
         let directory = WorkDirectory::take(&config.worker().directory)?;
-        directory.clear(config.worker().kill_grace).await?;
         let master = serve_master(&config).await?;
         let masters = vec![master.env.address().expect("a master listens").to_string()];
         let mut workers = Vec::new();
-        for _ in 0..args.workers {
-            workers.push(serve_worker(&config, masters.clone(), &directory).await?);
+        // Nobody comes back for what a cluster like this one leaves behind.
+        let patience = config.worker().runner_timeout.min(LOCAL_RUNNER_TIMEOUT);
+        let launcher = launcher(&config, patience).await?;
+        for place in 0..args.workers {
+            let launcher = Arc::clone(&launcher);
+            let masters = masters.clone();
+            workers.push(serve_worker(&config, masters, &directory, place, launcher).await?);
         }
         print(format_args!(
             "ready local {}{}",
@@ -293,16 +301,33 @@ struct ServedWorker {
 }
 
 impl ServedWorker {
-    async fn stop(&mut self) -> ExitReason {
-        self.worker.stop(true);
+    async fn stop(&mut self, stop_apps: bool) -> ExitReason {
+        self.worker.stop(stop_apps);
         self.worker.ended().await
     }
+}
+
+/// What starts applications, under runners that wait so long for a worker that is away.
+async fn launcher(
+    config: &Config,
+    worker_timeout: Duration,
+) -> Result<Arc<RunnerLauncher>, Failure> {
+    let settings = RunnerSettings {
+        kill_grace: config.worker().kill_grace,
+        worker_timeout,
+        configuration: config.in_force(),
+        ..RunnerSettings::default()
+    };
+    let launcher = RunnerLauncher::new(settings).await.map_err(Failure::new)?;
+    Ok(Arc::new(launcher))
 }
 
 async fn serve_worker(
     config: &Config,
     masters: Vec<String>,
     directory: &WorkDirectory,
+    place: u32,
+    launcher: Arc<RunnerLauncher>,
 ) -> Result<ServedWorker, Failure> {
     let worker = config.worker();
     let env = listen(
@@ -319,6 +344,7 @@ async fn serve_worker(
     };
     let defaults = Worker::default_settings(&env, offers, masters);
     let settings = WorkerSettings {
+        id: directory.worker_id(place, &defaults.id)?,
         backoff: Backoff {
             pause_min: worker.register_backoff_initial,
             pause_max: worker.register_backoff_max,
@@ -328,7 +354,6 @@ async fn serve_worker(
         retained_apps: worker.retained_applications,
         ..defaults
     };
-    let launcher = Arc::new(ProcessLauncher::new(worker.kill_grace));
     let handle = Worker::start(&env, settings, directory.path().to_owned(), launcher)
         .map_err(Failure::new)?;
     Ok(ServedWorker {

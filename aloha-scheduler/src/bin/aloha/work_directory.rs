@@ -1,12 +1,10 @@
-//! A worker's directory: its lock, and what an earlier worker left behind in it.
+//! A worker's directory: its lock, and who its workers are.
 
 use std::fs::{self, File, TryLockError};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use aloha_scheduler::Outcome;
-use aloha_scheduler::worker::{Adopted, Launcher as _, ProcessLauncher};
-use tracing::{info, warn};
+use aloha_scheduler::WorkerId;
 
 use crate::Failure;
 
@@ -38,29 +36,28 @@ impl WorkDirectory {
         &self.path
     }
 
-    /// Ends what an earlier worker left running. Nobody could learn how it ends, and its master
-    /// has counted it as lost.
-    pub(crate) async fn clear(&self, kill_grace: Duration) -> Result<(), Failure> {
-        let failed = |error| Failure::at("cannot read the work directory", &self.path, &error);
-        let launcher = ProcessLauncher::new(kill_grace);
-        for entry in fs::read_dir(&self.path).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if !path.is_dir() {
-                continue;
+    /// The id of a worker of this directory: the same at each start, so that it is known as the one that started what
+    /// still runs here. The first time it is `new`.
+    pub(crate) fn worker_id(&self, place: u32, new: &WorkerId) -> Result<WorkerId, Failure> {
+        let path = self.path.join(format!(".worker-{place}"));
+        let failed = |error| Failure::at("cannot use the id of this worker in", &path, &error);
+        match fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|error| {
+                let error = io::Error::new(io::ErrorKind::InvalidData, error);
+                failed(error)
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let unfinished = path.with_extension("new");
+                let written = File::create(&unfinished)
+                    .and_then(|mut file| {
+                        writeln!(file, "{new}")?;
+                        file.sync_all()
+                    })
+                    .and_then(|()| fs::rename(&unfinished, &path));
+                written.map_err(failed)?;
+                Ok(new.clone())
             }
-            match launcher.adopt(&path).await {
-                // One whose end was recorded needs no word.
-                Ok(Adopted::Ended {
-                    app_id,
-                    attempt,
-                    outcome: outcome @ Outcome::Lost(_),
-                }) => {
-                    info!(app = app_id, attempt, %outcome, "left behind by an earlier worker");
-                }
-                Ok(_) => {}
-                Err(error) => warn!(path = %path.display(), %error, "cannot clear up"),
-            }
+            Err(error) => Err(failed(error)),
         }
-        Ok(())
     }
 }

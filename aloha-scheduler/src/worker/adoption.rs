@@ -1,0 +1,100 @@
+//! What a worker finds in its directory when it starts.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::event::{FoundApp, FoundState};
+use super::launcher::{Adopted, LaunchSpec, Launcher, RunningApp};
+use crate::blocking::blocking;
+use crate::causes::with_causes;
+use crate::ids::AppId;
+
+/// Takes over what an earlier worker of this id left in the directory.
+pub(super) async fn adopt_all(
+    launcher: &Arc<dyn Launcher>,
+    work_directory: &Path,
+    worker_id: &str,
+) -> Vec<(FoundApp, Option<Arc<dyn RunningApp>>)> {
+    let path = work_directory.to_owned();
+    let directories = match blocking(move || app_directories(&path)).await {
+        Ok(directories) => directories,
+        Err(error) => {
+            warn!(%error, path = %work_directory.display(), "cannot look for what an earlier worker left");
+            return Vec::new();
+        }
+    };
+    // One that does not answer must not hold up the others.
+    let mut adopting = JoinSet::new();
+    for path in directories {
+        let (launcher, worker_id) = (Arc::clone(launcher), worker_id.to_owned());
+        adopting.spawn(async move {
+            let adopted = launcher.adopt(&path, &worker_id).await;
+            (path, adopted)
+        });
+    }
+    let mut found = Vec::new();
+    while let Some(adopted) = adopting.join_next().await {
+        let (path, adopted) = match adopted {
+            Ok(adopted) => adopted,
+            Err(error) => {
+                warn!(%error, "cannot take over an application");
+                continue;
+            }
+        };
+        let (spec, state, running) = match adopted {
+            Ok(Adopted::Nothing) => continue,
+            Ok(Adopted::Running { spec, app }) => (spec, FoundState::Running, Some(app.into())),
+            Ok(Adopted::Ended {
+                spec,
+                reported: true,
+                ..
+            }) => (spec, FoundState::Settled, None),
+            Ok(Adopted::Ended { spec, outcome, .. }) => (spec, FoundState::Ended(outcome), None),
+            Err(error) => {
+                warn!(path = %path.display(), error = with_causes(&error), "cannot take over an application");
+                continue;
+            }
+        };
+        found.extend(describe(spec, state).map(|found| (found, running)));
+    }
+    found
+}
+
+fn describe(spec: LaunchSpec, state: FoundState) -> Option<FoundApp> {
+    let app: AppId = match spec.app_id.parse() {
+        Ok(app) => app,
+        Err(error) => {
+            warn!(id = spec.app_id, %error, "a directory is not that of an application");
+            return None;
+        }
+    };
+    Some(FoundApp {
+        app,
+        attempt: spec.attempt,
+        description: spec.description,
+        state,
+    })
+}
+
+/// The directories that may be of applications; links and hidden ones are not.
+fn app_directories(work_directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(work_directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut directories = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if entry.file_type()?.is_dir() && !hidden {
+            directories.push(entry.path());
+        }
+    }
+    Ok(directories)
+}

@@ -1,0 +1,673 @@
+//! Applications under runners: how a worker starts them, finds them again, and hears how they ended.
+//!
+//! ```text
+//!   start ─► lock ─► launch.json ─► runner (has the lock) ─► its line: started ─► Attach ······► outcome
+//!   adopt ─► lock is taken: it runs ─────────────────────────────────────────────► Attach ······► outcome
+//!            lock is free: the records say how it ended, or that it was cut short
+//! ```
+//!
+//! What a runner answers to `Attach` is on disk already, so an answer that is lost costs nothing: its process ends, which
+//! is learnt from a pidfd, and the record is read. A runner that ended without a record was killed.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aloha_rpc::{RpcAddress, RpcConfig, RpcEndpointRef, RpcEnv, StartError, TransportConfig};
+use async_trait::async_trait;
+use rustix::process::{Pid, PidfdFlags, Signal as SystemSignal, pidfd_open, pidfd_send_signal};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::app_directory;
+use super::effect::Signal;
+use super::launcher::{
+    AdoptError, Adopted, LaunchError, LaunchSpec, Launcher, RunningApp, SignalError,
+};
+use crate::attempt::Outcome;
+use crate::blocking::blocking;
+use crate::causes::with_causes;
+use crate::procfs;
+use crate::runner::{
+    self, Launch, RUNNER, Records, Run, RunnerMessage, RunnerSettings, StartReport, Trace,
+};
+
+/// The executable that becomes a runner unless another is named: this one.
+const THIS_EXECUTABLE: &str = "/proc/self/exe";
+/// The longest line in which a runner may say how its start went, in bytes.
+const REPORT_BYTES_MAX: u64 = 64 << 10;
+/// How long a runner may take to say so, and to be reached.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a runner may take to end once it said how its application did.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause before a runner that could not be reached is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// How long processes that were killed may take to vanish: it needs no cooperation of theirs, only the kernel's.
+const VANISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than any application runs, and no trouble for a clock.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Runs each application under a runner of its own; needs a tokio runtime with IO and time.
+#[derive(Debug)]
+pub struct RunnerLauncher {
+    settings: RunnerSettings,
+    program: PathBuf,
+    /// Where the runners are talked to from.
+    env: RpcEnv,
+}
+
+impl RunnerLauncher {
+    /// Starts runners by executing this process's own executable again, whose `main` must begin with
+    /// [`run_if_asked`](crate::runner::run_if_asked).
+    ///
+    /// # Errors
+    ///
+    /// The environment from which runners are talked to cannot be started.
+    pub async fn new(settings: RunnerSettings) -> Result<Self, StartError> {
+        let config = RpcConfig {
+            transport: TransportConfig {
+                // The kernel says when the other end of a Unix socket is gone.
+                ping_interval: None,
+                reconnect_backoff_min: RETRY_INTERVAL,
+                reconnect_backoff_max: RETRY_INTERVAL,
+                ..TransportConfig::default()
+            },
+            ..RpcConfig::default()
+        };
+        Ok(Self {
+            settings,
+            program: PathBuf::from(THIS_EXECUTABLE),
+            env: RpcEnv::builder("worker-of-runners")
+                .config(config)
+                .start()
+                .await?,
+        })
+    }
+
+    /// Starts runners by executing this program instead.
+    #[must_use]
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// Starts the runner of an attempt, and waits until it says how its own start went.
+    async fn launch(&self, spec: &LaunchSpec) -> Result<Box<dyn RunningApp>, LaunchError> {
+        let failed = {
+            let app_id = spec.app_id.clone();
+            move |cause| LaunchError::Runner { app_id, cause }
+        };
+        let (program, settings) = (self.program.clone(), self.settings.clone());
+        let spawned = blocking({
+            let spec = spec.clone();
+            move || spawn(&program, &spec, settings)
+        });
+        let Spawned {
+            mut child,
+            pidfd,
+            said,
+        } = spawned.await?;
+        match tokio::time::timeout(START_TIMEOUT, start_report(said)).await {
+            Ok(Ok(StartReport::Started)) => {
+                info!(app = %spec.app_id, attempt = spec.attempt, runner = child.id(), "application started");
+                let process = Process {
+                    pidfd,
+                    run: None,
+                    child: Some(child),
+                };
+                self.watch(spec, process).map_err(failed)
+            }
+            Ok(Ok(StartReport::Failed(reason))) => {
+                if let Err(error) = blocking(move || child.wait()).await {
+                    warn!(%error, "cannot take the exit status of a runner");
+                }
+                Err(LaunchError::NotStarted { reason })
+            }
+            silent => {
+                let cause = match silent {
+                    Ok(Err(cause)) => cause,
+                    Ok(Ok(_)) | Err(_) => io::ErrorKind::TimedOut.into(),
+                };
+                // Whatever it has started by now must not run unseen.
+                let _ = pidfd_send_signal(&pidfd, SystemSignal::KILL);
+                let status = blocking(move || child.wait()).await;
+                let records = Records::of(&spec.work_directory.join(&spec.app_id));
+                if let Ok(Some(run)) = records.run() {
+                    let marks = marks(&spec.app_id, spec.attempt, &spec.worker_id);
+                    drop(end_leftovers(&spec.app_id, marks, &run, true).await);
+                }
+                let ended =
+                    status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                Err(failed(io::Error::new(
+                    cause.kind(),
+                    format!(
+                        "it said nothing of its start ({cause}), {ended}; see .aloha/runner.log in the directory of the application"
+                    ),
+                )))
+            }
+        }
+    }
+
+    /// Watches over a runner from now on.
+    fn watch(&self, spec: &LaunchSpec, process: Process) -> Result<Box<dyn RunningApp>, io::Error> {
+        let app = Arc::new(App {
+            app_id: spec.app_id.clone(),
+            attempt: spec.attempt,
+            worker_id: spec.worker_id.clone(),
+            records: Records::of(&spec.work_directory.join(&spec.app_id)),
+            address: socket(&spec.work_directory.join(&spec.app_id))?,
+            env: self.env.clone(),
+            runner: watch::Sender::new(None),
+            pidfd: process.pidfd,
+            run: process.run,
+            outcome: watch::Sender::new(None),
+        });
+        tokio::spawn(Arc::clone(&app).supervise(process.child));
+        Ok(Box::new(Handle(app)))
+    }
+}
+
+/// Where the runner of an application listens.
+fn socket(app_directory: &Path) -> io::Result<RpcAddress> {
+    let path = app_directory.join(".aloha/runner.sock");
+    RpcAddress::unix(&path.to_string_lossy()).map_err(io::Error::other)
+}
+
+/// A runner's process.
+#[derive(Debug)]
+struct Process {
+    pidfd: OwnedFd,
+    /// What it says of itself, if it was met when that was on disk.
+    run: Option<Run>,
+    /// Its handle, if it is our child: somebody must take its exit status.
+    child: Option<Child>,
+}
+
+#[async_trait]
+impl Launcher for RunnerLauncher {
+    async fn start(&self, spec: LaunchSpec) -> Result<Box<dyn RunningApp>, LaunchError> {
+        let started = self.launch(&spec).await;
+        if let Err(error @ LaunchError::Runner { .. }) = &started {
+            // So that a later worker knows as well that this attempt is over.
+            let records = Records::of(&spec.work_directory.join(&spec.app_id));
+            let outcome = Outcome::CouldNotStart(with_causes(error));
+            if let Err(error) = blocking(move || records.conclude(&outcome)).await {
+                warn!(app = %spec.app_id, %error, "cannot record that an application did not start");
+            }
+        }
+        started
+    }
+
+    async fn adopt(&self, app_directory: &Path, worker_id: &str) -> Result<Adopted, AdoptError> {
+        let records = Records::of(app_directory);
+        let unusable = |cause| AdoptError::Record {
+            path: app_directory.join(".aloha"),
+            cause,
+        };
+        let found = blocking({
+            let (records, worker_id) = (records.clone(), worker_id.to_owned());
+            move || look(&records, &worker_id)
+        });
+        match found.await.map_err(unusable)? {
+            Found::Nothing => Ok(Adopted::Nothing),
+            Found::Ended(spec, outcome, reported) => Ok(Adopted::Ended {
+                spec,
+                outcome,
+                reported,
+            }),
+            Found::CutShort(spec, run) => {
+                let reason = if run.is_of_this_boot().map_err(unusable)? {
+                    let marks = marks(&spec.app_id, spec.attempt, &spec.worker_id);
+                    end_leftovers(&spec.app_id, marks, &run, false).await?;
+                    "its runner was killed while no worker was there to see how"
+                } else {
+                    "the machine was restarted"
+                };
+                let outcome = Outcome::Lost(reason.to_owned());
+                let recorded = outcome.clone();
+                blocking(move || records.conclude(&recorded))
+                    .await
+                    .map_err(unusable)?;
+                Ok(Adopted::Ended {
+                    spec,
+                    outcome,
+                    reported: false,
+                })
+            }
+            Found::Running => {
+                let (spec, run) = who_runs(&records).await.map_err(unusable)?;
+                let Some(pid) = Pid::from_raw(run.pid) else {
+                    return Err(unusable(io::ErrorKind::InvalidData.into()));
+                };
+                let Some(pidfd) = procfs::open(pid, run.start_ticks).map_err(unusable)? else {
+                    // It ended this moment: the lock is free now, and the records are final.
+                    return Box::pin(self.adopt(app_directory, worker_id)).await;
+                };
+                let process = Process {
+                    pidfd,
+                    run: Some(run),
+                    child: None,
+                };
+                let app = self.watch(&spec, process).map_err(unusable)?;
+                Ok(Adopted::Running { spec, app })
+            }
+        }
+    }
+
+    async fn settle(&self, app_directory: &Path, attempt: u32) -> io::Result<()> {
+        let records = Records::of(app_directory);
+        blocking(move || match records.launch()? {
+            Some(launch) if launch.spec.attempt == attempt => records.set_reported(),
+            Some(_) | None => Ok(()),
+        })
+        .await
+    }
+}
+
+/// What a look at the lock and the records of an application gives.
+enum Found {
+    Nothing,
+    Running,
+    Ended(LaunchSpec, Outcome, bool),
+    CutShort(LaunchSpec, Run),
+}
+
+fn look(records: &Records, worker_id: &str) -> io::Result<Found> {
+    match records.launch() {
+        Ok(Some(launch)) if launch.spec.worker_id == worker_id => {}
+        Ok(_) => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+    }
+    let lock = match records.lock() {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+    };
+    let Some(_lock) = lock else {
+        return Ok(Found::Running);
+    };
+    Ok(match records.trace()? {
+        Trace::Nothing | Trace::NeverBegan(_) => Found::Nothing,
+        Trace::CutShort(launch, run) => Found::CutShort(launch.spec, run),
+        Trace::Ended {
+            launch,
+            outcome,
+            reported,
+        } => Found::Ended(launch.spec, outcome, reported),
+    })
+}
+
+/// Waits until a runner that has the lock has said which process it is.
+async fn who_runs(records: &Records) -> io::Result<(LaunchSpec, Run)> {
+    let said = async {
+        loop {
+            let records = records.clone();
+            let read = blocking(move || io::Result::Ok((records.launch()?, records.run()?)));
+            if let (Some(launch), Some(run)) = read.await? {
+                return Ok((launch.spec, run));
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    };
+    match tokio::time::timeout(START_TIMEOUT, said).await {
+        Ok(said) => said,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "somebody holds its lock and does not say who",
+        )),
+    }
+}
+
+/// A runner that was just started.
+struct Spawned {
+    child: Child,
+    pidfd: OwnedFd,
+    said: ChildStdout,
+}
+
+/// Makes the directory ready for this attempt, which must be a new one, and starts its runner; blocks.
+fn spawn(
+    program: &Path,
+    spec: &LaunchSpec,
+    settings: RunnerSettings,
+) -> Result<Spawned, LaunchError> {
+    let directory = spec.work_directory.join(&spec.app_id);
+    let lock = prepare(spec, &directory, settings)?;
+    let started = || -> io::Result<Spawned> {
+        let mut child = Command::new(program)
+            .arg0("aloha")
+            .args([runner::ARGUMENT, &spec.app_id, &spec.attempt.to_string()])
+            .current_dir(&directory)
+            .stdin(lock)
+            .stdout(Stdio::piped())
+            .stderr(Records::of(&directory).log()?)
+            .spawn()?;
+        let said = child.stdout.take().expect("it was asked for");
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::NONBLOCK)?;
+        Ok(Spawned { child, pidfd, said })
+    };
+    started().map_err(|cause| LaunchError::Runner {
+        app_id: spec.app_id.clone(),
+        cause,
+    })
+}
+
+/// Makes the directory ready, and gives its lock.
+fn prepare(
+    spec: &LaunchSpec,
+    directory: &Path,
+    settings: RunnerSettings,
+) -> Result<File, LaunchError> {
+    let app_id = || spec.app_id.clone();
+    if !app_directory::is_component(&spec.app_id) || spec.app_id.starts_with('.') {
+        return Err(LaunchError::BadAppId { app_id: app_id() });
+    }
+    let unprepared = |cause| LaunchError::Directory {
+        path: directory.to_owned(),
+        cause,
+    };
+    app_directory::create(directory).map_err(unprepared)?;
+    let there = fs::symlink_metadata(directory).map_err(unprepared)?;
+    if !there.is_dir() {
+        return Err(unprepared(io::ErrorKind::NotADirectory.into()));
+    }
+    let records = Records::of(directory);
+    records.create().map_err(unprepared)?;
+    let Some(lock) = records.lock().map_err(unprepared)? else {
+        return Err(LaunchError::StillRunning { app_id: app_id() });
+    };
+    let (seen, began) = match records.trace().map_err(unprepared)? {
+        Trace::Nothing => (None, false),
+        Trace::NeverBegan(launch) => (Some(launch.spec.attempt), false),
+        Trace::CutShort(launch, _) | Trace::Ended { launch, .. } => {
+            (Some(launch.spec.attempt), true)
+        }
+    };
+    if let Some(seen) = seen {
+        if seen > spec.attempt || (seen == spec.attempt && began) {
+            return Err(LaunchError::StaleAttempt {
+                app_id: app_id(),
+                attempt: spec.attempt,
+                seen,
+            });
+        }
+        if began {
+            app_directory::set_aside(directory, seen).map_err(unprepared)?;
+        }
+    }
+    let launch = Launch::new(spec.clone(), settings);
+    records.renew(&launch).map_err(unprepared)?;
+    Ok(lock)
+}
+
+/// The line in which a runner says how its start went.
+async fn start_report(said: ChildStdout) -> io::Result<StartReport> {
+    let pipe = Receiver::from_owned_fd(said.into())?;
+    let mut line = String::new();
+    BufReader::new(pipe.take(REPORT_BYTES_MAX))
+        .read_line(&mut line)
+        .await?;
+    if line.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// The variables that every process of an attempt was started with.
+fn marks(app_id: &str, attempt: u32, worker_id: &str) -> Vec<String> {
+    vec![
+        format!("ALOHA_APP_ID={app_id}"),
+        format!("ALOHA_ATTEMPT={attempt}"),
+        format!("ALOHA_WORKER_ID={worker_id}"),
+    ]
+}
+
+/// Kills what a runner that is dead has left behind, and waits until it is gone.
+///
+/// Such processes are known by their variables. That they are of the runner's session counts only where we saw it end
+/// ourselves: later its number may be that of a stranger's session.
+async fn end_leftovers(
+    app_id: &str,
+    marks: Vec<String>,
+    run: &Run,
+    saw_it_end: bool,
+) -> Result<(), AdoptError> {
+    let (session, since) = (run.pid, run.start_ticks);
+    let belongs = move |pid: Pid, stat: &procfs::Stat| {
+        stat.start_ticks >= since
+            && ((saw_it_end && stat.session == session) || procfs::has_variables(pid, &marks))
+    };
+    let round = Arc::new(move || -> io::Result<bool> {
+        let found = procfs::find(&belongs)?;
+        for (pid, stat) in &found {
+            procfs::signal(*pid, stat, SystemSignal::KILL)?;
+        }
+        Ok(found.is_empty())
+    });
+    let gone = async {
+        loop {
+            let round = Arc::clone(&round);
+            if blocking(move || round()).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    };
+    match tokio::time::timeout(VANISH_TIMEOUT, gone).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(cause)) => Err(AdoptError::Processes {
+            app_id: app_id.to_owned(),
+            cause,
+        }),
+        Err(_) => Err(AdoptError::Unkillable {
+            app_id: app_id.to_owned(),
+        }),
+    }
+}
+
+/// An application under its runner, as its worker sees it.
+#[derive(Debug)]
+struct App {
+    app_id: String,
+    attempt: u32,
+    worker_id: String,
+    records: Records,
+    address: RpcAddress,
+    env: RpcEnv,
+    /// The way to the runner, once it was found.
+    runner: watch::Sender<Option<RpcEndpointRef<RunnerMessage>>>,
+    pidfd: OwnedFd,
+    run: Option<Run>,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+impl App {
+    /// Waits for the end of the application and of its runner, and publishes the outcome.
+    async fn supervise(self: Arc<Self>, child: Option<Child>) {
+        let told = tokio::select! {
+            biased;
+            outcome = self.attach() => Some(outcome),
+            ended = self.runner_ended() => {
+                if let Err(error) = ended {
+                    warn!(app = %self.app_id, %error, "cannot watch a runner");
+                }
+                None
+            }
+        };
+        if told.is_some()
+            && tokio::time::timeout(EXIT_TIMEOUT, self.runner_ended())
+                .await
+                .is_err()
+        {
+            warn!(app = %self.app_id, "a runner does not end, killing it");
+            let _ = pidfd_send_signal(&self.pidfd, SystemSignal::KILL);
+        }
+        let status = match child {
+            Some(mut child) => blocking(move || child.wait()).await.ok(),
+            None => None,
+        };
+        let outcome = match told {
+            Some(outcome) => outcome,
+            None => {
+                let app = Arc::clone(&self);
+                match blocking(move || app.records.outcome()).await {
+                    Ok(Some(outcome)) => outcome,
+                    Ok(None) => {
+                        self.cut_short(status.map(|status| match status.signal() {
+                            Some(signal) => format!("its runner was killed by signal {signal}"),
+                            None => format!("its runner ended too early ({status})"),
+                        }))
+                        .await
+                    }
+                    Err(error) => {
+                        Outcome::Lost(format!("the record of its end cannot be read: {error}"))
+                    }
+                }
+            }
+        };
+        self.outcome.send_replace(Some(outcome));
+    }
+
+    /// Talks to the runner until it says how the application ended. Never returns if it cannot be reached.
+    async fn attach(&self) -> Outcome {
+        loop {
+            let found = self.env.retrieve_endpoint_ref(&self.address, RUNNER).await;
+            match found {
+                Ok(runner) => {
+                    let attempt = self.attempt;
+                    let ended =
+                        runner.ask_for(FOR_EVER, |call| RunnerMessage::Attach { attempt, call });
+                    self.runner.send_replace(Some(runner));
+                    match ended.await {
+                        Ok(outcome) => return outcome,
+                        Err(error) => {
+                            debug!(app = %self.app_id, %error, "connection to a runner ended")
+                        }
+                    }
+                    self.runner.send_replace(None);
+                }
+                Err(error) => debug!(app = %self.app_id, %error, "runner not reached"),
+            }
+            // It is about to end, or not up yet.
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    async fn runner_ended(&self) -> io::Result<()> {
+        procfs::ended(self.pidfd.as_fd().try_clone_to_owned()?).await
+    }
+
+    /// The runner is gone and has recorded no end: what it left is ended, and that recorded.
+    async fn cut_short(self: &Arc<Self>, how: Option<String>) -> Outcome {
+        let reason = how.unwrap_or_else(|| "its runner was killed".to_owned());
+        warn!(app = %self.app_id, reason, "a runner ended before its application");
+        let app = Arc::clone(self);
+        let run = match &self.run {
+            Some(run) => Ok(Some(run.clone())),
+            None => blocking(move || app.records.run()).await,
+        };
+        let ended = match run {
+            Ok(Some(run)) => {
+                let marks = marks(&self.app_id, self.attempt, &self.worker_id);
+                end_leftovers(&self.app_id, marks, &run, true).await
+            }
+            Ok(None) => Ok(()),
+            Err(cause) => Err(AdoptError::Processes {
+                app_id: self.app_id.clone(),
+                cause,
+            }),
+        };
+        if let Err(error) = ended {
+            warn!(app = %self.app_id, error = with_causes(&error), "cannot end what a runner left");
+        }
+        let outcome = Outcome::Lost(reason);
+        let (app, recorded) = (Arc::clone(self), outcome.clone());
+        if let Err(error) = blocking(move || app.records.conclude(&recorded)).await {
+            warn!(app = %self.app_id, %error, "cannot record how the application ended");
+        }
+        outcome
+    }
+
+    /// Waits for the way to the runner.
+    async fn reach(&self) -> Option<RpcEndpointRef<RunnerMessage>> {
+        let mut runner = self.runner.subscribe();
+        let found = tokio::time::timeout(START_TIMEOUT, runner.wait_for(Option::is_some));
+        found.await.ok()?.ok()?.clone()
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<(), SignalError> {
+        let mut over = self.outcome.subscribe();
+        let asked = async {
+            let runner = self.reach().await?;
+            match signal.clone() {
+                Signal::Stop(reason) => {
+                    let stop = |call| RunnerMessage::Stop { reason, call };
+                    runner.ask_for(START_TIMEOUT, stop).await.ok()
+                }
+                Signal::Kill(reason) => {
+                    let kill = |call| RunnerMessage::Kill { reason, call };
+                    runner.ask_for(START_TIMEOUT, kill).await.ok()
+                }
+            }
+        };
+        let heard = tokio::select! {
+            biased;
+            _ = over.wait_for(Option::is_some) => return Ok(()),
+            heard = asked => heard,
+        };
+        match (heard, signal) {
+            (Some(()), _) => Ok(()),
+            // Its end is seen, and what it leaves behind is killed as well.
+            (None, Signal::Kill(_)) => match pidfd_send_signal(&self.pidfd, SystemSignal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+                Err(error) => Err(self.unreachable(error.into())),
+            },
+            (None, Signal::Stop(_)) => {
+                Err(self.unreachable(io::Error::other("its runner does not answer")))
+            }
+        }
+    }
+
+    fn unreachable(&self, cause: io::Error) -> SignalError {
+        SignalError::Unreachable {
+            app_id: self.app_id.clone(),
+            cause,
+        }
+    }
+}
+
+/// What the worker holds; the supervising task holds the application too, and goes on without it.
+#[derive(Debug)]
+struct Handle(Arc<App>);
+
+#[async_trait]
+impl RunningApp for Handle {
+    fn app_id(&self) -> &str {
+        &self.0.app_id
+    }
+
+    fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<(), SignalError> {
+        self.0.signal(signal).await
+    }
+
+    async fn wait(&self) -> Outcome {
+        let mut outcome = self.0.outcome.subscribe();
+        let found = outcome.wait_for(Option::is_some).await.ok();
+        match found.and_then(|outcome| outcome.clone()) {
+            Some(outcome) => outcome,
+            // `self` holds the sender.
+            None => std::future::pending().await,
+        }
+    }
+}
