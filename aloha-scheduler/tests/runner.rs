@@ -16,7 +16,6 @@ use aloha_scheduler::{AppDescription, Outcome, StopSignal};
 use rustix::process::{Pid, kill_process};
 use tokio::runtime::Runtime;
 
-const WORKER: &str = "worker-1";
 const STOP: Signal = Signal::Stop(ShutdownReason::Killed);
 const KILL: Signal = Signal::Kill(ShutdownReason::Killed);
 
@@ -24,6 +23,8 @@ const KILL: Signal = Signal::Kill(ShutdownReason::Killed);
 struct Ground {
     work: tempfile::TempDir,
     pipe: PathBuf,
+    /// Processes that were left behind are known by it: no two tests may have the same.
+    worker: String,
 }
 
 impl Ground {
@@ -32,7 +33,9 @@ impl Ground {
         let pipe = work.path().join("pipe");
         let made = Command::new("mkfifo").arg(&pipe).status();
         assert!(made.expect("mkfifo runs").success());
-        Self { work, pipe }
+        let name = work.path().file_name().expect("it has one");
+        let worker = format!("worker{}", name.display());
+        Self { work, pipe, worker }
     }
 
     fn script(&self, script: &str) -> LaunchSpec {
@@ -54,7 +57,7 @@ impl Ground {
             description: Arc::new(description),
             work_directory: self.work.path().to_owned(),
             master: "aloha://127.0.0.1:7077".into(),
-            worker_id: WORKER.into(),
+            worker_id: self.worker.clone(),
         }
     }
 
@@ -119,7 +122,7 @@ async fn refusal(spec: LaunchSpec) -> LaunchError {
 
 async fn adopt(ground: &Ground) -> Adopted {
     let launcher = launcher().await;
-    let adopted = launcher.adopt(&ground.directory(), WORKER).await;
+    let adopted = launcher.adopt(&ground.directory(), &ground.worker).await;
     adopted.expect("adopted")
 }
 
@@ -175,8 +178,9 @@ async fn output_environment_directory_and_exit_code_are_the_applications_own() {
     assert_eq!(app.wait().await, Outcome::Exited(3));
     let directory = ground.directory().canonicalize().expect("exists");
     let expected = format!(
-        "{}\napp-1 1 aloha://127.0.0.1:7077 worker-1\n",
-        directory.display()
+        "{}\napp-1 1 aloha://127.0.0.1:7077 {}\n",
+        directory.display(),
+        ground.worker
     );
     assert_eq!(ground.text("stdout"), expected);
     assert_eq!(ground.text("stderr"), "oops\n");
@@ -541,7 +545,7 @@ async fn a_launch_that_never_began_may_be_told_again() {
     assert!(matches!(
         launcher()
             .await
-            .adopt(&ground.work.path().join("app-2"), WORKER)
+            .adopt(&ground.work.path().join("app-2"), &ground.worker)
             .await,
         Ok(Adopted::Nothing)
     ));
@@ -600,7 +604,7 @@ async fn a_broken_record_is_an_error_and_kills_nobody() {
     for text in ["", "{", everybody, newer] {
         fs::write(ground.directory().join(".aloha/run.json"), text).expect("written");
         let launcher = launcher().await;
-        let adopted = launcher.adopt(&ground.directory(), WORKER).await;
+        let adopted = launcher.adopt(&ground.directory(), &ground.worker).await;
         let error = adopted.expect_err("refused");
         let path = ground.directory().join(".aloha");
         assert_eq!(

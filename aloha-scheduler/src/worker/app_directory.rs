@@ -1,9 +1,9 @@
 //! The directory of one application: its name, and the output of earlier attempts in it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Whether an id names a file in its directory and nothing else.
 pub(super) fn is_component(id: &str) -> bool {
@@ -39,18 +39,6 @@ pub(super) fn set_aside(directory: &Path, attempt: u32) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Makes an empty file for output, to which every writer appends.
-pub(super) fn output(directory: &Path, name: &str) -> Result<File, (PathBuf, io::Error)> {
-    let path = directory.join(name);
-    // What lies there now may be a link: replace it, never follow it.
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err((path, error)),
-        _ => {}
-    }
-    let file = OpenOptions::new().append(true).create_new(true).open(&path);
-    file.map_err(|error| (path, error))
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before a runner that could not be reached is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// How often a lock that is taken is tried before a launch.
+const LOCK_TRIES: u32 = 50;
 /// How long processes that were killed may take to vanish: it needs no cooperation of theirs, only the kernel's.
 const VANISH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than any application runs, and no trouble for a clock.
@@ -211,11 +213,12 @@ impl Launcher for RunnerLauncher {
             path: app_directory.join(".aloha"),
             cause,
         };
-        let found = blocking({
-            let (records, worker_id) = (records.clone(), worker_id.to_owned());
-            move || look(&records, &worker_id)
+        let looked = tokio::time::timeout(START_TIMEOUT, find(&records, worker_id)).await;
+        let found = looked.unwrap_or_else(|_| {
+            let text = "somebody holds its lock and does not say who";
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
         });
-        match found.await.map_err(unusable)? {
+        match found.map_err(unusable)? {
             Found::Nothing => Ok(Adopted::Nothing),
             Found::Ended(spec, outcome, reported) => Ok(Adopted::Ended {
                 spec,
@@ -241,20 +244,7 @@ impl Launcher for RunnerLauncher {
                     reported: false,
                 })
             }
-            Found::Running => {
-                let (spec, run) = who_runs(&records).await.map_err(unusable)?;
-                let Some(pid) = Pid::from_raw(run.pid) else {
-                    return Err(unusable(io::ErrorKind::InvalidData.into()));
-                };
-                let Some(pidfd) = procfs::open(pid, run.start_ticks).map_err(unusable)? else {
-                    // It ended this moment: the lock is free now, and the records are final.
-                    return Box::pin(self.adopt(app_directory, worker_id)).await;
-                };
-                let process = Process {
-                    pidfd,
-                    run: Some(run),
-                    child: None,
-                };
+            Found::Running(spec, process) => {
                 let app = self.watch(&spec, process).map_err(unusable)?;
                 Ok(Adopted::Running { spec, app })
             }
@@ -274,26 +264,47 @@ impl Launcher for RunnerLauncher {
 /// What a look at the lock and the records of an application gives.
 enum Found {
     Nothing,
-    Running,
+    Running(LaunchSpec, Process),
     Ended(LaunchSpec, Outcome, bool),
     CutShort(LaunchSpec, Run),
 }
 
-fn look(records: &Records, worker_id: &str) -> io::Result<Found> {
-    match records.launch() {
-        Ok(Some(launch)) if launch.spec.worker_id == worker_id => {}
-        Ok(_) => return Ok(Found::Nothing),
-        Err(error) => return Err(error),
+/// Looks until it is clear how an application stands.
+async fn find(records: &Records, worker_id: &str) -> io::Result<Found> {
+    loop {
+        let (records, worker_id) = (records.clone(), worker_id.to_owned());
+        if let Some(found) = blocking(move || look(&records, &worker_id)).await? {
+            return Ok(found);
+        }
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
-    let lock = match records.lock() {
-        Ok(lock) => lock,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(error) => return Err(error),
+}
+
+/// How an application stands; `None` while somebody holds the lock who does not say who it is: a runner that is not up
+/// yet, one that ends this moment, or a process about to be something else (between fork and exec it has all of ours).
+fn look(records: &Records, worker_id: &str) -> io::Result<Option<Found>> {
+    let launch = match records.launch()? {
+        Some(launch) if launch.spec.worker_id == worker_id => launch,
+        Some(_) | None => return Ok(Some(Found::Nothing)),
     };
-    let Some(_lock) = lock else {
-        return Ok(Found::Running);
+    let Some(_lock) = records.lock()? else {
+        let Some(run) = records.run()? else {
+            return Ok(None);
+        };
+        let Some(pid) = Pid::from_raw(run.pid).filter(|_| run.is_of_this_boot().unwrap_or(true))
+        else {
+            return Ok(None);
+        };
+        return Ok(procfs::open(pid, run.start_ticks)?.map(|pidfd| {
+            let process = Process {
+                pidfd,
+                run: Some(run),
+                child: None,
+            };
+            Found::Running(launch.spec, process)
+        }));
     };
-    Ok(match records.trace()? {
+    Ok(Some(match records.trace()? {
         Trace::Nothing | Trace::NeverBegan(_) => Found::Nothing,
         Trace::CutShort(launch, run) => Found::CutShort(launch.spec, run),
         Trace::Ended {
@@ -301,28 +312,18 @@ fn look(records: &Records, worker_id: &str) -> io::Result<Found> {
             outcome,
             reported,
         } => Found::Ended(launch.spec, outcome, reported),
-    })
+    }))
 }
 
-/// Waits until a runner that has the lock has said which process it is.
-async fn who_runs(records: &Records) -> io::Result<(LaunchSpec, Run)> {
-    let said = async {
-        loop {
-            let records = records.clone();
-            let read = blocking(move || io::Result::Ok((records.launch()?, records.run()?)));
-            if let (Some(launch), Some(run)) = read.await? {
-                return Ok((launch.spec, run));
-            }
-            tokio::time::sleep(RETRY_INTERVAL).await;
+/// Takes the lock for a launch. A process about to be something else may have it for a moment.
+fn lock_soon(records: &Records) -> io::Result<Option<File>> {
+    for _ in 0..LOCK_TRIES {
+        if let Some(lock) = records.lock()? {
+            return Ok(Some(lock));
         }
-    };
-    match tokio::time::timeout(START_TIMEOUT, said).await {
-        Ok(said) => said,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "somebody holds its lock and does not say who",
-        )),
+        std::thread::sleep(RETRY_INTERVAL);
     }
+    Ok(None)
 }
 
 /// A runner that was just started.
@@ -380,7 +381,7 @@ fn prepare(
     }
     let records = Records::of(directory);
     records.create().map_err(unprepared)?;
-    let Some(lock) = records.lock().map_err(unprepared)? else {
+    let Some(lock) = lock_soon(&records).map_err(unprepared)? else {
         return Err(LaunchError::StillRunning { app_id: app_id() });
     };
     let (seen, began) = match records.trace().map_err(unprepared)? {
