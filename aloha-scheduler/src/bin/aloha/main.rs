@@ -17,6 +17,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use aloha_scheduler::config::ConfigError;
+use aloha_scheduler::runner::{EXEC_STAGE, exec_stage};
 use aloha_scheduler::with_causes;
 use clap::Parser as _;
 
@@ -26,6 +27,10 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == EXEC_STAGE) {
+        return exec_stage(arguments);
+    }
     match dispatch(Cli::parse()) {
         Ok(code) => code.into(),
         Err(failure) => {
