@@ -9,7 +9,7 @@ use aloha_scheduler::master::WorkerStatus;
 use aloha_scheduler::worker::LogStream;
 use aloha_scheduler::{
     AppDescription, AppId, AppPhase, AppStatus, ClientError, KillAnswer, LogAnswer, MasterClient,
-    SubmitAnswer,
+    ProcessLimits, StopPolicy, SubmitAnswer,
 };
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -32,6 +32,10 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
         .clone()
         .or_else(|| args.command.first().cloned())
         .unwrap_or_default();
+    let mut limits = ProcessLimits::default();
+    for (name, value) in &args.limits {
+        limits.set(name, value).map_err(Failure::new)?;
+    }
     let description = AppDescription {
         name,
         entry_point: args.entry_point.clone(),
@@ -40,7 +44,12 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
         cores: args.cores,
         memory_mib: args.memory_mib,
         supervise: args.supervise,
-        ..AppDescription::default()
+        environment: args.environment.iter().cloned().collect(),
+        stop: StopPolicy {
+            signal: args.stop_signal,
+            grace_millis: args.stop_timeout,
+        },
+        limits,
     };
     ask(&args.client, async |master| {
         let app = match master.submit(description).await? {
