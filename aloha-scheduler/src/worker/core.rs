@@ -14,6 +14,7 @@ use crate::ids::{AppId, WorkerId};
 use crate::master::WorkerCommand;
 use crate::now::Now;
 use crate::resources::Resources;
+use crate::runner::CgroupSupport;
 
 /// What a worker is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct WorkerSettings {
     pub port: u16,
     /// What it has for applications.
     pub offers: Resources,
+    /// What of their resources it enforces.
+    pub enforces: CgroupSupport,
     /// The addresses of the masters, one of which leads.
     pub masters: Vec<String>,
     /// How it goes about finding that one.
@@ -132,6 +135,7 @@ impl WorkerCore {
 
     fn on_started(&mut self, now: Instant) {
         if self.registration == Registration::Idle {
+            self.settings.enforces.log();
             self.search(0, now);
         }
     }
@@ -429,6 +433,7 @@ impl WorkerCore {
             host,
             port,
             offers,
+            enforces,
             ..
         } = &self.settings;
         let attempts = self.attempts.to_held_attempts();
@@ -438,6 +443,7 @@ impl WorkerCore {
             port: *port,
             offers: *offers,
             attempts,
+            enforces: enforces.clone(),
         };
         self.effects.push(Effect::Register {
             master,

@@ -1,11 +1,12 @@
 //! The commands that ask a master.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
 use aloha_scheduler::config::Config;
-use aloha_scheduler::master::WorkerStatus;
+use aloha_scheduler::master::{WorkerState, WorkerStatus};
 use aloha_scheduler::worker::LogStream;
 use aloha_scheduler::{
     AppDescription, AppId, AppPhase, AppStatus, ClientError, KillAnswer, LogAnswer, MasterClient,
@@ -174,7 +175,16 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
             print_json(&workers);
             return Ok(0);
         }
-        let mut table = table(["ID", "ADDRESS", "STATE", "CORES", "MIB", "APPLICATIONS"]);
+        let notes = not_enforced(&workers);
+        let mut table = table([
+            "ID",
+            "ADDRESS",
+            "STATE",
+            "CORES",
+            "MIB",
+            "ENFORCES",
+            "APPLICATIONS",
+        ]);
         for WorkerStatus {
             id,
             host,
@@ -185,6 +195,7 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
             memory_mib,
             memory_mib_used,
             apps,
+            enforces,
             ..
         } in workers
         {
@@ -194,12 +205,25 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
                 state.to_string(),
                 format!("{cores_used}/{cores}"),
                 format!("{memory_mib_used}/{memory_mib}"),
+                enforces.summary(),
                 apps.len().to_string(),
             ]);
         }
         print(table.trim_fmt());
+        for note in notes {
+            print(note);
+        }
         Ok(0)
     })
+}
+
+/// A line for each reason why some worker does not enforce something.
+fn not_enforced(workers: &[WorkerStatus]) -> BTreeSet<String> {
+    let there = workers.iter().filter(|w| w.state != WorkerState::Dead);
+    there
+        .flat_map(|worker| worker.enforces.reasons())
+        .map(|(what, reason)| format!("not enforced: {what}: {reason}"))
+        .collect()
 }
 
 /// Finds the master and puts a question to it.

@@ -102,6 +102,16 @@ impl CgroupSupport {
         this
     }
 
+    /// Writes it to the log, with the reasons.
+    pub(crate) fn log(&self) {
+        let Self {
+            memory,
+            cpu,
+            tracking,
+        } = self;
+        info!(%memory, %cpu, %tracking, "resources of applications");
+    }
+
     /// What is enforced, in short words: `memory, cpu` or `none`.
     pub fn summary(&self) -> String {
         let enforced: Vec<&str> = [("memory", &self.memory), ("cpu", &self.cpu)]
