@@ -61,7 +61,7 @@ pub(crate) fn wrap(command: Command, limits: &ProcessLimits) -> io::Result<Comma
     Ok(wrapped)
 }
 
-/// Sets limits on this process and executes a program in its place: what a command from [`wrap`] comes to. The
+/// Sets limits on this process and executes a program in its place: what a limited command comes to. The
 /// arguments are those behind [`EXEC_STAGE`].
 ///
 /// Returns only where that fails, with a line on standard error: 127 where there is no such program, else 126.

@@ -261,7 +261,7 @@ fn hand_down(hierarchy: &Hierarchy, controllers: &[&str]) -> Result<(), String> 
 }
 
 /// Moves this process to a group beside its applications.
-fn make_way(base: &Path, aside: &Path) -> io::Result<()> {
+pub(super) fn make_way(base: &Path, aside: &Path) -> io::Result<()> {
     match fs::create_dir(aside) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
