@@ -129,7 +129,7 @@ impl StopPolicy {
 pub struct ProcessLimits {
     /// Open files (`RLIMIT_NOFILE`).
     pub open_files: Option<u64>,
-    /// Processes and threads of the user (`RLIMIT_NPROC`).
+    /// Processes and threads of the user (`RLIMIT_NPROC`); the system does not hold root to it.
     pub processes: Option<u64>,
     /// Address space in bytes (`RLIMIT_AS`).
     pub address_space_bytes: Option<u64>,

@@ -142,7 +142,7 @@ pub static KEYS: &[Key] = &[
     text("aloha.worker.cgroup.enabled", Kind::Bool, "true",
         "Whether each application is kept in a cgroup of its own where the kernel gives one; on, because it ends whatever an application started."),
     text("aloha.worker.limits.memory", Kind::Bool, "true",
-        "Whether an application that uses more memory than it asked for is ended, by its cgroup; on, lest it takes the memory of others."),
+        "Whether its cgroup kills processes of an application that uses more memory than it asked for; on, lest it takes that of others."),
     text("aloha.worker.limits.cpu", Kind::Word { accepted: &["share", "off", "quota"], later: &[] }, "share",
         "How the cores of an application count, by its cgroup: share divides processors where they are short, quota is a limit even where they idle."),
     text("aloha.worker.runner.timeout", seconds(1, Duration::from_secs(30 * 24 * 60 * 60)), "600",

@@ -17,7 +17,7 @@ use crate::runner::{CpuEnforcement, Enforcement};
 /// What of an application's resources a worker enforces; found out once, at its start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupSupport {
-    /// Whether an application that uses more memory than it asked for is ended.
+    /// Whether processes of an application are killed when it uses more memory than it asked for.
     pub memory: Enforced,
     /// Whether it has its share of the processors, or is kept to its cores.
     pub cpu: Enforced,
@@ -224,7 +224,7 @@ fn missing<'a>(
 
 /// Has the group above the applications hand controllers down. A group that holds processes may not (unless it is the
 /// topmost): then this one moves out of the way, which helps if it is the only one.
-fn hand_down(hierarchy: &Hierarchy, controllers: &[&str]) -> Result<(), String> {
+pub(super) fn hand_down(hierarchy: &Hierarchy, controllers: &[&str]) -> Result<(), String> {
     let base = hierarchy.base();
     let plus: Vec<String> = controllers.iter().map(|name| format!("+{name}")).collect();
     let enable = || set(base, "cgroup.subtree_control", &plus.join(" "));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Signal, WaitOptions, getpid, set_child_subreaper, wait};
@@ -191,10 +191,11 @@ fn a_process_that_uses_more_than_its_memory_is_killed_and_that_is_told() {
             let ground = Ground::new("memory", &ALL, 32, file).expect("as before");
             assert_eq!(ground.read(file), (32 << 20).to_string());
             assert!(!ground.0.out_of_memory());
-            // `tail` keeps what has no line breaks; `head` ends it where nothing is enforced.
-            let script = "head -c 200000000 /dev/zero | tail -n 1 | wc -c; exit ${PIPESTATUS[1]}";
+            // One process, for the kernel chooses among several. It keeps what has no line breaks, up to a GB where
+            // nothing else stops it.
+            let script = "ulimit -v 1000000; exec tail -n 1 /dev/zero";
             let status = ground.bash(script).wait_with_output().unwrap().status;
-            assert_eq!(status.code(), Some(128 + 9));
+            assert_eq!(status.signal(), Some(9));
             assert!(ground.0.out_of_memory());
         },
     );
@@ -246,39 +247,100 @@ fn what_is_said_to_be_enforced_is_so_and_nothing_of_the_trial_is_left() {
     );
 }
 
+/// A group of v2 with this process in it, as a service has one; left and removed at the end.
+struct Service {
+    before: Hierarchy,
+    group: PathBuf,
+}
+
+impl Service {
+    /// `None` where this machine does not let us.
+    fn new(name: &str) -> Option<Self> {
+        let Some(before) = v2() else {
+            skipped("no cgroup v2");
+            return None;
+        };
+        let group = before.base().join(group::directory_name(name));
+        if let Err(error) = fs::create_dir(&group) {
+            skipped(&format!("{}: {error}", group.display()));
+            return None;
+        }
+        let this = Self { before, group };
+        plan::set(&this.group, "cgroup.procs", "0").expect("moved");
+        Some(this)
+    }
+
+    fn aside(&self) -> PathBuf {
+        self.group.join(SUPERVISOR)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        plan::set(&self.before.own, "cgroup.procs", "0").expect("moved back");
+        for group in listed::tree(&self.group).expect("readable") {
+            fs::remove_dir(&group).expect("empty");
+        }
+    }
+}
+
+/// The hierarchy of v2, with the group that this process is in now.
+fn v2() -> Option<Hierarchy> {
+    let all = Hierarchy::all(Path::new("/")).expect("Linux has them");
+    all.into_iter().find(|h| h.version == CgroupVersion::V2)
+}
+
 #[test]
 fn a_worker_that_leaves_its_group_has_its_applications_beside_it() {
     alone(
         "a_worker_that_leaves_its_group_has_its_applications_beside_it",
         || {
-            let v2 = || {
-                let all = Hierarchy::all(Path::new("/")).expect("Linux has them");
-                all.into_iter().find(|h| h.version == CgroupVersion::V2)
+            let Some(service) = Service::new("service") else {
+                return;
             };
-            let Some(before) = v2() else {
-                return skipped("no cgroup v2");
-            };
-            let service = before.base().join(group::directory_name("service"));
-            if let Err(error) = fs::create_dir(&service) {
-                return skipped(&format!("{}: {error}", service.display()));
-            }
-            plan::set(&service, "cgroup.procs", "0").expect("moved");
-            let aside = service.join(SUPERVISOR);
-            support::make_way(&service, &aside).expect("moved");
+            support::make_way(&service.group, &service.aside()).expect("moved");
             let after = v2().expect("as before");
-            assert_eq!((after.base(), &*after.own), (&*service, &*aside));
+            assert_eq!(after.base(), service.group);
+            assert_eq!(after.own, service.aside());
 
             let ground = Ground::new("beside", &ALL, 0, "cgroup.events").expect("in v2");
-            let name = group::directory_name("beside");
-            assert!(ground.0.directories().contains(&service.join(name)));
+            let group = service.group.join(group::directory_name("beside"));
+            assert!(ground.0.directories().contains(&group));
             let mut child = ground.bash("exec sleep 1000");
             assert_eq!(v2(), Some(after), "back aside");
             ground.0.kill().expect("killed");
             assert_eq!(child.wait().unwrap().signal(), Some(9));
-            drop(ground);
-            plan::set(&before.own, "cgroup.procs", "0").expect("moved back");
-            fs::remove_dir(&aside).expect("empty");
-            fs::remove_dir(&service).expect("empty");
+        },
+    );
+}
+
+#[test]
+fn a_group_hands_controllers_down_if_only_the_worker_is_in_it() {
+    alone(
+        "a_group_hands_controllers_down_if_only_the_worker_is_in_it",
+        || {
+            let Some(service) = Service::new("service") else {
+                return;
+            };
+            let hierarchy = v2().expect("as before");
+            let [controller, ..] = &hierarchy.controllers[..] else {
+                return skipped("the group above hands no controller of v2 down");
+            };
+            assert!(hierarchy.has(controller) && !hierarchy.gives(controller));
+
+            // Another process is in the way: nothing changes.
+            let mut other = Command::new("sleep").arg("1000").spawn().expect("it runs");
+            let reason = support::hand_down(&hierarchy, &[controller]).expect_err("shared");
+            other.kill().expect("our child");
+            other.wait().expect("our child");
+            assert!(reason.contains("shares its cgroup"), "{reason}");
+            assert!(!service.aside().exists());
+            assert_eq!(v2().as_ref(), Some(&hierarchy));
+
+            support::hand_down(&hierarchy, &[controller]).expect("alone");
+            let after = v2().expect("as before");
+            assert_eq!(after.own, service.aside());
+            assert!(after.gives(controller));
         },
     );
 }
