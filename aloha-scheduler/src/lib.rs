@@ -31,7 +31,7 @@ pub use causes::with_causes;
 pub use client::{ClientError, MasterClient};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
-pub use limits::{ProcessLimits, StopPolicy, StopSignal};
+pub use limits::{LimitError, ProcessLimits, StopPolicy, StopSignal, UnknownStopSignal};
 pub use master::{Master, MasterCore, MasterHandle, MasterSettings};
 pub use messages::{
     KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
