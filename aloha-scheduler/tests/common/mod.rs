@@ -116,11 +116,21 @@ impl Daemon {
     }
 
     pub fn worker_with(master: &str, directory: &Path, more: &[&str]) -> Self {
+        Self::worker_offering(master, directory, "2", "1G", more)
+    }
+
+    pub fn worker_offering(
+        master: &str,
+        directory: &Path,
+        cores: &str,
+        memory: &str,
+        more: &[&str],
+    ) -> Self {
         let directory = directory.to_str().expect("UTF-8");
         let fast = "aloha.worker.register.backoff.max=100ms";
         let faster = "aloha.worker.register.backoff.initial=50ms";
         let fixed = [
-            "worker", "-c", "2", "-m", "1G", "-d", directory, "-D", fast, "-D", faster,
+            "worker", "-c", cores, "-m", memory, "-d", directory, "-D", fast, "-D", faster,
         ];
         Self::start(&[&fixed[..], more, &[master]].concat())
     }

@@ -3,10 +3,15 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aloha_scheduler::WorkerId;
 
 use crate::Failure;
+
+/// How often a lock that is taken is tried, and the pause between two tries.
+const LOCK_TRIES: u32 = 50;
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A directory that no other worker uses meanwhile.
 #[derive(Debug)]
@@ -22,7 +27,7 @@ impl WorkDirectory {
         fs::create_dir_all(path).map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
         let lock = File::create(path.join(".lock")).map_err(failed)?;
-        match lock.try_lock() {
+        match lock_soon(&lock) {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(Failure::new(format_args!(
                 "another worker uses the work directory {}; give this one its own with -d",
@@ -58,6 +63,21 @@ impl WorkDirectory {
                 Ok(new.clone())
             }
             Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// Takes a lock. What a worker that was killed had just forked may have it for a moment longer, until it executes its
+/// program.
+fn lock_soon(file: &File) -> Result<(), TryLockError> {
+    let mut tries = 1;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(LOCK_INTERVAL);
+            }
+            locked => return locked,
         }
     }
 }
