@@ -1,0 +1,104 @@
+//! What a runner costs, and how many applications a cluster completes.
+//!
+//! ```text
+//! cargo bench -p aloha-benches --bench scheduler [-- --short]
+//! ```
+//!
+//! The application is `true` by the shell, as in `bash -c true`. A runner's cost is the time from its launch to the
+//! outcome, less that of the bare process, both one after another and interleaved; and its resident memory beside an
+//! application that sleeps. Completions are counted with a master, a worker of eight cores and REST in one process
+//! (`aloha local`, which logs warnings alone), beside a loop that does nothing but start and wait. The executable is
+//! built as `cargo build --release` does.
+#![expect(clippy::print_stdout, reason = "a bench talks to whoever runs it")]
+
+mod cluster;
+mod runner;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    // Cargo's own runs of it, as under `cargo test --benches`, only show that it starts.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return ExitCode::SUCCESS;
+    }
+    let short = arguments.iter().any(|argument| argument == "--short");
+    let aloha = match build() {
+        Ok(path) => path,
+        Err(reason) => {
+            println!("cannot build aloha: {reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let divisor = if short { 20 } else { 1 };
+    let failed = |what: &str, error: Box<dyn std::error::Error>| {
+        println!("{what} failed: {error}");
+        ExitCode::FAILURE
+    };
+    if let Err(error) = runner::run(&aloha, 400 / divisor) {
+        return failed("the runner's cost", error);
+    }
+    if let Err(error) = cluster::run(&aloha, 200 / divisor, 4000 / divisor, 5.min(20 / divisor)) {
+        return failed("the cluster's throughput", error);
+    }
+    if short {
+        println!("a short run: it shows that all works, not how fast");
+    }
+    ExitCode::SUCCESS
+}
+
+/// Builds the executable with the profile of this one, and gives its path.
+fn build() -> Result<PathBuf, String> {
+    // …/release/deps/scheduler-0123456789abcdef
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let profile = this
+        .ancestors()
+        .nth(2)
+        .ok_or("this executable lies nowhere")?;
+    let target = profile.parent().ok_or("this executable lies nowhere")?;
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release", "--locked"])
+        .args(["-p", "aloha-scheduler", "--bin", "aloha"])
+        .arg("--target-dir")
+        .arg(target)
+        .stdin(Stdio::null())
+        .status();
+    match built {
+        Ok(status) if status.success() => Ok(profile.join("aloha")),
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The bare process: the one that all of this is compared with.
+fn bare() -> Command {
+    let mut command = Command::new("/bin/bash");
+    command.args(["-c", "true"]).stdin(Stdio::null());
+    command
+}
+
+/// Reads the clock.
+#[expect(clippy::disallowed_methods, reason = "a bench measures time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Sorts, and gives the value below which this part of all lies.
+fn quantile(times: &mut [Duration], part: f64) -> Duration {
+    times.sort_unstable();
+    let last = times.len().saturating_sub(1);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a few hundred at the most"
+    )]
+    let place = (last as f64 * part).round() as usize;
+    times.get(place).copied().unwrap_or_default()
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
