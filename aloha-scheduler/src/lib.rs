@@ -13,6 +13,7 @@ mod clock;
 mod events;
 mod ids;
 mod limits;
+mod log_files;
 mod messages;
 mod now;
 mod procfs;

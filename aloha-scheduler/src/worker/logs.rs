@@ -1,18 +1,25 @@
 //! The output of applications, read piece by piece.
 //!
+//! Offsets count the bytes of the whole output of an attempt, over all the files it was rolled into. The files may be
+//! rolled, removed and set aside while they are read: a look at them that such a move crossed is taken again.
+//!
 //! The application owns its directory and may put anything there. So nothing is followed that could lead elsewhere: every
 //! step below the work directory refuses symbolic links, and only plain files are read.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{AtFlags, statat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::app_directory::{attempt_directory, is_component};
+use super::app_directory::{
+    attempt_directory, is_component, latest_attempt, open_directory, open_plain,
+};
+use crate::log_files::{rolled_name, rolled_starts};
 
 /// Which of its two outputs an application wrote to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,11 +44,11 @@ impl LogStream {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogChunk {
-    /// The piece; empty at the end of the file.
+    /// The piece; empty at the end of what there is.
     pub bytes: Vec<u8>,
-    /// Where the next piece starts. Below the offset asked for, if the file has shrunk.
+    /// Where the next piece starts. Below the offset asked for, if there is not that much.
     pub next_offset: u64,
-    /// How long the file is now.
+    /// Where the output ends now.
     pub length: u64,
 }
 
@@ -78,9 +85,19 @@ pub enum LogError {
     },
 }
 
+/// How often the files are looked at anew because they were moved meanwhile. Each time a writer has rolled in
+/// between, which takes it far longer than a look.
+const LOOKS_MAX: usize = 64;
+
 /// Reads at most `bytes_max` bytes of an application's output from `offset` on; blocks.
 ///
-/// `attempt` names an earlier attempt; without it, the latest one is read.
+/// `attempt` names an attempt; without it, the latest one is read. A piece comes from one file, so it may be shorter
+/// although there is more. Where the output at `offset` was removed, the piece begins with the oldest that is kept:
+/// it always begins at `next_offset - bytes.len()`.
+///
+/// # Errors
+///
+/// There is no such output here, or it cannot be read.
 pub fn read_log(
     work_directory: &Path,
     app_id: &str,
@@ -89,13 +106,15 @@ pub fn read_log(
     offset: u64,
     bytes_max: usize,
 ) -> Result<LogChunk, LogError> {
+    let not_plain = || LogError::NoPlainFile {
+        app_id: app_id.to_owned(),
+        stream,
+    };
     let refused = |cause: io::Error| {
         let app_id = app_id.to_owned();
-        match rustix::io::Errno::from_io_error(&cause) {
-            Some(rustix::io::Errno::NOENT) => LogError::NotFound { app_id, stream },
-            Some(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR | rustix::io::Errno::NXIO) => {
-                LogError::NoPlainFile { app_id, stream }
-            }
+        match Errno::from_io_error(&cause) {
+            Some(Errno::NOENT) => LogError::NotFound { app_id, stream },
+            Some(Errno::LOOP | Errno::NOTDIR | Errno::NXIO) => not_plain(),
             _ => LogError::Unreadable {
                 app_id,
                 stream,
@@ -104,48 +123,185 @@ pub fn read_log(
         }
     };
     if !is_component(app_id) {
-        return Err(LogError::NotFound {
-            app_id: app_id.to_owned(),
-            stream,
-        });
+        return Err(refused(Errno::NOENT.into()));
     }
-    let Some(file) = open(work_directory, app_id, attempt, stream).map_err(refused)? else {
-        return Err(LogError::NoPlainFile {
-            app_id: app_id.to_owned(),
-            stream,
-        });
+    let wanted = Wanted {
+        stream,
+        offset,
+        bytes_max,
     };
-    read_at(&file, offset, bytes_max).map_err(refused)
+    for _ in 0..LOOKS_MAX {
+        match look(work_directory, app_id, attempt, wanted) {
+            Ok(chunk) => return Ok(chunk),
+            Err(Miss::Moved) => {}
+            Err(Miss::NoPlainFile) => return Err(not_plain()),
+            Err(Miss::Failed(cause)) => return Err(refused(cause)),
+        }
+    }
+    Err(refused(io::Error::other(
+        "its files are moved faster than they can be read",
+    )))
 }
 
-/// Opens the file, link by link; `None` if it is no plain one.
-fn open(
+#[derive(Clone, Copy)]
+struct Wanted {
+    stream: LogStream,
+    offset: u64,
+    bytes_max: usize,
+}
+
+/// Why a look at the files gave nothing.
+enum Miss {
+    /// They were rolled, removed or set aside meanwhile: another look tells more.
+    Moved,
+    NoPlainFile,
+    Failed(io::Error),
+}
+
+impl<E: Into<io::Error>> From<E> for Miss {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Finds the directory of the attempt and reads there. Directories are opened one by one, and no link is followed.
+fn look(
     work_directory: &Path,
     app_id: &str,
     attempt: Option<u32>,
-    stream: LogStream,
-) -> io::Result<Option<File>> {
-    let directory = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let work = File::open(work_directory)?;
-    let mut at = openat(work.as_fd(), app_id, directory, Mode::empty())?;
-    if let Some(attempt) = attempt {
-        at = openat(&at, attempt_directory(attempt), directory, Mode::empty())?;
+    wanted: Wanted,
+) -> Result<LogChunk, Miss> {
+    let app = open_directory(File::open(work_directory)?, app_id)?;
+    let Some(attempt) = attempt else {
+        return Files::find(&app, wanted.stream)?.read(wanted);
+    };
+    let aside = attempt_directory(attempt);
+    match open_directory(&app, &aside) {
+        Ok(directory) => return Files::find(&directory, wanted.stream)?.read(wanted),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
     }
-    // Without NONBLOCK, opening a pipe would wait for its writer.
-    let plain = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(&at, stream.name(), plain, Mode::empty())?);
-    Ok(file.metadata()?.is_file().then_some(file))
+    let found = match latest_attempt(app.as_fd()) {
+        Some(latest) if latest == attempt => {
+            Files::find(&app, wanted.stream).and_then(|files| files.read(wanted))
+        }
+        _ => Err(Errno::NOENT.into()),
+    };
+    // While it is not set aside, what lies here is of this attempt.
+    match statat(&app, &aside, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => found,
+        Ok(_) => Err(Miss::Moved),
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn read_at(file: &File, offset: u64, bytes_max: usize) -> io::Result<LogChunk> {
-    let length = file.metadata()?.len();
-    let offset = offset.min(length);
+/// The files of one output at one moment.
+struct Files<'a> {
+    directory: &'a OwnedFd,
+    stream: LogStream,
+    /// Where the rolled ones start.
+    rolled: Vec<u64>,
+    /// None between the rolling of one and the beginning of the next.
+    current: Option<File>,
+    current_start: u64,
+}
+
+impl<'a> Files<'a> {
+    fn find(directory: &'a OwnedFd, stream: LogStream) -> Result<Self, Miss> {
+        let current = match open_plain(directory, stream.name()) {
+            Ok(Some(file)) => Some(file),
+            Ok(None) => return Err(Miss::NoPlainFile),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        let rolled = rolled_starts(directory, stream)?;
+        // If the name still leads to the same file, none was rolled while the others were listed.
+        let still = match statat(directory, stream.name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Some((stat.st_dev, stat.st_ino)),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let opened = match &current {
+            Some(file) => Some(file.metadata()?).map(|data| (data.dev(), data.ino())),
+            None => None,
+        };
+        if still != opened {
+            return Err(Miss::Moved);
+        }
+        if current.is_none() && rolled.is_empty() {
+            return Err(Errno::NOENT.into());
+        }
+        let mut files = Self {
+            directory,
+            stream,
+            rolled,
+            current,
+            current_start: 0,
+        };
+        if let Some(last) = files.rolled.last().copied() {
+            files.current_start = last + files.open_rolled(last)?.metadata()?.len();
+        }
+        Ok(files)
+    }
+
+    fn open_rolled(&self, start: u64) -> Result<File, Miss> {
+        match open_plain(self.directory, &rolled_name(self.stream, start)) {
+            Ok(Some(file)) => Ok(file),
+            Ok(None) => Err(Miss::NoPlainFile),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Miss::Moved),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(&self, wanted: Wanted) -> Result<LogChunk, Miss> {
+        let length = match &self.current {
+            Some(file) => self.current_start + file.metadata()?.len(),
+            None => self.current_start,
+        };
+        let oldest = self.rolled.first().copied().unwrap_or_default();
+        let mut offset = wanted.offset.max(oldest);
+        let mut next = self.rolled.partition_point(|start| *start <= offset);
+        while offset < self.current_start {
+            // It starts at the offset or before, for none is older than the oldest.
+            let start = self.rolled[next - 1];
+            let file = self.open_rolled(start)?;
+            if offset - start < file.metadata()?.len() {
+                return Ok(read_at(&file, start, offset, length, wanted.bytes_max)?);
+            }
+            // Somebody removed what lay between.
+            offset = self.rolled.get(next).copied().unwrap_or(self.current_start);
+            next += 1;
+        }
+        match &self.current {
+            Some(file) => {
+                let (start, end) = (self.current_start, offset.min(length));
+                Ok(read_at(file, start, end, length, wanted.bytes_max)?)
+            }
+            // It is not known how far the output goes, so nobody is led back.
+            None => Ok(LogChunk {
+                bytes: Vec::new(),
+                next_offset: offset,
+                length,
+            }),
+        }
+    }
+}
+
+/// Reads from `offset` on in the file that starts at `start`.
+fn read_at(
+    file: &File,
+    start: u64,
+    offset: u64,
+    length: u64,
+    bytes_max: usize,
+) -> io::Result<LogChunk> {
     // Reserve what is there, not what a caller dreams of.
-    let room = usize::try_from(length - offset).map_or(bytes_max, |rest| rest.min(bytes_max));
+    let rest = (start + file.metadata()?.len()).saturating_sub(offset);
+    let room = usize::try_from(rest).map_or(bytes_max, |rest| rest.min(bytes_max));
     let mut bytes = vec![0; room];
     let mut filled = 0;
     while filled < room {
-        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+        match file.read_at(&mut bytes[filled..], offset - start + filled as u64) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -204,8 +360,62 @@ mod tests {
         let work = work();
         let earlier = read_log(work.path(), "app-1", Some(1), LogStream::Stdout, 0, 100);
         assert_eq!(earlier.expect("readable").bytes, b"before");
-        let missing = read_log(work.path(), "app-1", Some(2), LogStream::Stdout, 0, 100);
-        assert!(matches!(missing, Err(LogError::NotFound { .. })));
+        let second = || read_log(work.path(), "app-1", Some(2), LogStream::Stdout, 0, 100);
+        assert!(matches!(second(), Err(LogError::NotFound { .. })));
+        // Unless it is the one that runs, or ran last.
+        let record = work.path().join("app-1/.aloha-process.json");
+        fs::write(&record, r#"{"attempt":2}"#).expect("written");
+        assert_eq!(second().expect("readable").bytes, b"hello world");
+        fs::write(&record, r#"{"attempt":3}"#).expect("written");
+        assert!(matches!(second(), Err(LogError::NotFound { .. })));
+    }
+
+    #[test]
+    fn rolled_files_are_read_as_one_by_their_offsets() {
+        let work = work();
+        let rolled = |start| {
+            work.path()
+                .join("app-1")
+                .join(rolled_name(LogStream::Stdout, start))
+        };
+        // 0 to 100 was removed, as was 104 to 106.
+        fs::write(rolled(100), "abcd").expect("written");
+        fs::write(rolled(106), "gh").expect("written");
+        let chunk = |bytes: &str, next_offset| LogChunk {
+            bytes: bytes.into(),
+            next_offset,
+            length: 119,
+        };
+        assert_eq!(read(&work, 0, 3), chunk("abc", 103));
+        assert_eq!(read(&work, 103, 100), chunk("d", 104));
+        assert_eq!(read(&work, 104, 100), chunk("gh", 108));
+        assert_eq!(read(&work, 105, 1), chunk("g", 107));
+        assert_eq!(read(&work, 107, 100), chunk("h", 108));
+        assert_eq!(read(&work, 108, 5), chunk("hello", 113));
+        assert_eq!(read(&work, 113, 100), chunk(" world", 119));
+        assert_eq!(read(&work, 119, 100), chunk("", 119));
+        assert_eq!(read(&work, 500, 100), chunk("", 119));
+        // Between two files nobody is led back, for the output may go on behind the last.
+        fs::remove_file(work.path().join("app-1/stdout")).expect("removed");
+        let chunk = |bytes: &str, next_offset| LogChunk {
+            bytes: bytes.into(),
+            next_offset,
+            length: 108,
+        };
+        assert_eq!(read(&work, 106, 100), chunk("gh", 108));
+        assert_eq!(read(&work, 119, 100), chunk("", 119));
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_rolled_file_is_refused() {
+        let work = work();
+        let rolled = rolled_name(LogStream::Stdout, 0);
+        symlink("/etc/passwd", work.path().join("app-1").join(rolled)).expect("linked");
+        let refused = read_log(work.path(), "app-1", None, LogStream::Stdout, 0, 100);
+        assert!(
+            matches!(refused, Err(LogError::NoPlainFile { .. })),
+            "{refused:?}"
+        );
     }
 
     #[test]
