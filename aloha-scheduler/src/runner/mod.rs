@@ -16,6 +16,7 @@
 mod children;
 mod core;
 mod endpoint;
+mod output;
 mod pipes;
 mod record;
 mod settings;
