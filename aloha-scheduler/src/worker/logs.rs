@@ -10,7 +10,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
@@ -19,7 +21,10 @@ use serde::{Deserialize, Serialize};
 use super::app_directory::{
     attempt_directory, is_component, latest_attempt, open_directory, open_plain,
 };
+use crate::blocking::blocking;
+use crate::ids::AppId;
 use crate::log_files::{rolled_name, rolled_starts};
+use crate::messages::{LogAnswer, LogRequest};
 
 /// Which of its two outputs an application wrote to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +55,8 @@ pub struct LogChunk {
     pub next_offset: u64,
     /// Where the output ends now.
     pub length: u64,
+    /// Whether nothing will be added any more: a later attempt has begun.
+    pub is_complete: bool,
 }
 
 /// Why no output could be read.
@@ -85,9 +92,68 @@ pub enum LogError {
     },
 }
 
+/// The longest a reader may wait for more before it must ask again.
+const PATIENCE_MAX: Duration = Duration::from_secs(30);
+/// How often the files are looked at while a reader waits for more.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// The largest piece, in bytes.
+const PIECE_BYTES_MAX: u32 = 1 << 20;
 /// How often the files are looked at anew because they were moved meanwhile. Each time a writer has rolled in
 /// between, which takes it far longer than a look.
 const LOOKS_MAX: usize = 64;
+
+/// Answers a reader: at once if there is something, else when there is, or its patience is over.
+///
+/// # Cancel safety
+///
+/// Cancel safe: nothing is changed.
+pub(super) async fn answer_log(
+    work_directory: PathBuf,
+    app: AppId,
+    request: LogRequest,
+    patience: Duration,
+) -> LogAnswer {
+    let LogRequest {
+        stream,
+        attempt,
+        offset,
+        bytes_max,
+        ..
+    } = request;
+    let bytes_max = usize::try_from(bytes_max.min(PIECE_BYTES_MAX)).expect("32 bits fit");
+    let read = async || {
+        let (work, app) = (work_directory.clone(), app.clone());
+        blocking(move || read_log(&work, app.as_str(), attempt, stream, offset, bytes_max)).await
+    };
+    // One led back to the end is told so first.
+    let is_news = |chunk: &LogChunk| !chunk.bytes.is_empty() || chunk.next_offset != offset;
+    let mut overdue = pin!(tokio::time::sleep(patience.min(PATIENCE_MAX)));
+    loop {
+        match read().await {
+            Ok(chunk)
+                if is_news(&chunk)
+                    || chunk.is_complete
+                    || overdue.is_elapsed()
+                    || bytes_max == 0 =>
+            {
+                return LogAnswer::Chunk {
+                    bytes: chunk.bytes,
+                    next_offset: chunk.next_offset,
+                };
+            }
+            Ok(_) => tokio::select! {
+                biased;
+                () = &mut overdue => {}
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            },
+            Err(error) => {
+                return LogAnswer::Unavailable {
+                    reason: error.to_string(),
+                };
+            }
+        }
+    }
+}
 
 /// Reads at most `bytes_max` bytes of an application's output from `offset` on; blocks.
 ///
@@ -177,7 +243,13 @@ fn look(
     };
     let aside = attempt_directory(attempt);
     match open_directory(&app, &aside) {
-        Ok(directory) => return Files::find(&directory, wanted.stream)?.read(wanted),
+        Ok(directory) => {
+            let chunk = Files::find(&directory, wanted.stream)?.read(wanted)?;
+            return Ok(LogChunk {
+                is_complete: true,
+                ..chunk
+            });
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
@@ -282,6 +354,7 @@ impl<'a> Files<'a> {
                 bytes: Vec::new(),
                 next_offset: offset,
                 length,
+                is_complete: false,
             }),
         }
     }
@@ -313,6 +386,7 @@ fn read_at(
         next_offset: offset + filled as u64,
         bytes,
         length,
+        is_complete: false,
     })
 }
 
@@ -340,6 +414,7 @@ mod tests {
         LogChunk {
             bytes: bytes.into(),
             next_offset,
+            is_complete: false,
             length: 11,
         }
     }
@@ -359,7 +434,11 @@ mod tests {
     fn an_earlier_attempt_is_read_from_its_own_directory() {
         let work = work();
         let earlier = read_log(work.path(), "app-1", Some(1), LogStream::Stdout, 0, 100);
-        assert_eq!(earlier.expect("readable").bytes, b"before");
+        let earlier = earlier.expect("readable");
+        assert_eq!(
+            (&*earlier.bytes, earlier.is_complete),
+            (&b"before"[..], true)
+        );
         let second = || read_log(work.path(), "app-1", Some(2), LogStream::Stdout, 0, 100);
         assert!(matches!(second(), Err(LogError::NotFound { .. })));
         // Unless it is the one that runs, or ran last.
@@ -384,6 +463,7 @@ mod tests {
         let chunk = |bytes: &str, next_offset| LogChunk {
             bytes: bytes.into(),
             next_offset,
+            is_complete: false,
             length: 119,
         };
         assert_eq!(read(&work, 0, 3), chunk("abc", 103));
@@ -400,6 +480,7 @@ mod tests {
         let chunk = |bytes: &str, next_offset| LogChunk {
             bytes: bytes.into(),
             next_offset,
+            is_complete: false,
             length: 108,
         };
         assert_eq!(read(&work, 106, 100), chunk("gh", 108));
