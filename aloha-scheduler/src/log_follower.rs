@@ -69,6 +69,23 @@ pub enum LogNews {
     Piece(Vec<u8>),
 }
 
+impl fmt::Display for LogNews {
+    /// What happened, for a person; a piece by its size alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attempt(attempt) => write!(f, "attempt {attempt} begins"),
+            Self::Missed(bytes) => {
+                write!(f, "{bytes} bytes were removed before they could be read")
+            }
+            Self::Lost { attempt, reason } => write!(
+                f,
+                "the rest of what attempt {attempt} wrote cannot be read: {reason}"
+            ),
+            Self::Piece(bytes) => write!(f, "{} bytes of output", bytes.len()),
+        }
+    }
+}
+
 /// Why output cannot be followed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -259,7 +276,7 @@ impl LogFollower {
         }
     }
 
-    async fn status(&self, patience: Duration) -> Result<AppStatus, FollowError> {
+    async fn status(&mut self, patience: Duration) -> Result<AppStatus, FollowError> {
         let status = self.master.wait_for(&self.app, patience).await?;
         status.ok_or_else(|| FollowError::NoSuchApp(self.app.clone()))
     }

@@ -158,3 +158,85 @@ fn following_goes_on_with_the_attempt_after_a_lost_one() {
     // The first still waits, on a machine that nobody asks any more.
     let_go(&gates[0]);
 }
+
+/// The answer to a request for output: status, where it begins, where the next begins, and the body.
+async fn get(cluster: &Daemon, path: &str) -> (u16, String, String, String) {
+    let url = format!("{}/v1/applications/{path}", cluster.rest());
+    let response = reqwest::get(url).await.expect("an answer");
+    let header = |name: &str| {
+        let value = response.headers().get(name);
+        value.map_or_else(String::new, |value| value.to_str().expect("text").into())
+    };
+    let (offset, next) = (header("x-aloha-offset"), header("x-aloha-next-offset"));
+    let status = response.status().as_u16();
+    (status, offset, next, response.text().await.expect("text"))
+}
+
+#[tokio::test]
+async fn output_is_read_over_rest_piece_by_piece() {
+    let directory = tempdir().expect("a directory");
+    let cluster = Daemon::local(directory.path());
+    let id = cluster.submit("echo hello; echo oh >&2");
+    assert_eq!(cluster.ask(&["wait", &id]).code, Some(0));
+    let ok = |offset: &str, next: &str, body: &str| (200, offset.into(), next.into(), body.into());
+    let logs = |query: &str| format!("{id}/logs{query}");
+    assert_eq!(get(&cluster, &logs("")).await, ok("0", "6", "hello\n"));
+    let query = logs("?stream=stderr&offset=1&attempt=1");
+    assert_eq!(get(&cluster, &query).await, ok("1", "3", "h\n"));
+    assert_eq!(get(&cluster, &logs("?offset=6")).await, ok("6", "6", ""));
+    assert_eq!(get(&cluster, &logs("?offset=99")).await, ok("6", "6", ""));
+    // As a runner leaves it that has rolled twice and removed the first file.
+    let rolled = directory
+        .path()
+        .join(&id)
+        .join("stdout.00000000000000001000");
+    fs::write(rolled, "rolled ").expect("written");
+    assert_eq!(
+        get(&cluster, &logs("?offset=5")).await,
+        ok("1000", "1007", "rolled ")
+    );
+    assert_eq!(
+        get(&cluster, &logs("?follow=true&offset=1003")).await,
+        ok("1003", "", "led hello\n")
+    );
+    for (path, status, text) in [
+        (logs("?attempt=2"), 404, "there is no attempt 2 of"),
+        (
+            logs("?follow=true&attempt=2"),
+            404,
+            "there is no attempt 2 of",
+        ),
+        ("app-0/logs".into(), 404, "there is no application app-0"),
+        (
+            "app-0/logs?follow=true".into(),
+            404,
+            "there is no application app-0",
+        ),
+        ("..%2F..%2Fetc/logs".into(), 404, "there is no application"),
+        (logs("?stream=both"), 400, "expected stdout or stderr"),
+    ] {
+        let (code, _, _, body) = get(&cluster, &path).await;
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let message = body["message"].as_str().expect("text");
+        assert!(code == status && message.contains(text), "{code} {message}");
+    }
+}
+
+#[tokio::test]
+async fn output_is_followed_over_rest_until_the_application_ends() {
+    let directory = tempdir().expect("a directory");
+    let cluster = Daemon::local(directory.path());
+    let gate = Pipe::new(directory.path(), "gate");
+    let id = cluster.submit(&format!("echo one; cat {}; echo the end", gate.path()));
+    let url = format!("{}/v1/applications/{id}/logs?follow=true", cluster.rest());
+    let mut response = reqwest::get(url).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    let first = response.chunk().await.expect("connected");
+    assert_eq!(first.as_deref(), Some(&b"one\n"[..]));
+    let_go(&gate);
+    let mut rest = Vec::new();
+    while let Some(chunk) = response.chunk().await.expect("a proper end") {
+        rest.extend(chunk);
+    }
+    assert_eq!(rest, b"go\nthe end\n");
+}

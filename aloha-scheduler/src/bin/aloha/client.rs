@@ -274,12 +274,7 @@ async fn follow(master: &MasterClient, app: &AppId, request: LogRequest) -> Resu
     while let Some(news) = follower.next().await.map_err(failed)? {
         match news {
             LogNews::Piece(bytes) => write_out(&bytes)?,
-            LogNews::Attempt(attempt) => note(format_args!("attempt {attempt} begins")),
-            LogNews::Missed(bytes) => note_missed(bytes),
-            LogNews::Lost { attempt, reason } => note(format_args!(
-                "the rest of what attempt {attempt} wrote cannot be read: {reason}"
-            )),
-            other => note(format_args!("{other:?}")),
+            other => note(other),
         }
     }
     Ok(())
@@ -292,7 +287,7 @@ async fn copy(master: &MasterClient, app: &AppId, mut request: LogRequest) -> Re
             LogAnswer::Chunk { bytes, next_offset } => {
                 let begins = next_offset.saturating_sub(bytes.len() as u64);
                 if begins > request.offset {
-                    note_missed(begins - request.offset);
+                    note(LogNews::Missed(begins - request.offset));
                 }
                 if bytes.is_empty() {
                     return Ok(());
@@ -309,12 +304,6 @@ fn write_out(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let written = out.write_all(bytes).and_then(|()| out.flush());
     written.map_err(|error| Failure::new(format_args!("cannot write: {error}")))
-}
-
-fn note_missed(bytes: u64) {
-    note(format_args!(
-        "{bytes} bytes were removed before they could be read"
-    ));
 }
 
 /// Says something beside the output; that nobody reads it is no failure.
