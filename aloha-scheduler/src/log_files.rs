@@ -17,6 +17,8 @@ use crate::worker::LogStream;
 
 /// As many as the largest offset has.
 const DIGITS: usize = 20;
+/// No file starts behind this, so that its end is an offset too.
+const START_MAX: u64 = u64::MAX / 2;
 
 /// The name of the file that starts at this offset, once it is rolled.
 pub(crate) fn rolled_name(stream: LogStream, start: u64) -> String {
@@ -31,7 +33,8 @@ pub(crate) fn rolled_start(stream: LogStream, name: &[u8]) -> Option<u64> {
     if digits.len() != DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let start = std::str::from_utf8(digits).ok()?.parse().ok();
+    start.filter(|start| *start <= START_MAX)
 }
 
 /// Where the rolled files in a directory start, in rising order.
@@ -51,7 +54,7 @@ mod tests {
     #[test]
     fn a_rolled_file_is_named_by_its_offset_and_nothing_else_is_taken_for_one() {
         let stream = LogStream::Stdout;
-        for start in [0, 1, 16 << 20, u64::MAX] {
+        for start in [0, 1, 16 << 20, START_MAX] {
             let name = rolled_name(stream, start);
             assert_eq!(rolled_start(stream, name.as_bytes()), Some(start), "{name}");
             assert_eq!(rolled_start(LogStream::Stderr, name.as_bytes()), None);
@@ -64,6 +67,8 @@ mod tests {
             "stdout.0000000000000000000x",
             "stdout.000000000000000000007",
             "stdout.+0000000000000000007",
+            "stdout.09223372036854775808",
+            "stdout.18446744073709551615",
             "stdout.99999999999999999999",
         ] {
             assert_eq!(rolled_start(stream, name.as_bytes()), None, "{name}");

@@ -395,6 +395,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use aloha_rpc::{Runtime as _, TokioRuntime};
+
     use super::*;
 
     fn work() -> tempfile::TempDir {
@@ -485,6 +487,80 @@ mod tests {
         };
         assert_eq!(read(&work, 106, 100), chunk("gh", 108));
         assert_eq!(read(&work, 119, 100), chunk("", 119));
+    }
+
+    /// What a reader with `patience` is answered, and after how long.
+    async fn answered(
+        work: &tempfile::TempDir,
+        request: LogRequest,
+        patience: Duration,
+    ) -> (LogAnswer, Duration) {
+        let app = "app-1".parse().expect("an id");
+        let runtime = TokioRuntime::current();
+        let began = runtime.now();
+        let answer = answer_log(work.path().to_owned(), app, request, patience).await;
+        (answer, runtime.now() - began)
+    }
+
+    fn piece(bytes: &str, next_offset: u64) -> LogAnswer {
+        LogAnswer::Chunk {
+            bytes: bytes.into(),
+            next_offset,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_waits_for_news_until_its_patience_is_over() {
+        let work = work();
+        let at = |offset| LogRequest {
+            offset,
+            ..LogRequest::new(LogStream::Stdout)
+        };
+        let patience = Duration::from_secs(5);
+        let soon = LOOK_INTERVAL * 2;
+        let (answer, after) = answered(&work, at(11), patience).await;
+        assert_eq!(answer, piece("", 11));
+        assert!((patience..patience + soon).contains(&after), "{after:?}");
+        let (answer, after) = answered(&work, at(11), Duration::from_secs(3600)).await;
+        assert_eq!(answer, piece("", 11));
+        assert!(after < PATIENCE_MAX + soon, "{after:?}");
+        // At once: what is there, where the end is, what is over, and what is not there.
+        let earlier = LogRequest {
+            attempt: Some(1),
+            ..at(6)
+        };
+        for (request, expected) in [
+            (at(6), piece("world", 11)),
+            (at(99), piece("", 11)),
+            (earlier, piece("", 6)),
+        ] {
+            let (answer, after) = answered(&work, request, patience).await;
+            assert_eq!((answer, after < soon), (expected, true));
+        }
+        fs::remove_file(work.path().join("app-1/stdout")).expect("removed");
+        let (answer, after) = answered(&work, at(0), patience).await;
+        assert!(matches!(answer, LogAnswer::Unavailable { .. }) && after < soon);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_waits_gets_what_is_written_meanwhile() {
+        let work = work();
+        let request = LogRequest {
+            offset: 11,
+            ..LogRequest::new(LogStream::Stdout)
+        };
+        let path = work.path().join("app-1/stdout");
+        let writer = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            fs::write(path, "hello world!").expect("written");
+        };
+        let patience = Duration::from_secs(20);
+        let ((answer, after), ()) = tokio::join!(answered(&work, request, patience), writer);
+        assert_eq!(answer, piece("!", 12));
+        assert!(
+            after < Duration::from_secs(2) + LOOK_INTERVAL * 2,
+            "{after:?}"
+        );
     }
 
     #[test]
