@@ -30,6 +30,11 @@ pub(super) fn attempt_directory(attempt: u32) -> String {
     format!("attempt-{attempt}")
 }
 
+/// The directory in which it lies while it is moved there.
+pub(super) fn unfinished_attempt_directory(attempt: u32) -> String {
+    format!(".attempt-{attempt}")
+}
+
 /// Makes the directory, which only its owner can enter: output may hold secrets.
 pub(super) fn create(directory: &Path) -> io::Result<()> {
     DirBuilder::new()
@@ -49,7 +54,7 @@ pub(super) fn set_aside(directory: &Path, attempt: u32) -> io::Result<()> {
     if fs::symlink_metadata(&aside).is_ok() {
         return Ok(());
     }
-    let unfinished = directory.join(format!(".{}", attempt_directory(attempt)));
+    let unfinished = directory.join(unfinished_attempt_directory(attempt));
     let mut found = fs::symlink_metadata(&unfinished).is_ok();
     for stream in [LogStream::Stdout, LogStream::Stderr] {
         let rolled = rolled_starts(File::open(directory)?, stream)?;

@@ -11,7 +11,9 @@ use rustix::io::Errno;
 
 use super::{LogChunk, LogStream};
 use crate::log_files::{rolled_name, rolled_starts};
-use crate::worker::app_directory::{attempt_directory, latest_attempt, open_directory, open_plain};
+use crate::worker::app_directory::{
+    attempt_directory, latest_attempt, open_directory, open_plain, unfinished_attempt_directory,
+};
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -64,10 +66,23 @@ pub(super) fn look(
         }
         _ => Err(Errno::NOENT.into()),
     };
+    let moving = exists(&app, &unfinished_attempt_directory(attempt))?;
     // While it is not set aside, what lies here is of this attempt.
-    match statat(&app, &aside, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => found,
-        Ok(_) => Err(Miss::Moved),
+    if exists(&app, &aside)? {
+        return Err(Miss::Moved);
+    }
+    match found {
+        Err(Miss::Failed(error)) if moving && error.kind() == io::ErrorKind::NotFound => {
+            Err(Miss::Moved)
+        }
+        found => found,
+    }
+}
+
+fn exists(directory: &OwnedFd, name: &str) -> io::Result<bool> {
+    match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

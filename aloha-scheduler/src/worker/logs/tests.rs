@@ -5,6 +5,7 @@ use aloha_rpc::{Runtime as _, TokioRuntime};
 
 use super::*;
 use crate::log_files::rolled_name;
+use crate::worker::app_directory::set_aside;
 
 fn work() -> tempfile::TempDir {
     let work = tempfile::tempdir().expect("a directory");
@@ -222,4 +223,47 @@ fn a_pipe_or_a_directory_in_place_of_the_file_is_refused_without_waiting() {
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.expect("mkfifo runs").success());
     assert!(matches!(read(), Err(LogError::NoPlainFile { .. })));
+}
+
+#[test]
+fn a_reader_gets_no_wrong_byte_while_an_attempt_is_set_aside() {
+    for _ in 0..200 {
+        let work = work();
+        let app = work.path().join("app-2");
+        let record = app.join(".aloha-process.json");
+        fs::create_dir(&app).expect("created");
+        fs::write(&record, r#"{"attempt":1}"#).expect("written");
+        for (start, bytes) in [(0, "abc"), (3, "def"), (6, "ghi")] {
+            let name = rolled_name(LogStream::Stdout, start);
+            fs::write(app.join(name), bytes).expect("written");
+        }
+        fs::write(app.join("stdout"), "jkl").expect("written");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let is_done = || done.load(std::sync::atomic::Ordering::Acquire);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let whole = b"abcdefghijkl";
+                while !is_done() {
+                    for offset in 0..=12 {
+                        let stream = LogStream::Stdout;
+                        let chunk = read_log(work.path(), "app-2", Some(1), stream, offset, 100);
+                        // Moved under the reader all the time, it may give up.
+                        let Ok(chunk) = chunk else { continue };
+                        let begins = chunk.next_offset - chunk.bytes.len() as u64;
+                        assert_eq!(begins, offset);
+                        let at = usize::try_from(begins).expect("small");
+                        assert_eq!(chunk.bytes, whole[at..at + chunk.bytes.len()]);
+                    }
+                }
+            });
+            set_aside(&app, 1).expect("moved");
+            fs::write(app.join("stdout"), "the second").expect("written");
+            fs::write(&record, r#"{"attempt":2}"#).expect("written");
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let read = |attempt| read_log(work.path(), "app-2", attempt, LogStream::Stdout, 0, 100);
+        assert_eq!(read(Some(1)).expect("readable").length, 12);
+        assert_eq!(read(Some(2)).expect("readable").bytes, b"the second");
+        assert_eq!(read(None).expect("readable").bytes, b"the second");
+    }
 }
