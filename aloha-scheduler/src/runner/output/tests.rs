@@ -1,6 +1,6 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -251,4 +251,31 @@ async fn a_reader_gets_every_byte_once_while_files_roll() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_gets_no_wrong_byte_while_files_are_removed_under_it() {
     write_and_follow(settings(4096, 8192), 4 << 20).await;
+}
+
+#[test]
+fn a_reader_who_waits_at_the_end_gets_no_wrong_byte_when_it_rolls_away() {
+    let work = Work::new();
+    let mut files = work.files(10, 100);
+    let seen = AtomicU64::new(0);
+    let total = 5_000;
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut offset = 0;
+            while offset < total {
+                let chunk = work.read(offset);
+                let begins = chunk.next_offset - chunk.bytes.len() as u64;
+                assert_eq!(begins, offset, "{chunk:?}");
+                assert_eq!(chunk.bytes, pattern(begins, chunk.next_offset));
+                offset = chunk.next_offset;
+                seen.store(offset, Ordering::Release);
+            }
+        });
+        for end in (0..total).step_by(10) {
+            while seen.load(Ordering::Acquire) < end && !reader.is_finished() {
+                std::thread::yield_now();
+            }
+            files.write(&pattern(end, end + 10));
+        }
+    });
 }
