@@ -91,6 +91,32 @@ fn following_prints_what_is_written_at_once_and_ends_with_the_application() {
 }
 
 #[test]
+fn following_misses_nothing_while_the_output_rolls() {
+    let directory = tempdir().expect("a directory");
+    let cluster = Daemon::local(directory.path());
+    let gate = Pipe::new(directory.path(), "gate");
+    // More than one file holds.
+    let id = cluster.submit(&format!("cat {}; seq 3000000", gate.path()));
+    let follower = Follower::start(&cluster, &[&id]);
+    let_go(&gate);
+    let (out, err, code) = follower.rest();
+    assert_eq!((err.as_str(), code), ("", Some(0)));
+    let mut lines = out.lines();
+    assert_eq!(lines.next(), Some("go"));
+    let mut numbers = 0;
+    for line in lines {
+        numbers += 1;
+        assert_eq!(line.parse(), Ok(numbers));
+    }
+    assert_eq!(numbers, 3_000_000);
+    let rolled = directory
+        .path()
+        .join(&id)
+        .join("stdout.00000000000000000000");
+    assert!(rolled.exists());
+}
+
+#[test]
 fn an_attempt_is_named_by_its_number_also_the_latest() {
     let directory = tempdir().expect("a directory");
     let cluster = Daemon::local(directory.path());
