@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppId, WorkerId};
-use crate::limits::{ProcessLimits, StopPolicy};
+use crate::limits::{LimitError, ProcessLimits, StopPolicy};
 use crate::resources::Resources;
 
 /// The largest number of cores that is believed, of an application or of a worker.
@@ -76,6 +76,27 @@ pub enum DescriptionError {
         /// The amount found.
         memory_mib: u64,
     },
+    /// A text that no process can be given.
+    #[error("{field} contains a NUL character, which no process can be given")]
+    TextHasNul {
+        /// Where it stands.
+        field: &'static str,
+    },
+    /// A variable that no process can be given.
+    #[error("environment has a variable {name:?}; a name is not empty and has neither = nor NUL")]
+    VariableNameInvalid {
+        /// The name found.
+        name: String,
+    },
+    /// The time to end is longer than a day.
+    #[error("stop grace is {grace_millis} ms, more than a day")]
+    StopGraceOutOfRange {
+        /// The time found.
+        grace_millis: u64,
+    },
+    /// A limit that makes no sense.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
 }
 
 impl AppDescription {
@@ -114,7 +135,33 @@ impl AppDescription {
                 memory_mib: self.memory_mib,
             });
         }
-        Ok(())
+        self.validate_texts()?;
+        match self.stop.grace_millis {
+            Some(grace_millis) if !self.stop.is_sensible() => {
+                return Err(DescriptionError::StopGraceOutOfRange { grace_millis });
+            }
+            _ => {}
+        }
+        Ok(self.limits.validate()?)
+    }
+
+    /// Checks what becomes of it arguments and variables of a process.
+    fn validate_texts(&self) -> Result<(), DescriptionError> {
+        let is_name = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
+        if let Some(name) = self.environment.keys().find(|name| !is_name(name)) {
+            let name = name.clone();
+            return Err(DescriptionError::VariableNameInvalid { name });
+        }
+        let has_nul = |text: &String| text.contains('\0');
+        let texts = [
+            ("args", self.args.iter().any(has_nul)),
+            ("libs", self.libs.iter().any(has_nul)),
+            ("environment", self.environment.values().any(has_nul)),
+        ];
+        match texts.into_iter().find(|(_, has_nul)| *has_nul) {
+            Some((field, _)) => Err(DescriptionError::TextHasNul { field }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -368,7 +415,7 @@ mod tests {
     #[test]
     fn a_description_that_could_not_work_is_refused_by_the_name_of_its_field() {
         type Spoil = fn(&mut AppDescription);
-        let cases: [(Spoil, DescriptionError); 8] = [
+        let cases: [(Spoil, DescriptionError); 14] = [
             (|d| d.name = " ".into(), DescriptionError::NameEmpty),
             (
                 |d| d.name = "x".repeat(257),
@@ -396,6 +443,38 @@ mod tests {
                 DescriptionError::MemoryOutOfRange {
                     memory_mib: u64::MAX,
                 },
+            ),
+            (
+                |d| d.args = vec!["a".into(), "b\0".into()],
+                DescriptionError::TextHasNul { field: "args" },
+            ),
+            (
+                |d| d.libs = vec!["\0".into()],
+                DescriptionError::TextHasNul { field: "libs" },
+            ),
+            (
+                |d| d.environment = [("A".into(), "\0".into())].into(),
+                DescriptionError::TextHasNul {
+                    field: "environment",
+                },
+            ),
+            (
+                |d| d.environment = [("A=B".into(), String::new())].into(),
+                DescriptionError::VariableNameInvalid { name: "A=B".into() },
+            ),
+            (
+                |d| d.stop.grace_millis = Some(86_400_001),
+                DescriptionError::StopGraceOutOfRange {
+                    grace_millis: 86_400_001,
+                },
+            ),
+            (
+                |d| d.limits.processes = Some(0),
+                DescriptionError::Limit(LimitError::BadValue {
+                    name: "processes",
+                    value: "0".into(),
+                    expected: "a whole number from 1 to 4194304".into(),
+                }),
             ),
         ];
         for (spoil, error) in cases {

@@ -22,6 +22,11 @@ pub enum Outcome {
     Lost(String),
     /// It was never started, and may be started elsewhere.
     Declined(String),
+    /// The kernel killed it, for it used more memory than it had asked for.
+    OutOfMemory {
+        /// What it had asked for, in MiB.
+        limit_mib: u64,
+    },
 }
 
 impl Outcome {
@@ -29,7 +34,7 @@ impl Outcome {
     pub fn exit_code(&self) -> Option<i32> {
         match self {
             Self::Exited(code) => Some(*code),
-            Self::Killed => Some(137),
+            Self::Killed | Self::OutOfMemory { .. } => Some(137),
             Self::Signaled(signal) => Some(128 + signal),
             Self::CouldNotStart(_) | Self::Lost(_) | Self::Declined(_) => None,
         }
@@ -45,6 +50,12 @@ impl fmt::Display for Outcome {
             Self::CouldNotStart(reason) => write!(f, "could not start: {reason}"),
             Self::Lost(reason) => write!(f, "lost: {reason}"),
             Self::Declined(reason) => write!(f, "declined: {reason}"),
+            Self::OutOfMemory { limit_mib } => {
+                write!(
+                    f,
+                    "killed, for it used more than its {limit_mib} MiB of memory"
+                )
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ pub use causes::with_causes;
 pub use client::{ClientError, MasterClient};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
-pub use limits::{ProcessLimits, StopPolicy, StopSignal};
+pub use limits::{LimitError, ProcessLimits, StopPolicy, StopSignal, UnknownStopSignal};
 pub use log_follower::{FollowError, LogFollower, LogNews};
 pub use master::{Master, MasterCore, MasterHandle, MasterSettings};
 pub use messages::{

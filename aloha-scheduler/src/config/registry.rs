@@ -122,12 +122,12 @@ pub static KEYS: &[Key] = &[
         "RPC port of the worker; 0 takes any free one, for nobody needs to know it beforehand.")
         .or_variable("ALOHA_WORKER_PORT"),
     key("aloha.worker.cores", count(1, 65_536), Fallback::Unset("all of the machine"),
-        "Cores the worker offers; they are counted, not enforced.")
+        "Cores the worker offers; aloha.worker.limits.cpu says how applications are kept to theirs.")
         .or_variable("ALOHA_WORKER_CORES"),
     key("aloha.worker.memory",
         Kind::Bytes { unit: ByteUnit::Mebibytes, min: 1 << 20, max: 1 << 50 },
         Fallback::Unset("all of the machine but 1 GiB"),
-        "Memory the worker offers, in MiB where no unit is given; it is counted, not enforced.")
+        "Memory the worker offers, in MiB where no unit is given; aloha.worker.limits.memory keeps applications to theirs.")
         .or_variable("ALOHA_WORKER_MEMORY"),
     key("aloha.worker.dir", Kind::Path,
         Fallback::Below {
@@ -140,8 +140,14 @@ pub static KEYS: &[Key] = &[
         "Silence after which the master gives a worker up; workers report four times in it, so three losses are forgiven."),
     text("aloha.worker.killGrace", seconds(0, DAY), "10",
         "Time between asking an application to end (TERM) and ending it (KILL); enough for a JVM's shutdown hooks."),
-    text("aloha.worker.runner.timeout", seconds(1, DAY), "600",
-        "How long an application runs on without its worker before its runner ends it; enough to upgrade or repair one by hand."),
+    text("aloha.worker.cgroup.enabled", Kind::Bool, "true",
+        "Whether each application is kept in a cgroup of its own where the kernel gives one; on, because it ends whatever an application started."),
+    text("aloha.worker.limits.memory", Kind::Bool, "true",
+        "Whether its cgroup kills processes of an application that uses more memory than it asked for; on, lest it takes that of others."),
+    text("aloha.worker.limits.cpu", Kind::Word { accepted: &["share", "off", "quota"], later: &[] }, "share",
+        "How the cores of an application count, by its cgroup: share divides processors where they are short, quota is a limit even where they idle."),
+    text("aloha.worker.runner.timeout", seconds(1, Duration::from_secs(30 * 24 * 60 * 60)), "600",
+        "How long an application runs on without its worker before it is ended; ten times aloha.worker.timeout, so that an upgrade or a repair fits in."),
     text("aloha.worker.register.backoff.initial", millis(10, DAY), "200ms",
         "First pause between two attempts of a worker to register; short, because a failover should cost seconds."),
     text("aloha.worker.register.backoff.max", millis(10, DAY), "10s",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Config, Origin, Value};
-use crate::runner::LogSettings;
+use crate::runner::{CpuEnforcement, Enforcement, LogSettings};
 use crate::worker::CleanupSettings;
 
 /// What a master is told.
@@ -67,7 +67,9 @@ pub struct WorkerSettings {
     pub directory: PathBuf,
     /// Time between TERM and KILL.
     pub kill_grace: Duration,
-    /// How long a runner waits for its worker to come back.
+    /// What of an application's resources is enforced, where the kernel lets it.
+    pub enforcement: Enforcement,
+    /// How long an application runs on without its worker.
     pub runner_timeout: Duration,
     /// First pause between two attempts to register.
     pub register_backoff_initial: Duration,
@@ -181,6 +183,15 @@ impl Config {
                 .path("aloha.worker.dir")
                 .expect("the registry gives it a default"),
             kill_grace: self.duration("aloha.worker.killGrace"),
+            enforcement: Enforcement {
+                cgroups: self.is_on("aloha.worker.cgroup.enabled"),
+                memory: self.is_on("aloha.worker.limits.memory"),
+                cpu: match self.value("aloha.worker.limits.cpu") {
+                    Some(Value::Word("off")) => CpuEnforcement::Off,
+                    Some(Value::Word("quota")) => CpuEnforcement::Quota,
+                    _ => CpuEnforcement::Share,
+                },
+            },
             runner_timeout: self.duration("aloha.worker.runner.timeout"),
             register_backoff_initial: self.duration("aloha.worker.register.backoff.initial"),
             register_backoff_max: self.duration("aloha.worker.register.backoff.max"),
@@ -318,6 +329,8 @@ mod tests {
         assert_eq!(worker.cleanup, Some(cleanup));
         let off = Config::builder().overrides(["aloha.worker.cleanup.enabled=false"]);
         assert_eq!(off.load().expect("valid").worker().cleanup, None);
+        assert_eq!(worker.enforcement, Enforcement::default());
+        assert_eq!(worker.runner_timeout, Duration::from_secs(600));
         let rpc = config.rpc();
         assert_eq!(rpc.ask_timeout, Duration::from_secs(60));
         assert_eq!(rpc.message_bytes_max, 16 << 20);
@@ -327,6 +340,35 @@ mod tests {
         assert_eq!(rpc.idle_timeout, Duration::ZERO);
         assert_eq!(rpc.polling, Duration::ZERO);
         assert_eq!(rpc.connections_per_peer, 1);
+    }
+
+    #[test]
+    fn what_a_worker_enforces_is_set_key_by_key() {
+        let with = |overrides: [&str; 3]| {
+            let config = Config::builder().overrides(overrides).load();
+            config.expect("valid").worker().enforcement
+        };
+        let enforcement = with([
+            "aloha.worker.cgroup.enabled=false",
+            "aloha.worker.limits.memory=false",
+            "aloha.worker.limits.cpu=QUOTA",
+        ]);
+        let expected = Enforcement {
+            cgroups: false,
+            memory: false,
+            cpu: CpuEnforcement::Quota,
+        };
+        assert_eq!(enforcement, expected);
+        let enforcement = with([
+            "aloha.worker.cgroup.enabled=true",
+            "aloha.worker.limits.memory=true",
+            "aloha.worker.limits.cpu=off",
+        ]);
+        let expected = Enforcement {
+            cpu: CpuEnforcement::Off,
+            ..Enforcement::default()
+        };
+        assert_eq!(enforcement, expected);
     }
 
     #[test]

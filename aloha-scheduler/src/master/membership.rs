@@ -36,12 +36,14 @@ impl MasterCore {
             port,
             offers,
             attempts,
+            enforces,
         } = registration;
         let record = WorkerRecord {
             id: id.clone(),
             host,
             port,
             offers,
+            enforces,
         };
         let before = self.workers.get(&id);
         let stored = before.is_some_and(|w| w.record == record && w.state != WorkerState::Dead);

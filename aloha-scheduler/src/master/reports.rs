@@ -125,6 +125,10 @@ impl MasterCore {
                     now,
                 );
             }
+            Outcome::OutOfMemory { .. } => {
+                let reason = outcome.to_string();
+                self.end(id, Ending::Failed(137), Some(reason), now)
+            }
             Outcome::Killed => self.end(id, Ending::Killed, None, now),
             Outcome::CouldNotStart(reason) if app.kill_requested => {
                 self.end(id, Ending::Killed, Some(reason), now)

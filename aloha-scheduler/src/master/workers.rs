@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::resource_index::ResourceIndex;
 use crate::ids::{AppId, WorkerId};
 use crate::resources::Resources;
+use crate::runner::CgroupSupport;
 
 /// What is stored of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct WorkerRecord {
     pub port: u16,
     /// What it offers.
     pub offers: Resources,
+    /// What of the resources of applications it enforces.
+    #[serde(default)]
+    pub enforces: CgroupSupport,
 }
 
 impl WorkerRecord {
@@ -76,6 +80,8 @@ pub struct WorkerStatus {
     pub apps: Vec<AppId>,
     /// How long ago it was last heard of, in milliseconds.
     pub heard_millis_ago: u64,
+    /// What of the resources of applications it enforces.
+    pub enforces: CgroupSupport,
 }
 
 /// An attempt: of which application, and which.
@@ -255,6 +261,7 @@ impl Workers {
                     now.saturating_duration_since(worker.heard).as_millis(),
                 )
                 .unwrap_or(u64::MAX),
+                enforces: worker.record.enforces.clone(),
             }
         };
         self.workers.values().map(status).collect()

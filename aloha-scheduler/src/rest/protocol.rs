@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::app::AppDescription;
+use crate::limits::{Limit, ProcessLimits, StopPolicy, StopSignal};
 
 /// The only version of the protocol, as it stands in paths.
 pub(super) const VERSION: &str = "v1";
@@ -25,6 +26,9 @@ const FIELDS: &[&str] = &[
     "memory",
     "supervise",
     "environmentVariables",
+    "stopSignal",
+    "stopTimeout",
+    "limits",
     "clientVersion",
     "message",
 ];
@@ -79,7 +83,15 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
         environment: fields
             .optional("environmentVariables", Fields::variables)?
             .unwrap_or_default(),
-        ..AppDescription::default()
+        stop: StopPolicy {
+            signal: fields
+                .optional("stopSignal", Fields::signal)?
+                .unwrap_or_default(),
+            grace_millis: fields.optional("stopTimeout", Fields::grace)?,
+        },
+        limits: fields
+            .optional("limits", Fields::limits)?
+            .unwrap_or_default(),
     };
     let mut unknown: Vec<String> = object
         .keys()
@@ -140,6 +152,40 @@ impl<'a> Fields<'a> {
             texts.collect()
         });
         texts.ok_or_else(|| wrong(name, value, "a list of texts"))
+    }
+
+    fn signal(&self, name: &str) -> Result<StopSignal, String> {
+        let value = self.required(name)?;
+        let signal = value.as_str().and_then(|text| text.parse().ok());
+        signal.ok_or_else(|| wrong(name, value, &StopSignal::expected()))
+    }
+
+    fn grace(&self, name: &str) -> Result<u64, String> {
+        let value = self.required(name)?;
+        let millis = value.as_f64().and_then(StopPolicy::grace_of_seconds);
+        millis.ok_or_else(|| wrong(name, value, "a number of seconds from 0 to 86400"))
+    }
+
+    fn limits(&self, name: &str) -> Result<ProcessLimits, String> {
+        let value = self.required(name)?;
+        let object = value
+            .as_object()
+            .ok_or_else(|| wrong(name, value, "an object of numbers"))?;
+        let mut limits = ProcessLimits::default();
+        for (limit_name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+            let limit = Limit::ALL.iter().find(|limit| limit.name == limit_name);
+            let limit = limit.ok_or_else(|| {
+                format!(
+                    "the field {name} holds {limit_name:?}, expected any of {}",
+                    Limit::names()
+                )
+            })?;
+            let number = value.as_u64().filter(|number| limit.allows(*number));
+            let number = number
+                .ok_or_else(|| wrong(&format!("{name}.{limit_name}"), value, &limit.expected()))?;
+            *(limit.of)(&mut limits) = Some(number);
+        }
+        Ok(limits)
     }
 
     fn variables(&self, name: &str) -> Result<BTreeMap<String, String>, String> {
@@ -241,6 +287,27 @@ mod tests {
     }
 
     #[test]
+    fn how_it_ends_and_what_its_processes_may_have_is_read() {
+        let mut request = valid();
+        request["stopSignal"] = json!("sigint");
+        request["stopTimeout"] = json!(2.5);
+        request["limits"] = json!({"openFiles": 64, "coreBytes": 0, "cpuSeconds": null});
+        let request = create_request(request.to_string().as_bytes()).expect("valid");
+        let expected = StopPolicy {
+            signal: StopSignal::Int,
+            grace_millis: Some(2500),
+        };
+        assert_eq!(request.submission.stop, expected);
+        let expected = ProcessLimits {
+            open_files: Some(64),
+            core_bytes: Some(0),
+            ..ProcessLimits::default()
+        };
+        assert_eq!(request.submission.limits, expected);
+        assert_eq!(request.unknown_fields, None);
+    }
+
+    #[test]
     fn each_missing_field_is_named() {
         for field in ["action", "name", "entryPoint", "args", "cores", "memory"] {
             let expected = Err(format!("the field {field} is missing"));
@@ -304,12 +371,56 @@ mod tests {
                 "must have 1 to 256 bytes, none of them a control character".into(),
             ),
             ("entryPoint", json!(""), "must not be empty".into()),
+            (
+                "stopSignal",
+                json!("KILL"),
+                "is a text, expected one of TERM, INT, QUIT, HUP, USR1, USR2".into(),
+            ),
+            (
+                "stopTimeout",
+                json!(-1),
+                "is -1, expected a number of seconds from 0 to 86400".into(),
+            ),
+            (
+                "stopTimeout",
+                json!("1"),
+                "is a text, expected a number of seconds from 0 to 86400".into(),
+            ),
+            (
+                "limits",
+                json!(64),
+                "is 64, expected an object of numbers".into(),
+            ),
+            (
+                "limits",
+                json!({"open_files": 64}),
+                "holds \"open_files\", expected any of openFiles, processes, addressSpaceBytes, fileBytes, coreBytes, \
+                 cpuSeconds"
+                    .into(),
+            ),
         ];
         for (field, value, message) in cases {
             assert_eq!(
                 with(field, value),
                 Err(format!("the field {field} {message}"))
             );
+        }
+    }
+
+    #[test]
+    fn a_bad_limit_is_named_with_what_it_should_be() {
+        for (limits, message) in [
+            (
+                json!({"openFiles": 1}),
+                "openFiles is 1, expected a whole number from 8 to 1073741824",
+            ),
+            (
+                json!({"fileBytes": "1G"}),
+                "fileBytes is a text, expected a number of bytes from 0 to 1152921504606846976",
+            ),
+        ] {
+            let expected = Err(format!("the field limits.{message}"));
+            assert_eq!(with("limits", limits), expected);
         }
     }
 

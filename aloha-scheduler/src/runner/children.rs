@@ -13,10 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use rustix::process::{Signal, WaitOptions, getpid};
 use tokio::sync::watch;
+use tracing::warn;
 
+use super::cgroup::AppCgroup;
 use super::pipes::Output;
+use super::rlimits;
 use crate::application::{AppProcess, ExitState, ProcessControl, ProcessHost};
-use crate::limits::StopSignal;
+use crate::limits::{ProcessLimits, StopSignal};
 use crate::procfs;
 
 /// The processes below this one.
@@ -26,6 +29,9 @@ pub(super) struct Children {
     started: Mutex<HashMap<i32, watch::Sender<Option<ExitState>>>>,
     /// Where their output goes, for as long as there may be more of them.
     output: Mutex<Option<Output>>,
+    /// Where they are kept together, if the kernel has such a place.
+    cgroup: Option<AppCgroup>,
+    limits: ProcessLimits,
     /// Whether there ever was one.
     any_started: watch::Sender<bool>,
 }
@@ -38,10 +44,12 @@ pub(super) enum Left {
 }
 
 impl Children {
-    pub(super) fn new(output: Output) -> Self {
+    pub(super) fn new(output: Output, cgroup: Option<AppCgroup>, limits: ProcessLimits) -> Self {
         Self {
             started: Mutex::default(),
             output: Mutex::new(Some(output)),
+            cgroup,
+            limits,
             any_started: watch::Sender::new(false),
         }
     }
@@ -80,7 +88,26 @@ impl Children {
         }
     }
 
-    /// Signals everything below this process. What forks meanwhile may escape: kill until there is nothing left.
+    /// Kills everything below this process. What forks meanwhile may escape: to be repeated until there is nothing left.
+    pub(super) fn kill(&self) -> io::Result<()> {
+        // The kernel kills a group as one; what follows is for what left it, or where there is none.
+        let grouped = self.cgroup.as_ref().map_or(Ok(()), AppCgroup::kill);
+        self.signal(Signal::KILL).and(grouped)
+    }
+
+    /// Whether the kernel killed a process of the application for want of memory.
+    pub(super) fn ran_out_of_memory(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(AppCgroup::out_of_memory)
+    }
+
+    /// Removes the control group, once it is empty.
+    pub(super) fn leave_cgroup(&self) {
+        if let Some(Err(error)) = self.cgroup.as_ref().map(AppCgroup::remove) {
+            warn!(%error, "a cgroup is left behind");
+        }
+    }
+
+    /// Signals everything below this process.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         let mut refused = Ok(());
         for (pid, stat) in procfs::descendants(getpid())? {
@@ -105,8 +132,9 @@ pub(super) struct Spawner(pub(super) Arc<Children>);
 
 #[async_trait]
 impl ProcessHost for Spawner {
-    async fn spawn(&self, mut command: Command) -> io::Result<AppProcess> {
+    async fn spawn(&self, command: Command) -> io::Result<AppProcess> {
         let children = &self.0;
+        let mut command = rlimits::wrap(command, &children.limits)?;
         {
             let output = children
                 .output
@@ -122,7 +150,10 @@ impl ProcessHost for Spawner {
         }
         // Nothing is awaited between the start and the note of it, and one thread runs all of this: it is not reaped
         // before.
-        let child = command.spawn()?;
+        let child = match &children.cgroup {
+            Some(cgroup) => cgroup.spawn_inside(|| command.spawn())??,
+            None => command.spawn()?,
+        };
         let (exit, exited) = watch::channel(None);
         let pid = i32::try_from(child.id()).map_err(|_| io::ErrorKind::InvalidData)?;
         let mut started = children
@@ -145,6 +176,6 @@ struct Everything(Arc<Children>);
 
 impl ProcessControl for Everything {
     fn signal(&self, signal: StopSignal) -> io::Result<()> {
-        self.0.signal(signal.into())
+        self.0.signal(signal.to_system())
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aloha_rpc::{EndpointContext, EndpointError, RpcAddress, RpcCallContext, RpcEndpoint};
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -127,7 +126,7 @@ impl Runner {
                     }));
                 }
                 Effect::KillAll => {
-                    if let Err(error) = self.children.signal(Signal::KILL) {
+                    if let Err(error) = self.children.kill() {
                         warn!(%error, "cannot kill some process of the application");
                     }
                 }
@@ -140,9 +139,15 @@ impl Runner {
     }
 
     /// Lets the application clean up; then its end is recorded.
-    fn finish(&self, outcome: Outcome, ctx: &EndpointContext<RunnerMessage>) {
+    fn finish(&self, mut outcome: Outcome, ctx: &EndpointContext<RunnerMessage>) {
         let (application, context) = (Arc::clone(&self.application), self.context.clone());
         let me = ctx.self_ref().clone();
+        let killed = matches!(outcome, Outcome::Signaled(9) | Outcome::Exited(137));
+        if killed && self.children.ran_out_of_memory() {
+            let limit_mib = self.context.description().memory_mib;
+            outcome = Outcome::OutOfMemory { limit_mib };
+        }
+        self.children.leave_cgroup();
         ctx.env().runtime().spawn(Box::pin(async move {
             let cleaned = application.clean(&context);
             if tokio::time::timeout(CLEAN_TIMEOUT, cleaned).await.is_err() {

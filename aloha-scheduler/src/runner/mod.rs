@@ -13,12 +13,14 @@
 //! worker's terminal concerns it. It ends once everything of its application has ended and that is on disk. Where no
 //! worker comes for [`RunnerSettings::worker_timeout`], it ends the application, then itself.
 
+mod cgroup;
 mod children;
 mod core;
 mod endpoint;
 mod output;
 mod pipes;
 mod record;
+mod rlimits;
 mod settings;
 
 use std::ffi::OsString;
@@ -35,6 +37,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
+pub(crate) use self::cgroup::AppCgroup;
+pub use self::cgroup::{CgroupSupport, CgroupVersion, Enforced};
 use self::children::{Children, Spawner};
 use self::core::RunnerCore;
 use self::endpoint::{OwnEvent, Runner, own};
@@ -78,7 +82,11 @@ pub(crate) enum StartReport {
 /// ```
 pub fn run_if_asked(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter().skip(1);
-    if arguments.next()? != ARGUMENT {
+    let first = arguments.next()?;
+    if first == rlimits::EXEC_STAGE {
+        return Some(rlimits::exec_stage(arguments));
+    }
+    if first != ARGUMENT {
         return None;
     }
     Some(match run() {
@@ -112,7 +120,9 @@ async fn serve(directory: &Path) -> io::Result<()> {
     let launch = records
         .launch()?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no launch.json"))?;
-    records.write_run(&Run::of_this_process(Vec::new())?)?;
+    let cgroup = cgroup_of(&launch);
+    let directories = cgroup.iter().flat_map(AppCgroup::directories);
+    records.write_run(&Run::of_this_process(directories.cloned().collect())?)?;
     let exit = records.reserve_exit()?;
     let signals = Signals::new()?;
 
@@ -120,7 +130,8 @@ async fn serve(directory: &Path) -> io::Result<()> {
     let env = env.start().await.map_err(io::Error::other)?;
 
     let (output, copies) = pipes::open(&directory, launch.settings.logs)?;
-    let children = Arc::new(Children::new(output));
+    let limits = launch.spec.description.limits;
+    let children = Arc::new(Children::new(output, cgroup, limits));
     let Launch { spec, settings, .. } = launch;
     let context = ApplicationContext {
         app_id: spec.app_id,
@@ -137,6 +148,7 @@ async fn serve(directory: &Path) -> io::Result<()> {
         Err(error) => {
             let reason = error.to_string();
             exit.write(&Outcome::CouldNotStart(reason.clone()))?;
+            children.leave_cgroup();
             report(&StartReport::Failed(reason));
             return Ok(());
         }
@@ -188,6 +200,17 @@ async fn serve(directory: &Path) -> io::Result<()> {
     // The last answers leave before the process does.
     env.shutdown().await;
     Ok(())
+}
+
+/// The control group of the application; without one it runs as well, and is ended all the same.
+fn cgroup_of(launch: &Launch) -> Option<AppCgroup> {
+    let spec = &launch.spec;
+    let needs = spec.description.needs();
+    let made = AppCgroup::create(&spec.cgroup_name(), &launch.settings.enforcement, needs);
+    made.unwrap_or_else(|error| {
+        warn!(%error, "no cgroup for the application");
+        None
+    })
 }
 
 /// Starts the application, and waits until a process of it runs or it has returned.

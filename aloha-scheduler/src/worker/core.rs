@@ -15,6 +15,7 @@ use crate::ids::{AppId, WorkerId};
 use crate::master::WorkerCommand;
 use crate::now::Now;
 use crate::resources::Resources;
+use crate::runner::CgroupSupport;
 
 /// However long applications may take to end, a worker that is to stop waits no longer for them.
 const GIVE_UP_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -30,6 +31,8 @@ pub struct WorkerSettings {
     pub port: u16,
     /// What it has for applications.
     pub offers: Resources,
+    /// What of their resources it enforces.
+    pub enforces: CgroupSupport,
     /// The addresses of the masters, one of which leads.
     pub masters: Vec<String>,
     /// How it goes about finding that one.
@@ -165,6 +168,7 @@ impl WorkerCore {
 
     fn on_started(&mut self, now: Instant) {
         if self.registration == Registration::Idle {
+            self.settings.enforces.log();
             self.search(0, now);
         }
     }
@@ -464,6 +468,7 @@ impl WorkerCore {
             host,
             port,
             offers,
+            enforces,
             ..
         } = &self.settings;
         let attempts = self.attempts.to_held_attempts();
@@ -473,6 +478,7 @@ impl WorkerCore {
             port: *port,
             offers: *offers,
             attempts,
+            enforces: enforces.clone(),
         };
         self.effects.push(Effect::Register {
             master,

@@ -27,6 +27,7 @@ use crate::messages::{
     LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer, WORKER, WorkerMessage,
 };
 use crate::resources::Resources;
+use crate::runner::CgroupSupport;
 
 /// The worker's endpoint.
 #[derive(Debug)]
@@ -125,6 +126,7 @@ impl Worker {
             host: address.host().to_owned(),
             port: address.port(),
             offers,
+            enforces: CgroupSupport::none("the worker starts applications without limits"),
             masters,
             backoff: Backoff {
                 answer_within: Duration::from_secs(10),

@@ -89,6 +89,13 @@ pub struct LaunchSpec {
     pub worker_id: String,
 }
 
+impl LaunchSpec {
+    /// What the cgroups of this attempt are named after.
+    pub(crate) fn cgroup_name(&self) -> String {
+        format!("{}-{}", self.app_id, self.attempt)
+    }
+}
+
 /// What was left behind in the directory of an application.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::attempt::HeldAttempt;
 use crate::ids::WorkerId;
 use crate::resources::Resources;
+use crate::runner::CgroupSupport;
 
 /// However a master errs, heartbeats are no more frequent.
 const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -24,6 +25,8 @@ pub struct WorkerRegistration {
     pub offers: Resources,
     /// The attempts it holds: those that run, and those whose end no master has acknowledged.
     pub attempts: Vec<HeldAttempt>,
+    /// What of the resources of applications it enforces.
+    pub enforces: CgroupSupport,
 }
 
 /// How a worker waits between two rounds of asking.

@@ -36,7 +36,8 @@ use crate::blocking::blocking;
 use crate::causes::with_causes;
 use crate::procfs;
 use crate::runner::{
-    self, Launch, RUNNER, Records, Run, RunnerMessage, RunnerSettings, StartReport, Trace,
+    self, AppCgroup, Launch, RUNNER, Records, Run, RunnerMessage, RunnerSettings, StartReport,
+    Trace,
 };
 
 /// The executable that becomes a runner unless another is named: this one.
@@ -142,8 +143,7 @@ impl RunnerLauncher {
                 let status = blocking(move || child.wait()).await;
                 let records = Records::of(&spec.work_directory.join(&spec.app_id));
                 if let Ok(Some(run)) = records.run() {
-                    let marks = marks(&spec.app_id, spec.attempt, &spec.worker_id);
-                    drop(end_leftovers(&spec.app_id, marks, &run, true).await);
+                    drop(end_leftovers(spec, &run, true).await);
                 }
                 let ended =
                     status.map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -160,9 +160,7 @@ impl RunnerLauncher {
     /// Watches over a runner from now on.
     fn watch(&self, spec: &LaunchSpec, process: Process) -> Result<Box<dyn RunningApp>, io::Error> {
         let app = Arc::new(App {
-            app_id: spec.app_id.clone(),
-            attempt: spec.attempt,
-            worker_id: spec.worker_id.clone(),
+            spec: spec.clone(),
             records: Records::of(&spec.work_directory.join(&spec.app_id)),
             address: socket(&spec.work_directory.join(&spec.app_id))?,
             env: self.env.clone(),
@@ -227,8 +225,7 @@ impl Launcher for RunnerLauncher {
             }),
             Found::CutShort(spec, run) => {
                 let reason = if run.is_of_this_boot().map_err(unusable)? {
-                    let marks = marks(&spec.app_id, spec.attempt, &spec.worker_id);
-                    end_leftovers(&spec.app_id, marks, &run, false).await?;
+                    end_leftovers(&spec, &run, false).await?;
                     "its runner was killed while no worker was there to see how"
                 } else {
                     "the machine was restarted"
@@ -422,35 +419,42 @@ async fn start_report(said: ChildStdout) -> io::Result<StartReport> {
 }
 
 /// The variables that every process of an attempt was started with.
-fn marks(app_id: &str, attempt: u32, worker_id: &str) -> Vec<String> {
+fn marks(spec: &LaunchSpec) -> Vec<String> {
     vec![
-        format!("ALOHA_APP_ID={app_id}"),
-        format!("ALOHA_ATTEMPT={attempt}"),
-        format!("ALOHA_WORKER_ID={worker_id}"),
+        format!("ALOHA_APP_ID={}", spec.app_id),
+        format!("ALOHA_ATTEMPT={}", spec.attempt),
+        format!("ALOHA_WORKER_ID={}", spec.worker_id),
     ]
 }
 
 /// Kills what a runner that is dead has left behind, and waits until it is gone.
 ///
-/// Such processes are known by their variables. That they are of the runner's session counts only where we saw it end
-/// ourselves: later its number may be that of a stranger's session.
-async fn end_leftovers(
-    app_id: &str,
-    marks: Vec<String>,
-    run: &Run,
-    saw_it_end: bool,
-) -> Result<(), AdoptError> {
-    let (session, since) = (run.pid, run.start_ticks);
+/// Such processes are known by their cgroup, and by their variables. That they are of the runner's session counts only
+/// where we saw it end ourselves: later its number may be that of a stranger's session.
+async fn end_leftovers(spec: &LaunchSpec, run: &Run, saw_it_end: bool) -> Result<(), AdoptError> {
+    let failed = |cause| AdoptError::Processes {
+        app_id: spec.app_id.clone(),
+        cause,
+    };
+    let cgroup = AppCgroup::open(&spec.cgroup_name(), &run.cgroups).map_err(failed)?;
+    let (session, since, marks) = (run.pid, run.start_ticks, marks(spec));
     let belongs = move |pid: Pid, stat: &procfs::Stat| {
         stat.start_ticks >= since
             && ((saw_it_end && stat.session == session) || procfs::has_variables(pid, &marks))
     };
     let round = Arc::new(move || -> io::Result<bool> {
+        if let Some(cgroup) = &cgroup {
+            cgroup.kill()?;
+        }
         let found = procfs::find(&belongs)?;
         for (pid, stat) in &found {
             procfs::signal(*pid, stat, SystemSignal::KILL)?;
         }
-        Ok(found.is_empty())
+        Ok(match &cgroup {
+            // It can be removed once it is empty, and may have been meanwhile.
+            Some(cgroup) => found.is_empty() && cgroup.remove().is_ok(),
+            None => found.is_empty(),
+        })
     });
     let gone = async {
         loop {
@@ -462,13 +466,9 @@ async fn end_leftovers(
         }
     };
     match tokio::time::timeout(VANISH_TIMEOUT, gone).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(cause)) => Err(AdoptError::Processes {
-            app_id: app_id.to_owned(),
-            cause,
-        }),
+        Ok(gone) => gone.map_err(failed),
         Err(_) => Err(AdoptError::Unkillable {
-            app_id: app_id.to_owned(),
+            app_id: spec.app_id.clone(),
         }),
     }
 }
@@ -476,9 +476,7 @@ async fn end_leftovers(
 /// An application under its runner, as its worker sees it.
 #[derive(Debug)]
 struct App {
-    app_id: String,
-    attempt: u32,
-    worker_id: String,
+    spec: LaunchSpec,
     records: Records,
     address: RpcAddress,
     env: RpcEnv,
@@ -497,7 +495,7 @@ impl App {
             outcome = self.attach() => Some(outcome),
             ended = self.runner_ended() => {
                 if let Err(error) = ended {
-                    warn!(app = %self.app_id, %error, "cannot watch a runner");
+                    warn!(app = %self.spec.app_id, %error, "cannot watch a runner");
                 }
                 None
             }
@@ -507,7 +505,7 @@ impl App {
                 .await
                 .is_err()
         {
-            warn!(app = %self.app_id, "a runner does not end, killing it");
+            warn!(app = %self.spec.app_id, "a runner does not end, killing it");
             let _ = pidfd_send_signal(&self.pidfd, SystemSignal::KILL);
         }
         let status = match child {
@@ -542,19 +540,19 @@ impl App {
             let found = self.env.retrieve_endpoint_ref(&self.address, RUNNER).await;
             match found {
                 Ok(runner) => {
-                    let attempt = self.attempt;
+                    let attempt = self.spec.attempt;
                     let ended =
                         runner.ask_for(FOR_EVER, |call| RunnerMessage::Attach { attempt, call });
                     self.runner.send_replace(Some(runner));
                     match ended.await {
                         Ok(outcome) => return outcome,
                         Err(error) => {
-                            debug!(app = %self.app_id, %error, "connection to a runner ended")
+                            debug!(app = %self.spec.app_id, %error, "connection to a runner ended")
                         }
                     }
                     self.runner.send_replace(None);
                 }
-                Err(error) => debug!(app = %self.app_id, %error, "runner not reached"),
+                Err(error) => debug!(app = %self.spec.app_id, %error, "runner not reached"),
             }
             // It is about to end, or not up yet.
             tokio::time::sleep(RETRY_INTERVAL).await;
@@ -568,30 +566,27 @@ impl App {
     /// The runner is gone and has recorded no end: what it left is ended, and that recorded.
     async fn cut_short(self: &Arc<Self>, how: Option<String>) -> Outcome {
         let reason = how.unwrap_or_else(|| "its runner was killed".to_owned());
-        warn!(app = %self.app_id, reason, "a runner ended before its application");
+        warn!(app = %self.spec.app_id, reason, "a runner ended before its application");
         let app = Arc::clone(self);
         let run = match &self.run {
             Some(run) => Ok(Some(run.clone())),
             None => blocking(move || app.records.run()).await,
         };
         let ended = match run {
-            Ok(Some(run)) => {
-                let marks = marks(&self.app_id, self.attempt, &self.worker_id);
-                end_leftovers(&self.app_id, marks, &run, true).await
-            }
+            Ok(Some(run)) => end_leftovers(&self.spec, &run, true).await,
             Ok(None) => Ok(()),
             Err(cause) => Err(AdoptError::Processes {
-                app_id: self.app_id.clone(),
+                app_id: self.spec.app_id.clone(),
                 cause,
             }),
         };
         if let Err(error) = ended {
-            warn!(app = %self.app_id, error = with_causes(&error), "cannot end what a runner left");
+            warn!(app = %self.spec.app_id, error = with_causes(&error), "cannot end what a runner left");
         }
         let outcome = Outcome::Lost(reason);
         let (app, recorded) = (Arc::clone(self), outcome.clone());
         if let Err(error) = blocking(move || app.records.conclude(&recorded)).await {
-            warn!(app = %self.app_id, %error, "cannot record how the application ended");
+            warn!(app = %self.spec.app_id, %error, "cannot record how the application ended");
         }
         outcome
     }
@@ -638,7 +633,7 @@ impl App {
 
     fn unreachable(&self, cause: io::Error) -> SignalError {
         SignalError::Unreachable {
-            app_id: self.app_id.clone(),
+            app_id: self.spec.app_id.clone(),
             cause,
         }
     }
@@ -651,11 +646,11 @@ struct Handle(Arc<App>);
 #[async_trait]
 impl RunningApp for Handle {
     fn app_id(&self) -> &str {
-        &self.0.app_id
+        &self.0.spec.app_id
     }
 
     fn attempt(&self) -> u32 {
-        self.0.attempt
+        self.0.spec.attempt
     }
 
     async fn signal(&self, signal: Signal) -> Result<(), SignalError> {

@@ -14,6 +14,7 @@ use crate::ids::AppId;
 use crate::master::WorkerCommand;
 use crate::now::Now;
 use crate::resources::Resources;
+use crate::runner::CgroupSupport;
 
 const M1: &str = "m1:7077";
 const M2: &str = "m2:7077";
@@ -43,6 +44,7 @@ impl Harness {
             host: "h".into(),
             port: 1,
             offers: OFFERS,
+            enforces: CgroupSupport::none("no kernel"),
             masters: vec![M1.into(), M2.into()],
             backoff: Backoff {
                 answer_within: SECOND,
@@ -213,6 +215,7 @@ fn register(master: &str, attempts: Vec<HeldAttempt>) -> Effect {
         port: 1,
         offers: OFFERS,
         attempts,
+        enforces: CgroupSupport::none("no kernel"),
     };
     Effect::Register {
         master: master.into(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use aloha_scheduler::config::{ByteUnit, parse_bytes};
+use aloha_scheduler::{ProcessLimits, StopPolicy, StopSignal};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::master_urls::MasterUrls;
@@ -137,6 +138,7 @@ pub(crate) struct LocalArgs {
 #[command(after_help = "Examples:
   aloha submit -- sleep 60
   aloha submit --name etl --cores 2 --memory 4G --supervise -- ./etl.sh --day today
+  aloha submit --env TZ=UTC --limit open-files=4096 --stop-signal INT --stop-timeout 60 -- ./serve
   aloha submit --wait --follow --entry-point SimpleProcess -- 'for i in 1 2 3; do echo $i; sleep 1; done'")]
 pub(crate) struct SubmitArgs {
     #[command(flatten)]
@@ -159,6 +161,19 @@ pub(crate) struct SubmitArgs {
     /// Start it again when it fails
     #[arg(long)]
     pub(crate) supervise: bool,
+    /// Sets a variable of its environment; may be repeated
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) environment: Vec<(String, String)>,
+    /// Signal by which it is asked to end: TERM, INT, QUIT, HUP, USR1 or USR2
+    #[arg(long, value_name = "SIGNAL", default_value = "TERM")]
+    pub(crate) stop_signal: StopSignal,
+    /// How long it then may go on before it is killed [default: aloha.worker.killGrace of its worker]
+    #[arg(long, value_name = "SECONDS", value_parser = grace_millis)]
+    pub(crate) stop_timeout: Option<u64>,
+    /// Limits each of its processes; may be repeated: open-files, processes, address-space-bytes, file-bytes,
+    /// core-bytes (sizes: 4G, 512M, or bytes), cpu-seconds
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = limit)]
+    pub(crate) limits: Vec<(String, String)>,
     /// Wait for its end, and exit with its exit code
     #[arg(long)]
     pub(crate) wait: bool,
@@ -368,6 +383,28 @@ fn memory_mib(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "expected at least 1 MiB, as 4G, 512M, or a number of MiB".to_owned())
 }
 
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE, with a name that is not empty".to_owned()),
+    }
+}
+
+fn grace_millis(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().and_then(StopPolicy::grace_of_seconds);
+    seconds.ok_or_else(|| "expected a number of seconds from 0 to 86400".to_owned())
+}
+
+/// A limit that can be set, by its name.
+fn limit(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("expected NAME=VALUE, as open-files=1024")?;
+    let set = ProcessLimits::default().set(name, value);
+    set.map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -472,6 +509,51 @@ mod tests {
             refused("submit --cores 0 -- ls"),
             ErrorKind::ValueValidation
         );
+    }
+
+    #[test]
+    fn how_a_submission_ends_and_what_it_may_have_is_given_by_flags() {
+        let line = "submit --env A=1 --env B=x=y --stop-signal sigint --stop-timeout 1.5 --limit open-files=64 -- ls";
+        let Command::Submit(args) = parse(line) else {
+            panic!("a submission");
+        };
+        let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(args.environment, [text("A", "1"), text("B", "x=y")]);
+        assert_eq!(args.limits, [text("open-files", "64")]);
+        assert_eq!(
+            (args.stop_signal, args.stop_timeout),
+            (StopSignal::Int, Some(1500))
+        );
+        let Command::Submit(args) = parse("submit -- ls") else {
+            panic!("a submission");
+        };
+        assert_eq!(
+            (args.stop_signal, args.stop_timeout),
+            (StopSignal::Term, None)
+        );
+        for (flags, expected) in [
+            ("--env A", "expected NAME=VALUE"),
+            ("--env =1", "expected NAME=VALUE"),
+            (
+                "--stop-signal KILL",
+                "expected one of TERM, INT, QUIT, HUP, USR1, USR2",
+            ),
+            ("--stop-timeout -1", "unexpected argument"),
+            (
+                "--stop-timeout 1d",
+                "expected a number of seconds from 0 to 86400",
+            ),
+            ("--limit files=1", "expected one of openFiles, processes,"),
+            (
+                "--limit open-files=1",
+                "expected a whole number from 8 to 1073741824",
+            ),
+            ("--limit openFiles", "expected NAME=VALUE"),
+        ] {
+            let words = format!("aloha submit {flags} -- ls");
+            let error = Cli::try_parse_from(words.split(' ')).expect_err(flags);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! The commands that ask a master.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 
 use aloha_rpc::{RpcAddress, RpcEnv};
 use aloha_scheduler::config::Config;
-use aloha_scheduler::master::WorkerStatus;
+use aloha_scheduler::master::{WorkerState, WorkerStatus};
 use aloha_scheduler::worker::LogStream;
 use aloha_scheduler::{
     AppDescription, AppId, AppPhase, AppStatus, ClientError, FollowError, KillAnswer, LogAnswer,
-    LogNews, LogRequest, MasterClient, SubmitAnswer,
+    LogNews, LogRequest, MasterClient, ProcessLimits, StopPolicy, SubmitAnswer,
 };
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -29,6 +30,10 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
         .clone()
         .or_else(|| args.command.first().cloned())
         .unwrap_or_default();
+    let mut limits = ProcessLimits::default();
+    for (name, value) in &args.limits {
+        limits.set(name, value).map_err(Failure::new)?;
+    }
     let description = AppDescription {
         name,
         entry_point: args.entry_point.clone(),
@@ -37,7 +42,12 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
         cores: args.cores,
         memory_mib: args.memory_mib,
         supervise: args.supervise,
-        ..AppDescription::default()
+        environment: args.environment.iter().cloned().collect(),
+        stop: StopPolicy {
+            signal: args.stop_signal,
+            grace_millis: args.stop_timeout,
+        },
+        limits,
     };
     ask(&args.client, async |master| {
         let app = match master.submit(description).await? {
@@ -166,7 +176,16 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
             print_json(&workers);
             return Ok(0);
         }
-        let mut table = table(["ID", "ADDRESS", "STATE", "CORES", "MIB", "APPLICATIONS"]);
+        let notes = not_enforced(&workers);
+        let mut table = table([
+            "ID",
+            "ADDRESS",
+            "STATE",
+            "CORES",
+            "MIB",
+            "ENFORCES",
+            "APPLICATIONS",
+        ]);
         for WorkerStatus {
             id,
             host,
@@ -177,6 +196,7 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
             memory_mib,
             memory_mib_used,
             apps,
+            enforces,
             ..
         } in workers
         {
@@ -186,12 +206,25 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
                 state.to_string(),
                 format!("{cores_used}/{cores}"),
                 format!("{memory_mib_used}/{memory_mib}"),
+                enforces.summary(),
                 apps.len().to_string(),
             ]);
         }
         print(table.trim_fmt());
+        for note in notes {
+            print(note);
+        }
         Ok(0)
     })
+}
+
+/// A line for each reason why some worker does not enforce something.
+fn not_enforced(workers: &[WorkerStatus]) -> BTreeSet<String> {
+    let there = workers.iter().filter(|w| w.state != WorkerState::Dead);
+    there
+        .flat_map(|worker| worker.enforces.reasons())
+        .map(|(what, reason)| format!("not enforced: {what}: {reason}"))
+        .collect()
 }
 
 /// Finds the master and puts a question to it.

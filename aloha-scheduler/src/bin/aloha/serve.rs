@@ -9,7 +9,7 @@ use std::time::Duration;
 use aloha_rpc::{BindError, RpcConfig, RpcEnv, StartError, TransportConfig};
 use aloha_scheduler::config::{self as settings, Config, RestSettings};
 use aloha_scheduler::rest::{RestGuard, RestLimits, RestToken, rest_router, serve_rest};
-use aloha_scheduler::runner::RunnerSettings;
+use aloha_scheduler::runner::{CgroupSupport, RunnerSettings};
 use aloha_scheduler::worker::{Backoff, ExitReason, RunnerLauncher};
 use aloha_scheduler::{
     Master, MasterHandle, MasterSettings, Resources, Worker, WorkerHandle, WorkerSettings,
@@ -316,6 +316,7 @@ async fn launcher(
         kill_grace: config.worker().kill_grace,
         worker_timeout,
         configuration: config.in_force(),
+        enforcement: config.worker().enforcement,
         ..RunnerSettings::default()
     };
     let launcher = RunnerLauncher::new(settings).await.map_err(Failure::new)?;
@@ -352,6 +353,7 @@ async fn serve_worker(
         },
         kill_grace: worker.kill_grace,
         retained_apps: worker.retained_applications,
+        enforces: CgroupSupport::detect(&worker.enforcement),
         ..defaults
     };
     let handle = Worker::start(&env, settings, directory.path().to_owned(), launcher)

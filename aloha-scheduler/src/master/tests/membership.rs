@@ -1,4 +1,5 @@
 use super::*;
+use crate::runner::{CgroupVersion, Enforced};
 
 #[test]
 fn a_worker_is_stored_before_it_is_welcomed_and_learns_the_heartbeat_interval() {
@@ -19,8 +20,41 @@ fn a_worker_is_stored_before_it_is_welcomed_and_learns_the_heartbeat_interval() 
         memory_mib_used: 0,
         apps: vec![],
         heard_millis_ago: 0,
+        enforces: CgroupSupport::default(),
     };
     assert_eq!(t.master.workers(t.now), [status]);
+}
+
+#[test]
+fn what_a_worker_enforces_is_stored_and_shown_as_it_last_said() {
+    let mut t = Harness::new();
+    t.register("w1", 4, 1024);
+    let stored = [
+        "store w1: 4 cores and 1024 MiB",
+        "reply: epoch 7, every 15s",
+    ];
+    t.expect(stored);
+    let enforces = CgroupSupport {
+        memory: Enforced::By(CgroupVersion::V2),
+        ..CgroupSupport::none("no reason")
+    };
+    let registration = WorkerRegistration {
+        id: id("w1"),
+        host: "w1".into(),
+        port: 1,
+        offers: Resources {
+            cores: 4,
+            memory_mib: 1024,
+        },
+        attempts: Vec::new(),
+        enforces: enforces.clone(),
+    };
+    t.tell(Event::WorkerRegistered {
+        registration,
+        reply: ReplyTo(0),
+    });
+    t.expect(stored);
+    assert_eq!(t.worker("w1").enforces, enforces);
 }
 
 #[test]

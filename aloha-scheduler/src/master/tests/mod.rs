@@ -14,6 +14,7 @@ use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
 use crate::now::Now;
 use crate::resources::Resources;
+use crate::runner::CgroupSupport;
 use crate::worker::WorkerRegistration;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -91,6 +92,7 @@ impl Harness {
             port: 1,
             offers,
             attempts,
+            enforces: CgroupSupport::default(),
         };
         self.tell(Event::WorkerRegistered {
             registration,

@@ -140,6 +140,7 @@ fn event(t: &Harness, step: Step, token: u64) -> Option<Event> {
                 port: 1,
                 offers,
                 attempts,
+                enforces: CgroupSupport::default(),
             };
             Event::WorkerRegistered {
                 registration,
@@ -288,7 +289,10 @@ proptest! {
                     });
                     let offers = Resources { cores: 6, memory_mib: 1024 };
                     let registration =
-                        WorkerRegistration { id, host: "h".into(), port: 1, offers, attempts: attempts.collect() };
+                        WorkerRegistration {
+                            id, host: "h".into(), port: 1, offers, attempts: attempts.collect(),
+                            enforces: CgroupSupport::default(),
+                        };
                     (Some(Event::WorkerRegistered { registration, reply: ReplyTo(token) }), true)
                 }
                 Step::Start { .. } | Step::End { .. } => (None, false),
