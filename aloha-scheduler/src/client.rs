@@ -6,14 +6,12 @@ use aloha_rpc::{AskError, LookupError, RpcAddress, RpcEndpointRef, RpcEnv};
 
 use crate::app::{AppDescription, AppStatus};
 use crate::ids::AppId;
+use crate::log_follower::LogFollower;
 use crate::master::WorkerStatus;
 use crate::messages::{KillAnswer, LogAnswer, LogRequest, MASTER, MasterMessage, SubmitAnswer};
-use crate::worker::LogStream;
 
 /// How long one question about the end of an application stays open before it is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A piece of output.
-const LOG_BYTES_MAX: u32 = 256 << 10;
 
 /// A client of a master. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -147,7 +145,7 @@ impl MasterClient {
             .await?)
     }
 
-    /// A piece of an application's output from `offset` on; empty at the end of what there is.
+    /// A piece of an application's output; empty at the end of what there is, once the patience of the request is over.
     ///
     /// # Errors
     ///
@@ -155,20 +153,19 @@ impl MasterClient {
     pub async fn read_log(
         &self,
         app: &AppId,
-        stream: LogStream,
-        offset: u64,
+        request: LogRequest,
     ) -> Result<LogAnswer, ClientError> {
-        let request = LogRequest {
-            stream,
-            attempt: None,
-            offset,
-            bytes_max: LOG_BYTES_MAX,
-        };
         let question = |call| MasterMessage::ReadLog {
             app: app.clone(),
             request,
             call,
         };
         Ok(self.master.ask(question).await?)
+    }
+
+    /// Follows an application's output until it has ended.
+    #[must_use]
+    pub fn follow_log(&self, app: &AppId, request: LogRequest) -> LogFollower {
+        LogFollower::new(self.clone(), app.clone(), request)
     }
 }

@@ -13,6 +13,8 @@ mod clock;
 mod events;
 mod ids;
 mod limits;
+mod log_files;
+mod log_follower;
 mod messages;
 mod now;
 mod procfs;
@@ -32,6 +34,7 @@ pub use client::{ClientError, MasterClient};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
 pub use limits::{LimitError, ProcessLimits, StopPolicy, StopSignal, UnknownStopSignal};
+pub use log_follower::{FollowError, LogFollower, LogNews};
 pub use master::{Master, MasterCore, MasterHandle, MasterSettings};
 pub use messages::{
     KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,

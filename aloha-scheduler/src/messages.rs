@@ -3,6 +3,8 @@
 //! They grow by appended variants alone, so that masters, workers and clients can be upgraded one
 //! after another.
 
+use std::time::Duration;
+
 use aloha_rpc::{RpcCallContext, RpcEndpointRef};
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
@@ -181,6 +183,37 @@ pub struct LogRequest {
     pub offset: u64,
     /// How much at the most.
     pub bytes_max: u32,
+    /// How long to wait for more where there is none yet, in milliseconds; half a minute at the most.
+    pub patience_millis: u32,
+}
+
+impl LogRequest {
+    /// Asks for the latest attempt's output from its beginning, without waiting for more.
+    #[must_use]
+    pub fn new(stream: LogStream) -> Self {
+        Self {
+            stream,
+            attempt: None,
+            offset: 0,
+            bytes_max: 256 << 10,
+            patience_millis: 0,
+        }
+    }
+
+    /// Waits so long for more where there is none yet.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self {
+            patience_millis: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
+            ..self
+        }
+    }
+
+    /// How long to wait for more.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience_millis.into())
+    }
 }
 
 /// A piece of an application's output, or why there is none.
@@ -191,7 +224,8 @@ pub enum LogAnswer {
         /// The piece.
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
-        /// Where the next one starts.
+        /// Where the next one starts. This one starts `bytes.len()` before: later than was asked for, where what
+        /// lies between was removed.
         next_offset: u64,
     },
     /// There is none.

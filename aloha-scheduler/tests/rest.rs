@@ -3,15 +3,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aloha_scheduler::AppDescription;
 use aloha_scheduler::rest::{
-    GatewayError, KillAnswer, RestGuard, RestLimits, SubmissionGateway, SubmissionStatus,
-    SubmitAnswer, rest_router, serve_rest,
+    GatewayError, KillAnswer, LogPiece, LogSource, RestGuard, RestLimits, SubmissionGateway,
+    SubmissionStatus, SubmitAnswer, rest_router, serve_rest,
 };
+use aloha_scheduler::{AppDescription, LogNews, LogRequest};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// A master that knows one application.
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 struct Fake {
     submitted: Mutex<Vec<AppDescription>>,
     failure: Option<GatewayError>,
+    news: Mutex<Option<mpsc::Receiver<Option<LogNews>>>>,
 }
 
 impl Fake {
@@ -68,6 +70,44 @@ impl SubmissionGateway for Fake {
     async fn ready(&self) -> Result<(), GatewayError> {
         self.check()
     }
+
+    async fn read_log(&self, id: &str, request: LogRequest) -> Result<LogPiece, GatewayError> {
+        self.check()?;
+        match id {
+            "app-1" => Ok(LogPiece {
+                bytes: format!("{:?} {:?}", request.stream, request.attempt).into_bytes(),
+                offset: request.offset + 1,
+                next_offset: request.offset + 2,
+            }),
+            _ => Err(GatewayError::NotFound {
+                reason: format!("there is no application {id}"),
+            }),
+        }
+    }
+
+    async fn follow_log(
+        &self,
+        id: &str,
+        request: LogRequest,
+    ) -> Result<(u64, Box<dyn LogSource>), GatewayError> {
+        self.read_log(id, request).await?;
+        let news = self.news.lock().expect("not poisoned").take();
+        let source = Told(news.expect("followed once"));
+        Ok((request.offset, Box::new(source)))
+    }
+}
+
+/// Output that the test writes; a source without a writer is broken.
+struct Told(mpsc::Receiver<Option<LogNews>>);
+
+#[async_trait]
+impl LogSource for Told {
+    async fn next(&mut self) -> Result<Option<LogNews>, GatewayError> {
+        let told = self.0.recv().await;
+        told.ok_or_else(|| GatewayError::NotReady {
+            reason: "the master is gone".into(),
+        })
+    }
 }
 
 struct Server {
@@ -110,6 +150,18 @@ impl Server {
 
     async fn get(&self, path: &str) -> (u16, Value) {
         answer(self.client.get(format!("http://{}{path}", self.address))).await
+    }
+
+    /// Asks for output; the other end of what is followed.
+    async fn follow(&self) -> (mpsc::Sender<Option<LogNews>>, reqwest::Response) {
+        let (writer, news) = mpsc::channel(1);
+        *self.fake.news.lock().expect("not poisoned") = Some(news);
+        let path = "/v1/applications/app-1/logs?follow=true&offset=7";
+        let url = format!("http://{}{path}", self.address);
+        let response = self.client.get(url).send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["x-aloha-offset"], "7");
+        (writer, response)
     }
 
     async fn create(&self, body: &str) -> (u16, Value) {
@@ -295,4 +347,79 @@ async fn stopping_closes_idle_connections_and_the_port() {
     server.stop.cancel();
     server.ended.await.expect("no panic").expect("no error");
     assert!(TcpStream::connect(&server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_piece_of_output_says_where_it_begins_and_where_the_next_does() {
+    let server = Server::start(None).await;
+    let path = "/v1/applications/app-1/logs?stream=stderr&offset=5&attempt=2";
+    let url = format!("http://{}{path}", server.address);
+    let response = server.client.get(url).send().await.expect("an answer");
+    let header = |name: &str| response.headers()[name].to_str().expect("text").to_owned();
+    assert_eq!(response.status(), 200);
+    assert_eq!(header("content-type"), "text/plain; charset=utf-8");
+    assert_eq!(header("x-content-type-options"), "nosniff");
+    assert_eq!(
+        (header("x-aloha-offset"), header("x-aloha-next-offset")),
+        ("6".into(), "7".into())
+    );
+    assert_eq!(response.text().await.expect("text"), "Stderr Some(2)");
+
+    let unknown = server.get("/v1/applications/app-2/logs?follow=true").await;
+    assert_error(unknown, 404);
+    assert_error(server.get("/v1/applications/app-2/logs").await, 404);
+    let wrong = server.get("/v1/applications/app-1/logs?offset=x").await;
+    assert_error(wrong, 400);
+    assert_error(server.post("/v1/applications/app-1/logs", "").await, 405);
+    let reason = "Master is not ready.".to_owned();
+    let server = Server::start(Some(GatewayError::NotReady { reason })).await;
+    assert_error(server.get("/v1/applications/app-1/logs").await, 503);
+}
+
+#[tokio::test]
+async fn followed_output_comes_as_it_is_told_and_ends_with_it() {
+    let server = Server::start(None).await;
+    let (writer, mut response) = server.follow().await;
+    // As much as a connection takes at once, and more.
+    let large = vec![b'x'; 300_000];
+    for (news, expected) in [
+        (LogNews::Piece(b"one".to_vec()), &b"one"[..]),
+        (LogNews::Attempt(2), b"\n[aloha: attempt 2 begins]\n"),
+        (LogNews::Piece(large.clone()), &large),
+        (LogNews::Piece(b"\n".to_vec()), b"\n"),
+        (
+            LogNews::Missed(9),
+            b"[aloha: 9 bytes were removed before they could be read]\n",
+        ),
+    ] {
+        writer.send(Some(news)).await.expect("it is followed");
+        let mut body = Vec::new();
+        while body.len() < expected.len() {
+            let chunk = response.chunk().await.expect("connected");
+            body.extend(chunk.expect("not the end"));
+        }
+        assert_eq!(body, expected);
+    }
+    writer.send(None).await.expect("it is followed");
+    assert_eq!(response.chunk().await.expect("a proper end"), None);
+}
+
+#[tokio::test]
+async fn followed_output_that_breaks_off_does_not_look_complete() {
+    let server = Server::start(None).await;
+    let (writer, mut response) = server.follow().await;
+    drop(writer);
+    response.chunk().await.expect_err("no proper end");
+}
+
+#[tokio::test]
+async fn a_follower_that_goes_away_leaves_nothing_behind() {
+    let server = Server::start(None).await;
+    let (writer, mut response) = server.follow().await;
+    let news = Some(LogNews::Piece(b"one".to_vec()));
+    writer.send(news).await.expect("it is followed");
+    response.chunk().await.expect("connected");
+    drop(response);
+    // The source is dropped although there is nothing to write.
+    writer.closed().await;
 }

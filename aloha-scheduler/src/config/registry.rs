@@ -40,6 +40,7 @@ pub enum Fallback {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const TEN_YEARS: Duration = Duration::from_secs(3652 * 24 * 60 * 60);
 
 const fn key(name: &'static str, kind: Kind, default: Fallback, meaning: &'static str) -> Key {
     Key {
@@ -153,6 +154,20 @@ pub static KEYS: &[Key] = &[
         "Longest such pause, reached by doubling; a worker never gives up, and a returning master sees it this soon."),
     text("aloha.worker.retainedApplications", count(0, 1_000_000), "1000",
         "Ended applications a worker remembers, to answer questions about them."),
+    text("aloha.worker.log.rollBytes", bytes(4096, 1 << 40), "16m",
+        "Size at which a file of an application's output is closed and the next begun, half of bytesMax at the most; an editor still opens it."),
+    text("aloha.worker.log.rollInterval", seconds(0, TEN_YEARS), "86400",
+        "Age at which such a file is closed too if it holds something, 0 for never; a day is what people look for."),
+    text("aloha.worker.log.bytesMax", bytes(8192, 1 << 50), "128m",
+        "What is kept of each of the two outputs of an attempt, the oldest files go first; a chatty application cannot fill the disk."),
+    text("aloha.worker.cleanup.enabled", Kind::Bool, "true",
+        "Whether directories of ended applications are removed; on, because a disk that is full stops all others."),
+    text("aloha.worker.cleanup.interval", seconds(1, TEN_YEARS), "1800",
+        "Time between two such cleanings; a look at the directories costs little, and nothing is in a hurry."),
+    text("aloha.worker.cleanup.appDataTtl", seconds(0, TEN_YEARS), "604800",
+        "How long the directory of an ended application is kept once the master knows of its end; a week, to look into it after a weekend."),
+    text("aloha.worker.cleanup.bytesMax", bytes(1 << 20, 1 << 60), "10g",
+        "What the directories of ended applications may hold together, the oldest go first; the full output of forty, and little beside a disk."),
     text("aloha.dead.worker.persistence", count(0, 10_000), "15",
         "How many times aloha.worker.timeout the master still lists a dead worker, so that a person can see what was lost."),
     text("aloha.deploy.retainedApplications", count(0, 1_000_000), "200",
@@ -208,9 +223,6 @@ pub(super) static LATER: &[&str] = &[
     "aloha.deploy.zookeeper.url",
     "aloha.deploy.zookeeper.dir",
     "aloha.deploy.zookeeper.sessionTimeout",
-    "aloha.worker.cleanup.enabled",
-    "aloha.worker.cleanup.interval",
-    "aloha.worker.cleanup.appDataTtl",
 ];
 
 /// Where a key stands in [`KEYS`].

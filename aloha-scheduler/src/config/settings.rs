@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Config, Origin, Value};
-use crate::runner::{CpuEnforcement, Enforcement};
+use crate::runner::{CpuEnforcement, Enforcement, LogSettings};
+use crate::worker::CleanupSettings;
 
 /// What a master is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,10 @@ pub struct WorkerSettings {
     pub register_backoff_max: Duration,
     /// Ended applications remembered.
     pub retained_applications: usize,
+    /// What is kept of the output of applications.
+    pub logs: LogSettings,
+    /// How the work directory is cleaned; none for not at all.
+    pub cleanup: Option<CleanupSettings>,
 }
 
 /// What the RPC layer is told.
@@ -191,6 +196,18 @@ impl Config {
             register_backoff_initial: self.duration("aloha.worker.register.backoff.initial"),
             register_backoff_max: self.duration("aloha.worker.register.backoff.max"),
             retained_applications: self.count("aloha.worker.retainedApplications"),
+            logs: LogSettings {
+                roll_bytes: self.size("aloha.worker.log.rollBytes"),
+                roll_interval: self.duration("aloha.worker.log.rollInterval"),
+                total_bytes_max: self.size("aloha.worker.log.bytesMax"),
+            },
+            cleanup: self
+                .is_on("aloha.worker.cleanup.enabled")
+                .then(|| CleanupSettings {
+                    interval: self.duration("aloha.worker.cleanup.interval"),
+                    app_data_ttl: self.duration("aloha.worker.cleanup.appDataTtl"),
+                    bytes_max: self.size("aloha.worker.cleanup.bytesMax"),
+                }),
         }
     }
 
@@ -237,11 +254,15 @@ impl Config {
     }
 
     fn bytes(&self, key: &str) -> usize {
-        let value = match self.value(key) {
-            Some(Value::Bytes(value)) => usize::try_from(*value).ok(),
-            _ => None,
-        };
-        value.unwrap_or_else(|| unreachable!("the registry makes {key} a size that fits"))
+        usize::try_from(self.size(key))
+            .unwrap_or_else(|_| unreachable!("the registry makes {key} a size that fits"))
+    }
+
+    fn size(&self, key: &str) -> u64 {
+        match self.value(key) {
+            Some(Value::Bytes(value)) => *value,
+            other => unreachable!("the registry makes {key} a size, not {other:?}"),
+        }
     }
 
     fn is_on(&self, key: &str) -> bool {
@@ -299,6 +320,15 @@ mod tests {
         );
         assert_eq!(worker.kill_grace, Duration::from_secs(10));
         assert_eq!(worker.retained_applications, 1000);
+        assert_eq!(worker.logs, LogSettings::default());
+        let cleanup = CleanupSettings {
+            interval: Duration::from_secs(1800),
+            app_data_ttl: Duration::from_secs(604_800),
+            bytes_max: 10 << 30,
+        };
+        assert_eq!(worker.cleanup, Some(cleanup));
+        let off = Config::builder().overrides(["aloha.worker.cleanup.enabled=false"]);
+        assert_eq!(off.load().expect("valid").worker().cleanup, None);
         assert_eq!(worker.enforcement, Enforcement::default());
         assert_eq!(worker.runner_timeout, Duration::from_secs(600));
         let rpc = config.rpc();

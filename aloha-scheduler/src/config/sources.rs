@@ -358,8 +358,8 @@ mod tests {
                 ":1: aloha.deploy.recoveryMode=SOME: expected NONE",
             ),
             (
-                "aloha.worker.cleanup.enabled=true",
-                ":1: aloha.worker.cleanup.enabled is known to Aloha but not supported by this version",
+                "aloha.extraListeners=a",
+                ":1: aloha.extraListeners is known to Aloha but not supported by this version",
             ),
             (
                 "aloha.rpc.codec=java",

@@ -41,6 +41,7 @@ impl RestError {
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Gateway(GatewayError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::Gateway(GatewayError::NotReady { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Gateway(GatewayError::Failed { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
         }

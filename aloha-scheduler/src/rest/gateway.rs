@@ -5,6 +5,8 @@ use std::fmt;
 use async_trait::async_trait;
 
 use crate::app::AppDescription;
+use crate::log_follower::LogNews;
+use crate::messages::LogRequest;
 
 /// The master, as the REST server sees it.
 #[async_trait]
@@ -20,6 +22,34 @@ pub trait SubmissionGateway: Send + Sync + fmt::Debug {
 
     /// Whether submissions are taken right now.
     async fn ready(&self) -> Result<(), GatewayError>;
+
+    /// A piece of an application's output; empty at its present end, and where it has not begun to run.
+    async fn read_log(&self, id: &str, request: LogRequest) -> Result<LogPiece, GatewayError>;
+
+    /// Follows an application's output to its end; says too where that begins.
+    async fn follow_log(
+        &self,
+        id: &str,
+        request: LogRequest,
+    ) -> Result<(u64, Box<dyn LogSource>), GatewayError>;
+}
+
+/// The output of an application that is followed. Dropped, it is not any more.
+#[async_trait]
+pub trait LogSource: Send {
+    /// The next news; none once all is told.
+    async fn next(&mut self) -> Result<Option<LogNews>, GatewayError>;
+}
+
+/// A piece of an application's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPiece {
+    /// The piece.
+    pub bytes: Vec<u8>,
+    /// Where it begins: elsewhere than asked for, where that was removed or is not written yet.
+    pub offset: u64,
+    /// Where the next one begins.
+    pub next_offset: u64,
 }
 
 /// The answer to a submission.
@@ -89,6 +119,12 @@ pub enum GatewayError {
     #[error("{reason}")]
     NotReady {
         /// What it is busy with.
+        reason: String,
+    },
+    /// There is no such application, or no such output of it.
+    #[error("{reason}")]
+    NotFound {
+        /// What is missing.
         reason: String,
     },
     /// It tried and failed, for instance to store the submission.

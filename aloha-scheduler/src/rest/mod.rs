@@ -6,11 +6,14 @@
 //!      └────────────────────── JSON, also for every error ◄───────────────────────────┘
 //! ```
 //!
+//! Beside it, the output of applications is read and followed, which is no JSON.
+//!
 //! The master stands behind [`SubmissionGateway`], so that nothing here knows of RPC or of the master's state.
 
 mod error;
 mod gateway;
 mod guard;
+mod logs;
 mod master_gateway;
 mod protocol;
 mod reply;
@@ -28,7 +31,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use error::RestError;
-pub use gateway::{GatewayError, KillAnswer, SubmissionGateway, SubmissionStatus, SubmitAnswer};
+pub use gateway::{
+    GatewayError, KillAnswer, LogPiece, LogSource, SubmissionGateway, SubmissionStatus,
+    SubmitAnswer,
+};
 pub use guard::{ExposureError, RestGuard, RestToken, TokenError};
 use protocol::{CreateRequest, VERSION};
 use reply::Reply;
@@ -99,13 +105,14 @@ enum Route<'a> {
     Kill(&'a str),
     Status(&'a str),
     Ready,
+    Logs(&'a str),
 }
 
 impl Route<'_> {
     fn method(self) -> Method {
         match self {
             Self::Create | Self::Kill(_) => Method::POST,
-            Self::Status(_) | Self::Ready => Method::GET,
+            Self::Status(_) | Self::Ready | Self::Logs(_) => Method::GET,
         }
     }
 }
@@ -120,9 +127,15 @@ fn route(path: &str) -> Result<Route<'_>, RestError> {
         }
         _ => {}
     }
-    if segments.next() != Some("submissions") {
-        let text = format!("unknown path {path}, expected /{VERSION}/submissions/…");
-        return Err(RestError::Malformed(text));
+    match segments.next() {
+        Some("submissions") => {}
+        Some("applications") => return route_of_application(path, segments),
+        _ => {
+            let text = format!(
+                "unknown path {path}, expected /{VERSION}/submissions/… or /{VERSION}/applications/…"
+            );
+            return Err(RestError::Malformed(text));
+        }
     }
     let action = segments.next().unwrap_or_default();
     let id = segments.next().unwrap_or_default();
@@ -140,22 +153,35 @@ fn route(path: &str) -> Result<Route<'_>, RestError> {
     }
 }
 
+/// Reads what follows `applications`.
+fn route_of_application<'a>(
+    path: &str,
+    mut segments: impl Iterator<Item = &'a str>,
+) -> Result<Route<'a>, RestError> {
+    match (segments.next().unwrap_or_default(), segments.next()) {
+        (id, Some("logs")) if !id.is_empty() => Ok(Route::Logs(id)),
+        _ => Err(RestError::Malformed(format!(
+            "unknown path {path}, expected /{VERSION}/applications/ID/logs"
+        ))),
+    }
+}
+
 async fn handle(State(server): State<Server>, request: Request) -> Response {
     match server.answer(request).await {
-        Ok(reply) => reply.into_response(StatusCode::OK),
+        Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
 impl Server {
-    async fn answer(&self, request: Request) -> Result<Reply, RestError> {
+    async fn answer(&self, request: Request) -> Result<Response, RestError> {
         let path = request.uri().path().to_owned();
         let route = route(&path)?;
         let expected = route.method();
         if request.method() != expected {
             return Err(RestError::WrongMethod { expected });
         }
-        match route {
+        let reply = match route {
             Route::Create => {
                 let body = self.body(request).await?;
                 let CreateRequest {
@@ -163,15 +189,17 @@ impl Server {
                     unknown_fields,
                 } = protocol::create_request(&body).map_err(RestError::Malformed)?;
                 let answer = self.gateway.submit(submission).await?;
-                Ok(Reply::created(answer, unknown_fields))
+                Reply::created(answer, unknown_fields)
             }
-            Route::Kill(id) => Ok(Reply::killed(id, self.gateway.kill(id).await?)),
-            Route::Status(id) => Ok(Reply::status(id, self.gateway.status(id).await?)),
+            Route::Kill(id) => Reply::killed(id, self.gateway.kill(id).await?),
+            Route::Status(id) => Reply::status(id, self.gateway.status(id).await?),
             Route::Ready => {
                 self.gateway.ready().await?;
-                Ok(Reply::ready())
+                Reply::ready()
             }
-        }
+            Route::Logs(id) => return logs::answer(&*self.gateway, id, request.uri()).await,
+        };
+        Ok(reply.into_response(StatusCode::OK))
     }
 
     /// Reads the body, whatever its content type says.
@@ -213,6 +241,10 @@ mod tests {
             Ok(Route::Status("a"))
         ));
         assert!(matches!(route("/v1/submissions/readyz"), Ok(Route::Ready)));
+        assert!(matches!(
+            route("/v1/applications/a/logs/"),
+            Ok(Route::Logs("a"))
+        ));
     }
 
     #[test]
@@ -230,6 +262,10 @@ mod tests {
             "/v1/submissions/kill/",
             "/v1/submissions/status//x",
             "/v1/apps",
+            "/v1/applications",
+            "/v1/applications//logs",
+            "/v1/applications/a",
+            "/v1/applications/a/log",
         ] {
             assert!(
                 matches!(route(path), Err(RestError::Malformed(_))),

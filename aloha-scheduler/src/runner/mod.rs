@@ -17,6 +17,7 @@ mod cgroup;
 mod children;
 mod core;
 mod endpoint;
+mod output;
 mod pipes;
 mod record;
 mod rlimits;

@@ -5,10 +5,9 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::path::Path;
 use std::process::Stdio;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe::Receiver;
-use tracing::warn;
 
+use super::output::RollingOutput;
 use super::settings::LogSettings;
 use crate::worker::LogStream;
 
@@ -47,31 +46,10 @@ pub(super) fn open(
 fn keep(
     directory: &Path,
     stream: LogStream,
-    _settings: LogSettings,
+    settings: LogSettings,
     pipe: PipeReader,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let path = directory.join(stream.name());
-    let _ = std::fs::remove_file(&path);
-    let mut file = std::fs::OpenOptions::new()
-        .append(true)
-        .create_new(true)
-        .open(path)
-        .map(tokio::fs::File::from_std)?;
-    let mut pipe = Receiver::from_owned_fd(pipe.into())?;
-    Ok(async move {
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match pipe.read(&mut buffer).await {
-                Ok(0) => return,
-                Ok(n) => {
-                    let _ = file.write_all(&buffer[..n]).await;
-                    let _ = file.flush().await;
-                }
-                Err(error) => {
-                    warn!(%error, "cannot read the output of the application");
-                    return;
-                }
-            }
-        }
-    })
+    let output = RollingOutput::create(directory, stream, settings)?;
+    let pipe = Receiver::from_owned_fd(pipe.into())?;
+    Ok(output.copy(pipe))
 }

@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::adoption::adopt_all;
+use super::logs::answer_log;
 use super::{
     Backoff, Effect, Event, ExitReason, LaunchSpec, Launcher, RegistrationAnswer, RunningApp,
-    Signal, WorkerCore, WorkerRegistration, WorkerSettings, read_log,
+    Signal, WorkerCore, WorkerRegistration, WorkerSettings,
 };
 use crate::app::AppDescription;
 use crate::attempt::{AttemptReport, Outcome};
@@ -404,28 +405,26 @@ impl Worker {
         }
     }
 
-    fn on_read_log(&self, app: AppId, request: LogRequest, call: RpcCallContext<LogAnswer>) {
-        let directory = self.work_directory.clone();
-        tokio::task::spawn_blocking(move || {
-            let LogRequest {
-                stream,
-                attempt,
-                offset,
-                bytes_max,
-            } = request;
-            let bytes_max = usize::try_from(bytes_max.min(1 << 20)).unwrap_or(1 << 20);
-            call.reply(
-                match read_log(&directory, app.as_str(), attempt, stream, offset, bytes_max) {
-                    Ok(chunk) => LogAnswer::Chunk {
-                        bytes: chunk.bytes,
-                        next_offset: chunk.next_offset,
-                    },
-                    Err(error) => LogAnswer::Unavailable {
-                        reason: error.to_string(),
-                    },
-                },
-            );
-        });
+    fn on_read_log(
+        &self,
+        app: AppId,
+        request: LogRequest,
+        call: RpcCallContext<LogAnswer>,
+        ctx: &EndpointContext<WorkerMessage>,
+    ) {
+        // The answer has a way to go, too.
+        let now = clock::now(&**ctx.env().runtime()).instant;
+        let left = call.time_left(now.into()).unwrap_or(Duration::MAX);
+        let patience = request.patience().min(left / 2);
+        let answer = answer_log(self.work_directory.clone(), app, request, patience);
+        ctx.env().runtime().spawn(Box::pin(async move {
+            let answer = tokio::select! {
+                biased;
+                () = call.cancelled() => return,
+                answer = answer => answer,
+            };
+            call.reply(answer);
+        }));
     }
 }
 
@@ -461,7 +460,9 @@ impl RpcEndpoint for Worker {
                     .map_or(master, str::to_owned);
                 self.tell(Event::Commanded { master, command }, ctx);
             }
-            WorkerMessage::ReadLog { app, request, call } => self.on_read_log(app, request, call),
+            WorkerMessage::ReadLog { app, request, call } => {
+                self.on_read_log(app, request, call, ctx)
+            }
             WorkerMessage::Own(LocalOnly(event)) => self.on_own(event, ctx),
         }
         Ok(())

@@ -24,6 +24,7 @@
 mod adoption;
 mod app_directory;
 mod attempts;
+mod cleanup;
 mod core;
 mod effect;
 mod endpoint;
@@ -35,6 +36,7 @@ mod runners;
 #[cfg(test)]
 mod tests;
 
+pub use self::cleanup::{CleanupSettings, DirectoryState, clean_regularly};
 pub use self::core::{WorkerCore, WorkerSettings};
 pub use self::effect::{Effect, ExitReason, Signal};
 pub use self::endpoint::{OwnEvent, Worker, WorkerHandle};

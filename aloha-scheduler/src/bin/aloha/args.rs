@@ -222,16 +222,20 @@ pub(crate) struct KillArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   aloha logs app-20190311221731-0000
-  aloha logs -f --stderr app-20190311221731-0000")]
+  aloha logs -f --stderr app-20190311221731-0000
+  aloha logs --attempt 1 app-20190311221731-0000")]
 pub(crate) struct LogsArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// Go on until the application ends
+    /// Go on until the application ends, also over relaunches
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Print its standard error instead of its standard output
     #[arg(long)]
     pub(crate) stderr: bool,
+    /// Print what this attempt wrote, counted from 1 [default: the latest]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attempt: Option<u32>,
     /// The application
     pub(crate) id: String,
 }

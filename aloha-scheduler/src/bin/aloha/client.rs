@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
-use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
 use aloha_scheduler::config::Config;
 use aloha_scheduler::master::{WorkerState, WorkerStatus};
 use aloha_scheduler::worker::LogStream;
 use aloha_scheduler::{
-    AppDescription, AppId, AppPhase, AppStatus, ClientError, KillAnswer, LogAnswer, MasterClient,
-    ProcessLimits, StopPolicy, SubmitAnswer,
+    AppDescription, AppId, AppPhase, AppStatus, ClientError, FollowError, KillAnswer, LogAnswer,
+    LogNews, LogRequest, MasterClient, ProcessLimits, StopPolicy, SubmitAnswer,
 };
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -21,8 +20,6 @@ use crate::args::{
 };
 use crate::{Failure, environment, print, serve};
 
-/// How often a follower looks for more output while the application runs.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 /// What a shell says of a process that SIGKILL ended.
 const KILLED: u8 = 137;
 
@@ -65,7 +62,7 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
             print(&app);
         }
         if args.follow {
-            follow(&master, &app, LogStream::Stdout).await?;
+            follow(&master, &app, LogRequest::new(LogStream::Stdout)).await?;
         }
         if args.wait {
             exit_code(&wait_for(&master, &app).await?)
@@ -129,11 +126,15 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<u8, Failure> {
     } else {
         LogStream::Stdout
     };
+    let request = LogRequest {
+        attempt: args.attempt,
+        ..LogRequest::new(stream)
+    };
     ask(&args.client, async |master| {
         if args.follow {
-            follow(&master, &app, stream).await?;
+            follow(&master, &app, request).await?;
         } else {
-            copy(&master, &app, stream, 0).await?;
+            copy(&master, &app, request).await?;
         }
         Ok(0)
     })
@@ -296,43 +297,51 @@ fn exit_code(status: &AppStatus) -> Result<u8, Failure> {
 }
 
 /// Prints output until the application has ended and all of it is printed.
-async fn follow(master: &MasterClient, app: &AppId, stream: LogStream) -> Result<(), Failure> {
-    let mut offset = 0;
-    loop {
-        let status = master
-            .wait_for(app, FOLLOW_INTERVAL)
-            .await?
-            .ok_or_else(|| unknown(app))?;
-        // Looked at first: what is written before the end is then read after it.
-        let ended = status.phase.is_final();
-        if status.attempt > 0 && status.started_at.is_some() {
-            offset = copy(master, app, stream, offset).await?;
-        }
-        if ended {
-            return Ok(());
+async fn follow(master: &MasterClient, app: &AppId, request: LogRequest) -> Result<(), Failure> {
+    let mut follower = master.follow_log(app, request);
+    let failed = |error| match error {
+        FollowError::NoSuchApp(app) => unknown(&app),
+        FollowError::Client(error) => error.into(),
+        other => Failure::new(other),
+    };
+    while let Some(news) = follower.next().await.map_err(failed)? {
+        match news {
+            LogNews::Piece(bytes) => write_out(&bytes)?,
+            other => note(other),
         }
     }
+    Ok(())
 }
 
-/// Prints output from `offset` to its present end, and gives that.
-async fn copy(
-    master: &MasterClient,
-    app: &AppId,
-    stream: LogStream,
-    mut offset: u64,
-) -> Result<u64, Failure> {
+/// Prints output to its present end.
+async fn copy(master: &MasterClient, app: &AppId, mut request: LogRequest) -> Result<(), Failure> {
     loop {
-        match master.read_log(app, stream, offset).await? {
-            LogAnswer::Chunk { bytes, next_offset } if bytes.is_empty() => return Ok(next_offset),
+        match master.read_log(app, request).await? {
             LogAnswer::Chunk { bytes, next_offset } => {
-                let mut out = io::stdout().lock();
-                let written = out.write_all(&bytes).and_then(|()| out.flush());
-                written.map_err(|error| Failure::new(format_args!("cannot write: {error}")))?;
-                offset = next_offset;
+                let begins = next_offset.saturating_sub(bytes.len() as u64);
+                if begins > request.offset {
+                    note(LogNews::Missed(begins - request.offset));
+                }
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+                write_out(&bytes)?;
+                request.offset = next_offset;
             }
             LogAnswer::Unavailable { reason } => return Err(Failure::new(reason)),
         }
     }
+}
+
+fn write_out(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    written.map_err(|error| Failure::new(format_args!("cannot write: {error}")))
+}
+
+/// Says something beside the output; that nobody reads it is no failure.
+fn note(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "aloha: {text}");
 }
 
 fn describe(status: &AppStatus) -> String {
