@@ -32,7 +32,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use aloha_rpc::RpcEnv;
+use aloha_rpc::{RpcConfig, RpcEnv};
 use rustix::process::getpid;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -130,7 +130,12 @@ async fn serve(directory: &Path) -> io::Result<()> {
     let exit = records.reserve_exit()?;
     let signals = Signals::new()?;
 
-    let env = RpcEnv::builder("runner").bind("unix:/proc/self/cwd/.aloha/runner.sock");
+    let mut config = RpcConfig::default();
+    // An application that is stopped for a while would be given up. Of a death the system tells.
+    config.transport.ping_interval = None;
+    let env = RpcEnv::builder("runner")
+        .config(config)
+        .bind("unix:/proc/self/cwd/.aloha/runner.sock");
     let env = env.start().await.map_err(io::Error::other)?;
 
     let (output, copies) = pipes::open(&directory, launch.settings.logs)?;
