@@ -130,6 +130,22 @@ fn a_cluster_runs_inside_a_program() {
     );
 }
 
+#[test]
+fn an_executable_with_applications_says_how_they_are_submitted() {
+    let mut command = example("own_applications");
+    let output = command.output().expect("the example is built");
+    let path = command.get_program().to_string_lossy().into_owned();
+    let expected = format!(
+        "{path} holds applications of Aloha: com.example.Checksum, me.jrwang.app.SimpleContextThreadApp.\n\
+         It is started by the cluster, so submit one of them:\n  \
+         aloha submit --entry-point com.example.Checksum --lib {path} -- ARGUMENTS\n"
+    );
+    assert_eq!(
+        (output.status.code(), text(&output.stderr)),
+        (Some(2), expected)
+    );
+}
+
 /// What an example without arguments prints.
 fn lines(name: &str) -> Vec<String> {
     let output = example(name).output().expect("the example is built");

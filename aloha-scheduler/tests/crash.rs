@@ -1,6 +1,7 @@
 //! Workers and runners killed at random moments: nothing is started twice, nothing is lost, nothing is left.
 //!
 //! `ALOHA_CRASH_ROUNDS` says how often (1 otherwise), `ALOHA_CRASH_SEED` with which moments.
+#![expect(clippy::print_stdout, reason = "a seed that fails is to be known")]
 
 mod common;
 

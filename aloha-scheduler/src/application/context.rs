@@ -26,6 +26,37 @@ pub struct ApplicationContext {
 }
 
 impl ApplicationContext {
+    /// The context of an application in a test: attempt 1 of `app-test`. What its processes print is in the files
+    /// `stdout` and `stderr` of the directory.
+    ///
+    /// # Panics
+    ///
+    /// Called outside a tokio runtime.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn for_tests(description: AppDescription, directory: &Path) -> Self {
+        let processes = super::children::Children::writing_to(directory);
+        Self::of_test(description, directory.to_owned(), Arc::new(processes))
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn of_test(
+        description: AppDescription,
+        directory: PathBuf,
+        processes: Arc<dyn ProcessHost>,
+    ) -> Self {
+        Self {
+            app_id: "app-test".to_owned(),
+            attempt: 1,
+            description: Arc::new(description),
+            directory,
+            master: "aloha://127.0.0.1:7077".to_owned(),
+            worker_id: "worker-test".to_owned(),
+            configuration: Arc::default(),
+            processes,
+        }
+    }
+
     /// Its id.
     pub fn app_id(&self) -> &str {
         &self.app_id
@@ -82,13 +113,16 @@ impl ApplicationContext {
     }
 
     /// Starts a process that belongs to the application: its output goes where the application's goes, its working
-    /// directory is the application's, and [`ApplicationContext::variables`] are in its environment.
+    /// directory is the application's, and [`ApplicationContext::variables`] are in its environment, save those that the
+    /// command sets by itself.
     ///
     /// # Errors
     ///
     /// It could not be executed.
     pub async fn spawn(&self, mut command: Command) -> io::Result<AppProcess> {
-        command.current_dir(&self.directory).envs(self.variables());
+        let set = |name: &str| command.get_envs().any(|(own, _)| own == name);
+        let variables: Vec<_> = self.variables().filter(|(name, _)| !set(name)).collect();
+        command.current_dir(&self.directory).envs(variables);
         self.processes.spawn(command).await
     }
 }

@@ -1,11 +1,52 @@
 //! What an application is to those who write one: the extension point of the cluster.
 //!
 //! An [`Application`] is started, may be asked to end, and cleans up. A shell command ([`SimpleProcess`]) and a program
-//! with arguments ([`Process`]) are built in; a crate of one's own implements the trait for anything else.
+//! with arguments ([`Process`]) are built in. Anything else is a type of one's own, in an executable of one's own: it
+//! implements [`Application`], or has it done by [`ProcessApplication`], [`TaskApplication`] or [`ThreadApplication`], and
+//! `main` names it to [`Applications`].
+//!
+//! ```text
+//!   worker ──starts──► runner ──starts──► executable of the user, one for each application
+//!                        │                     │  Applications::run: finds the type that the entry point names
+//!                        │ ◄── what to run? ── │
+//!                        │ ─── shutdown, why ► │  start · shutdown(reason) · clean
+//!                        ▼                     ▼
+//!              logs, exit code, kill      crashes alone, has dependencies of its own
+//! ```
+//!
+//! # Examples
+//!
+//! The smallest complete program. It is submitted with `aloha submit --entry-point com.example.Greeter --lib
+//! /path/of/the/executable -- WALL-E`:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//! use std::time::Duration;
+//!
+//! use aloha_scheduler::application::{Application, Applications, ExitState, ThreadApplication};
+//!
+//! fn greeter() -> impl Application {
+//!     ThreadApplication::new(|context, stop| {
+//!         let name = context.description().args.join(" ");
+//!         while stop.wait_timeout(Duration::from_secs(1)).is_none() {
+//!             println!("Aloha, {name}");
+//!         }
+//!         Ok(ExitState::SUCCESS)
+//!     })
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     Applications::new().with("com.example.Greeter", greeter).run()
+//! }
+//! ```
 
+mod children;
 mod context;
 mod error;
+mod host;
+mod panics;
 mod process;
+mod task;
 
 use std::fmt;
 
@@ -14,7 +55,10 @@ use serde::{Deserialize, Serialize};
 
 pub use context::{AppProcess, ApplicationContext, ProcessControl, ProcessHost};
 pub use error::ApplicationError;
+pub use host::Applications;
+pub(crate) use process::ask_to_end;
 pub use process::{ApplicationWithProcess, Process, ProcessApplication, SimpleProcess};
+pub use task::{StopFlag, TaskApplication, ThreadApplication};
 
 /// Something that runs until it has ended, or is asked to.
 ///
@@ -29,7 +73,8 @@ pub trait Application: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// It could not run, or broke down. The text reaches whoever asks for its status.
+    /// It could not run, or broke down. The text reaches whoever asks for its status; from an executable of one's own it
+    /// is on stderr, and the exit code is 1.
     ///
     /// # Cancel safety
     ///

@@ -1,9 +1,9 @@
 //! Applications that are a process.
 
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
 use tracing::warn;
 
 use super::{
@@ -26,14 +26,24 @@ pub trait ApplicationWithProcess: Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub struct ProcessApplication<T> {
     command: T,
-    process: OnceCell<AppProcess>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    process: Option<AppProcess>,
+    is_asked: bool,
 }
 
 impl<T> ProcessApplication<T> {
     /// Runs what `command` says.
     pub fn new(command: T) -> Self {
-        let process = OnceCell::new();
-        Self { command, process }
+        let state = Mutex::default();
+        Self { command, state }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -46,17 +56,30 @@ impl<T: ApplicationWithProcess> Application for ProcessApplication<T> {
         let process = spawned.map_err(|cause| {
             ApplicationError::new(format!("cannot execute {program:?}: {cause}"))
         })?;
-        let process = self.process.get_or_init(async || process).await;
+        {
+            let mut state = self.lock();
+            state.process = Some(process.clone());
+            if state.is_asked {
+                // It was asked to end while the process was being started.
+                ask_to_end(&process, context);
+            }
+        }
         Ok(process.wait().await)
     }
 
     async fn shutdown(&self, context: &ApplicationContext, _: &ShutdownReason) {
-        let Some(process) = self.process.get() else {
-            return;
-        };
-        if let Err(error) = process.signal(context.description().stop.signal) {
-            warn!(app = context.app_id(), %error, "cannot ask the application to end");
+        let mut state = self.lock();
+        state.is_asked = true;
+        if let Some(process) = &state.process {
+            ask_to_end(process, context);
         }
+    }
+}
+
+/// Asks the processes of an application to end.
+pub(crate) fn ask_to_end(process: &AppProcess, context: &ApplicationContext) {
+    if let Err(error) = process.signal(context.description().stop.signal) {
+        warn!(app = context.app_id(), %error, "cannot ask the application to end");
     }
 }
 
@@ -95,5 +118,30 @@ fn arguments(context: &ApplicationContext) -> Result<&[String], ApplicationError
             "{} needs a command in its arguments",
             context.description().entry_point
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::AppDescription;
+    use crate::application::children::Children;
+
+    #[tokio::test]
+    async fn a_process_that_is_asked_to_end_before_it_runs_is_asked_when_it_does() {
+        let description = AppDescription {
+            args: vec!["tail".to_owned(), "-f".to_owned(), "/dev/null".to_owned()],
+            ..AppDescription::default()
+        };
+        let host = Arc::new(Children::inheriting());
+        let context = ApplicationContext::of_test(description, "/".into(), host);
+        let application = ProcessApplication::new(Process);
+        application
+            .shutdown(&context, &ShutdownReason::Killed)
+            .await;
+        let ended = application.start(&context).await.expect("it runs");
+        assert_eq!(ended, ExitState::Signal(15));
     }
 }

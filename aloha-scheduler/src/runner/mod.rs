@@ -17,6 +17,10 @@ mod cgroup;
 mod children;
 mod core;
 mod endpoint;
+mod entry_points;
+mod executable;
+mod host_protocol;
+mod hosted;
 mod output;
 mod pipes;
 mod record;
@@ -29,7 +33,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use aloha_rpc::RpcEnv;
+use aloha_rpc::{RpcConfig, RpcEnv};
 use rustix::process::getpid;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -43,12 +47,13 @@ use self::children::{Children, Spawner};
 use self::core::RunnerCore;
 use self::endpoint::{OwnEvent, Runner, own};
 pub(crate) use self::endpoint::{RUNNER, RunnerMessage};
+pub use self::entry_points::{EntryPointError, application};
+pub use self::executable::ExecutableError;
+pub(crate) use self::host_protocol::{Assignment, HOST, HostMessage, RUNNER_VARIABLE};
+pub use self::hosted::HostedApplication;
 pub(crate) use self::record::{Launch, Records, Run, Trace};
 pub use self::settings::{CpuEnforcement, Enforcement, LogSettings, RunnerSettings};
-use crate::application::{
-    Application, ApplicationContext, ApplicationError, ExitState, Process, ProcessApplication,
-    SimpleProcess,
-};
+use crate::application::{Application, ApplicationContext, ApplicationError, ExitState};
 use crate::attempt::Outcome;
 use crate::causes::with_causes;
 use crate::clock;
@@ -126,7 +131,12 @@ async fn serve(directory: &Path) -> io::Result<()> {
     let exit = records.reserve_exit()?;
     let signals = Signals::new()?;
 
-    let env = RpcEnv::builder("runner").bind("unix:/proc/self/cwd/.aloha/runner.sock");
+    let mut config = RpcConfig::default();
+    // An application that is stopped for a while would be given up. Of a death the system tells.
+    config.transport.ping_interval = None;
+    let env = RpcEnv::builder("runner")
+        .config(config)
+        .bind("unix:/proc/self/cwd/.aloha/runner.sock");
     let env = env.start().await.map_err(io::Error::other)?;
 
     let (output, copies) = pipes::open(&directory, launch.settings.logs)?;
@@ -143,7 +153,7 @@ async fn serve(directory: &Path) -> io::Result<()> {
         configuration: Arc::new(settings.configuration),
         processes: Arc::new(Spawner(Arc::clone(&children))),
     };
-    let (application, mut running) = match begin(&context, &children).await {
+    let (application, mut running) = match begin(&context, &children, &env).await {
         Ok(begun) => begun,
         Err(error) => {
             let reason = error.to_string();
@@ -217,8 +227,9 @@ fn cgroup_of(launch: &Launch) -> Option<AppCgroup> {
 async fn begin(
     context: &ApplicationContext,
     children: &Children,
+    env: &RpcEnv,
 ) -> Result<(Arc<dyn Application>, JoinHandle<Result<ExitState, String>>), ApplicationError> {
-    let application = application(context)?;
+    let application = application(context.description(), env)?;
     let mut running = tokio::spawn({
         let (application, context) = (Arc::clone(&application), context.clone());
         async move {
@@ -241,19 +252,6 @@ fn flatten(
     seen: Result<Result<ExitState, String>, tokio::task::JoinError>,
 ) -> Result<ExitState, String> {
     seen.unwrap_or_else(|error| Err(format!("the application panicked: {error}")))
-}
-
-/// The application that an entry point names.
-fn application(context: &ApplicationContext) -> Result<Arc<dyn Application>, ApplicationError> {
-    match context.description().entry_point.as_str() {
-        "SimpleProcess" | "me.jrwang.app.SimpleProcess" => {
-            Ok(Arc::new(ProcessApplication::new(SimpleProcess)))
-        }
-        "Process" => Ok(Arc::new(ProcessApplication::new(Process))),
-        other => Err(ApplicationError::new(format!(
-            "unknown entry point {other:?}, known are: SimpleProcess, me.jrwang.app.SimpleProcess, Process"
-        ))),
-    }
 }
 
 /// Tells the worker how the start went; that nobody listens any more is no failure.

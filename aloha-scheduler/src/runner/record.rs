@@ -19,6 +19,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
@@ -276,6 +277,11 @@ impl Records {
             .mode(0o600)
             .open(self.path("reported"))?;
         Ok(())
+    }
+
+    /// When these records were changed last: where a master knows of the end, since then.
+    pub(crate) fn last_change(&self) -> io::Result<SystemTime> {
+        fs::metadata(&self.directory)?.modified()
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {

@@ -88,7 +88,7 @@ pub(super) fn open_plain(at: impl AsFd, name: &str) -> io::Result<Option<File>> 
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
-/// The latest attempt that was started in the directory of an application, by the records there.
+/// The latest attempt that was launched in the directory of an application, by the record there.
 pub(super) fn latest_attempt(directory: BorrowedFd<'_>) -> Option<u32> {
     #[derive(Deserialize)]
     struct Attempt {
@@ -98,17 +98,9 @@ pub(super) fn latest_attempt(directory: BorrowedFd<'_>) -> Option<u32> {
     struct Launch {
         spec: Attempt,
     }
-    let launched = || {
-        let bytes = read_plain(open_directory(directory, ".aloha").ok()?, "launch.json")?;
-        let launch: Launch = serde_json::from_slice(&bytes).ok()?;
-        Some(launch.spec.attempt)
-    };
-    let started = || {
-        let bytes = read_plain(directory, ".aloha-process.json")?;
-        let started: Attempt = serde_json::from_slice(&bytes).ok()?;
-        Some(started.attempt)
-    };
-    launched().max(started())
+    let bytes = read_plain(open_directory(directory, ".aloha").ok()?, "launch.json")?;
+    let launch: Launch = serde_json::from_slice(&bytes).ok()?;
+    Some(launch.spec.attempt)
 }
 
 fn read_plain(at: impl AsFd, name: &str) -> Option<Vec<u8>> {
@@ -177,13 +169,10 @@ mod tests {
         let work = tempfile::tempdir().expect("a directory");
         let latest = || latest_attempt(File::open(work.path()).expect("open").as_fd());
         assert_eq!(latest(), None);
-        let record = work.path().join(".aloha-process.json");
-        fs::write(record, r#"{"version":1,"attempt":2}"#).expect("written");
-        assert_eq!(latest(), Some(2));
         fs::create_dir(work.path().join(".aloha")).expect("created");
         let launch = work.path().join(".aloha/launch.json");
         fs::write(&launch, "{").expect("written");
-        assert_eq!(latest(), Some(2));
+        assert_eq!(latest(), None);
         fs::write(&launch, r#"{"spec":{"attempt":3,"x":[]},"y":1}"#).expect("written");
         assert_eq!(latest(), Some(3));
     }

@@ -8,7 +8,7 @@
 //! left half deleted is finished by the next.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,14 @@ use aloha_rpc::Runtime;
 use tracing::{info, warn};
 
 use crate::blocking::blocking;
+use crate::runner::{Records, Trace};
 
 /// What a directory is renamed to before it is deleted begins with this.
 const REMOVED: &str = ".removed-";
 
 /// What keeps the directory of an application, or lets it go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DirectoryState {
+pub(crate) enum DirectoryState {
     /// Its application runs, or is about to.
     InUse,
     /// Its application has ended, and no master has acknowledged that yet.
@@ -52,10 +53,6 @@ pub struct CleanupSettings {
 
 /// Cleans a work directory now, and again after each interval, for as long as it is polled.
 ///
-/// `state` says what a directory (`<work-dir>/<app-id>`) is. It may block. It is asked once when the directory is looked
-/// at and again right before it is removed, and must not say [`DirectoryState::Settled`] any more from before an
-/// application is started there.
-///
 /// # Cancel safety
 ///
 /// Dropped, it finishes a cleaning under way in the background.
@@ -63,14 +60,51 @@ pub async fn clean_regularly(
     runtime: Arc<dyn Runtime>,
     work_directory: PathBuf,
     settings: CleanupSettings,
-    state: impl Fn(&Path) -> DirectoryState + Send + Sync + 'static,
 ) {
-    let state = Arc::new(state);
+    clean_by(runtime, work_directory, settings, look).await;
+}
+
+/// How a directory stands, and what keeps it so for as long as it is held: nothing is launched there meanwhile.
+type Seen = (DirectoryState, Option<File>);
+
+/// Looks at the records of a directory, with their lock.
+fn look(directory: &Path) -> Seen {
+    let seen = || -> io::Result<Seen> {
+        let records = Records::of(directory);
+        if records.launch()?.is_none() {
+            return Ok((DirectoryState::Foreign, None));
+        }
+        let Some(lock) = records.lock()? else {
+            return Ok((DirectoryState::InUse, None));
+        };
+        let state = match records.trace()? {
+            Trace::Nothing => DirectoryState::Foreign,
+            // What never began has nothing to report.
+            Trace::NeverBegan(_) | Trace::Ended { reported: true, .. } => DirectoryState::Settled {
+                at: records.last_change()?,
+            },
+            Trace::CutShort(..) | Trace::Ended { .. } => DirectoryState::Unreported,
+        };
+        Ok((state, Some(lock)))
+    };
+    seen().unwrap_or_else(|error| {
+        warn!(path = %directory.display(), %error, "cannot tell what a directory is, leaving it alone");
+        (DirectoryState::Foreign, None)
+    })
+}
+
+async fn clean_by(
+    runtime: Arc<dyn Runtime>,
+    work_directory: PathBuf,
+    settings: CleanupSettings,
+    look: impl Fn(&Path) -> Seen + Send + Sync + 'static,
+) {
+    let look = Arc::new(look);
     loop {
-        let (now, work_directory, state) =
-            (runtime.wall(), work_directory.clone(), Arc::clone(&state));
+        let (now, work_directory, look) =
+            (runtime.wall(), work_directory.clone(), Arc::clone(&look));
         blocking(move || {
-            if let Err(error) = clean(&work_directory, &settings, now, &*state) {
+            if let Err(error) = clean(&work_directory, &settings, now, &*look) {
                 warn!(path = %work_directory.display(), %error, "cannot clean the work directory");
             }
         })
@@ -133,7 +167,7 @@ fn clean(
     work_directory: &Path,
     settings: &CleanupSettings,
     now: SystemTime,
-    state: &dyn Fn(&Path) -> DirectoryState,
+    look: &dyn Fn(&Path) -> Seen,
 ) -> io::Result<()> {
     let mut directories = Vec::new();
     for entry in fs::read_dir(work_directory)? {
@@ -146,7 +180,7 @@ fn clean(
         if name.as_encoded_bytes().starts_with(REMOVED.as_bytes()) {
             delete(&entry.path());
         } else if !name.as_encoded_bytes().starts_with(b".") {
-            let state = state(&entry.path());
+            let (state, _) = look(&entry.path());
             let bytes = match state {
                 DirectoryState::Settled { .. } => disk_use(&entry.path()),
                 _ => 0,
@@ -156,7 +190,8 @@ fn clean(
     }
     for AppDirectory { name, bytes, .. } in plan(directories, settings, now) {
         let path = work_directory.join(&name);
-        if !matches!(state(&path), DirectoryState::Settled { .. }) {
+        let (state, held) = look(&path);
+        if !matches!(state, DirectoryState::Settled { .. }) {
             continue;
         }
         let mut removed = OsString::from(REMOVED);
@@ -169,6 +204,7 @@ fn clean(
             Ok(()) => {}
             Err(error) => warn!(path = %path.display(), %error, "cannot remove a directory"),
         }
+        drop(held);
     }
     Ok(())
 }
@@ -308,7 +344,10 @@ mod tests {
             Some("app-1" | "app-2") => settled(0),
             other => panic!("asked about {other:?}"),
         };
-        clean(work.path(), &SETTINGS, at(10_000), &state).expect("cleaned");
+        clean(work.path(), &SETTINGS, at(10_000), &|path: &Path| {
+            (state(path), None)
+        })
+        .expect("cleaned");
         assert_eq!(
             names(work.path()),
             [
@@ -333,7 +372,10 @@ mod tests {
             false => settled(0),
             true => DirectoryState::InUse,
         };
-        clean(work.path(), &SETTINGS, at(10_000), &state).expect("cleaned");
+        clean(work.path(), &SETTINGS, at(10_000), &|path: &Path| {
+            (state(path), None)
+        })
+        .expect("cleaned");
         assert_eq!(names(work.path()), ["app-1"]);
     }
 
@@ -364,7 +406,9 @@ mod tests {
         };
         let runtime = Arc::new(TokioRuntime::current());
         let path = work.path().to_owned();
-        let cleaning = tokio::spawn(clean_regularly(runtime, path, SETTINGS, state));
+        let cleaning = tokio::spawn(clean_by(runtime, path, SETTINGS, move |path: &Path| {
+            (state(path), None)
+        }));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(names(work.path()), ["app-2"]);
         ended.store(true, Ordering::Release);

@@ -36,7 +36,7 @@ mod runners;
 #[cfg(test)]
 mod tests;
 
-pub use self::cleanup::{CleanupSettings, DirectoryState, clean_regularly};
+pub use self::cleanup::{CleanupSettings, clean_regularly};
 pub use self::core::{WorkerCore, WorkerSettings};
 pub use self::effect::{Effect, ExitReason, Signal};
 pub use self::endpoint::{OwnEvent, Worker, WorkerHandle};

@@ -10,7 +10,7 @@ use aloha_rpc::{BindError, RpcConfig, RpcEnv, StartError, TransportConfig};
 use aloha_scheduler::config::{self as settings, Config, RestSettings};
 use aloha_scheduler::rest::{RestGuard, RestLimits, RestToken, rest_router, serve_rest};
 use aloha_scheduler::runner::{CgroupSupport, RunnerSettings};
-use aloha_scheduler::worker::{Backoff, ExitReason, RunnerLauncher};
+use aloha_scheduler::worker::{Backoff, ExitReason, RunnerLauncher, clean_regularly};
 use aloha_scheduler::{
     Master, MasterHandle, MasterSettings, Resources, Worker, WorkerHandle, WorkerSettings,
     with_causes,
@@ -53,6 +53,7 @@ pub(crate) fn worker(args: &WorkerArgs) -> Result<u8, Failure> {
         let directory = WorkDirectory::take(&config.worker().directory)?;
         let launcher = launcher(&config, config.worker().runner_timeout).await?;
         let mut served = serve_worker(&config, masters, &directory, 0, launcher).await?;
+        keep_clean(&config, &served.env, &directory);
         print(format_args!("ready worker {}", url(&served.env)));
         let reason = tokio::select! {
             biased;
@@ -85,6 +86,9 @@ pub(crate) fn local(args: &LocalArgs) -> Result<u8, Failure> {
             let launcher = Arc::clone(&launcher);
             let masters = masters.clone();
             workers.push(serve_worker(&config, masters, &directory, place, launcher).await?);
+        }
+        if let Some(worker) = workers.first() {
+            keep_clean(&config, &worker.env, &directory);
         }
         print(format_args!(
             "ready local {}{}",
@@ -317,10 +321,18 @@ async fn launcher(
         worker_timeout,
         configuration: config.in_force(),
         enforcement: config.worker().enforcement,
-        ..RunnerSettings::default()
+        logs: config.worker().logs,
     };
     let launcher = RunnerLauncher::new(settings).await.map_err(Failure::new)?;
     Ok(Arc::new(launcher))
+}
+
+/// Has the work directory cleaned for as long as this process runs.
+fn keep_clean(config: &Config, env: &RpcEnv, directory: &WorkDirectory) {
+    if let Some(settings) = config.worker().cleanup {
+        let (runtime, path) = (Arc::clone(env.runtime()), directory.path().to_owned());
+        tokio::spawn(clean_regularly(runtime, path, settings));
+    }
 }
 
 async fn serve_worker(

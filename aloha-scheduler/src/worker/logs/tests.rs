@@ -52,10 +52,11 @@ fn an_earlier_attempt_is_read_from_its_own_directory() {
     let second = || read_log(work.path(), "app-1", Some(2), LogStream::Stdout, 0, 100);
     assert!(matches!(second(), Err(LogError::NotFound { .. })));
     // Unless it is the one that runs, or ran last.
-    let record = work.path().join("app-1/.aloha-process.json");
-    fs::write(&record, r#"{"attempt":2}"#).expect("written");
+    let record = work.path().join("app-1/.aloha/launch.json");
+    fs::create_dir(record.parent().expect("it has one")).expect("created");
+    fs::write(&record, r#"{"spec":{"attempt":2}}"#).expect("written");
     assert_eq!(second().expect("readable").bytes, b"hello world");
-    fs::write(&record, r#"{"attempt":3}"#).expect("written");
+    fs::write(&record, r#"{"spec":{"attempt":3}}"#).expect("written");
     assert!(matches!(second(), Err(LogError::NotFound { .. })));
 }
 
@@ -230,9 +231,9 @@ fn a_reader_gets_no_wrong_byte_while_an_attempt_is_set_aside() {
     for _ in 0..200 {
         let work = work();
         let app = work.path().join("app-2");
-        let record = app.join(".aloha-process.json");
-        fs::create_dir(&app).expect("created");
-        fs::write(&record, r#"{"attempt":1}"#).expect("written");
+        let record = app.join(".aloha/launch.json");
+        fs::create_dir_all(app.join(".aloha")).expect("created");
+        fs::write(&record, r#"{"spec":{"attempt":1}}"#).expect("written");
         for (start, bytes) in [(0, "abc"), (3, "def"), (6, "ghi")] {
             let name = rolled_name(LogStream::Stdout, start);
             fs::write(app.join(name), bytes).expect("written");
@@ -258,7 +259,7 @@ fn a_reader_gets_no_wrong_byte_while_an_attempt_is_set_aside() {
             });
             set_aside(&app, 1).expect("moved");
             fs::write(app.join("stdout"), "the second").expect("written");
-            fs::write(&record, r#"{"attempt":2}"#).expect("written");
+            fs::write(&record, r#"{"spec":{"attempt":2}}"#).expect("written");
             done.store(true, std::sync::atomic::Ordering::Release);
         });
         let read = |attempt| read_log(work.path(), "app-2", attempt, LogStream::Stdout, 0, 100);
