@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use rustix::process::{Pid, PidfdFlags, Signal as SystemSignal, pidfd_open, pidfd_send_signal};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::app_directory;
@@ -48,6 +48,8 @@ const REPORT_BYTES_MAX: u64 = 64 << 10;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a runner may take to end once it said how its application did.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an application must run before its runner is talked to, unless somebody wants something of it.
+const ATTACH_DELAY: Duration = Duration::from_millis(20);
 /// The pause before a runner that could not be reached is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a lock that is taken is tried before a launch.
@@ -165,6 +167,7 @@ impl RunnerLauncher {
             address: socket(&spec.work_directory.join(&spec.app_id))?,
             env: self.env.clone(),
             runner: watch::Sender::new(None),
+            wanted: Notify::new(),
             pidfd: process.pidfd,
             run: process.run,
             outcome: watch::Sender::new(None),
@@ -482,6 +485,8 @@ struct App {
     env: RpcEnv,
     /// The way to the runner, once it was found.
     runner: watch::Sender<Option<RpcEndpointRef<RunnerMessage>>>,
+    /// That somebody wants to talk to it.
+    wanted: Notify,
     pidfd: OwnedFd,
     run: Option<Run>,
     outcome: watch::Sender<Option<Outcome>>,
@@ -490,9 +495,13 @@ struct App {
 impl App {
     /// Waits for the end of the application and of its runner, and publishes the outcome.
     async fn supervise(self: Arc<Self>, child: Option<Child>) {
+        let attach_after = match child {
+            Some(_) => ATTACH_DELAY,
+            None => Duration::ZERO,
+        };
         let told = tokio::select! {
             biased;
-            outcome = self.attach() => Some(outcome),
+            outcome = self.attach(attach_after) => Some(outcome),
             ended = self.runner_ended() => {
                 if let Err(error) = ended {
                     warn!(app = %self.spec.app_id, %error, "cannot watch a runner");
@@ -535,7 +544,9 @@ impl App {
     }
 
     /// Talks to the runner until it says how the application ended. Never returns if it cannot be reached.
-    async fn attach(&self) -> Outcome {
+    async fn attach(&self, after: Duration) -> Outcome {
+        // Where an application is over at once, and nobody wants anything of it, its end and its record say all.
+        drop(tokio::time::timeout(after, self.wanted.notified()).await);
         loop {
             let found = self.env.retrieve_endpoint_ref(&self.address, RUNNER).await;
             match found {
@@ -593,6 +604,7 @@ impl App {
 
     /// Waits for the way to the runner.
     async fn reach(&self) -> Option<RpcEndpointRef<RunnerMessage>> {
+        self.wanted.notify_one();
         let mut runner = self.runner.subscribe();
         let found = tokio::time::timeout(START_TIMEOUT, runner.wait_for(Option::is_some));
         found.await.ok()?.ok()?.clone()
