@@ -48,6 +48,8 @@ const REPORT_BYTES_MAX: u64 = 64 << 10;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a runner may take to end once it said how its application did.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest such pause, reached by doubling.
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// How long an application must run before its runner is talked to, unless somebody wants something of it.
 const ATTACH_DELAY: Duration = Duration::from_millis(20);
 /// The pause before a runner that could not be reached is tried again.
@@ -547,6 +549,7 @@ impl App {
     async fn attach(&self, after: Duration) -> Outcome {
         // Where an application is over at once, and nobody wants anything of it, its end and its record say all.
         drop(tokio::time::timeout(after, self.wanted.notified()).await);
+        let mut pause = RETRY_INTERVAL;
         loop {
             let found = self.env.retrieve_endpoint_ref(&self.address, RUNNER).await;
             match found {
@@ -555,6 +558,7 @@ impl App {
                     let ended =
                         runner.ask_for(FOR_EVER, |call| RunnerMessage::Attach { attempt, call });
                     self.runner.send_replace(Some(runner));
+                    pause = RETRY_INTERVAL;
                     match ended.await {
                         Ok(outcome) => return outcome,
                         Err(error) => {
@@ -565,8 +569,9 @@ impl App {
                 }
                 Err(error) => debug!(app = %self.spec.app_id, %error, "runner not reached"),
             }
-            // It is about to end, or not up yet.
-            tokio::time::sleep(RETRY_INTERVAL).await;
+            // It is about to end, or not up yet; or it is of a version that says other things, and is left to run.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_INTERVAL_MAX);
         }
     }
 
