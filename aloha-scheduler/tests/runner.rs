@@ -630,3 +630,19 @@ async fn only_its_owner_can_enter_the_directory_and_reach_the_runner() {
     assert_eq!(mode(&directory.join(".aloha/runner.sock")), 0o600);
     app.end(Duration::ZERO).await.expect("killed");
 }
+
+#[tokio::test]
+async fn a_limit_to_the_size_of_the_workers_files_ends_no_application() {
+    let ground = Ground::new();
+    let script = ground.work.path().join("aloha");
+    let aloha = env!("CARGO_BIN_EXE_aloha");
+    let text = format!("#!/bin/bash\nulimit -f 8\nexec -a aloha {aloha} \"$@\"\n");
+    fs::write(&script, text).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(&script, mode).expect("executable");
+    let launcher = RunnerLauncher::new(settings()).await.expect("started");
+    let spec = ground.script("head -c 100000 /dev/zero | tr '\\0' x; exit 4");
+    let app = launcher.program(script).start(spec).await.expect("started");
+    assert_eq!(app.wait().await, Outcome::Exited(4));
+    assert_eq!(ground.text("stdout").len(), 8 * 1024);
+}
