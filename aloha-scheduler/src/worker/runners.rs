@@ -251,7 +251,7 @@ impl Launcher for RunnerLauncher {
     async fn settle(&self, app_directory: &Path, attempt: u32) -> io::Result<()> {
         let records = Records::of(app_directory);
         blocking(move || match records.launch()? {
-            Some(launch) if launch.spec.attempt == attempt => records.set_reported(),
+            Some(launch) if launch.spec.attempt == attempt => records.set_reported(attempt),
             Some(_) | None => Ok(()),
         })
         .await
