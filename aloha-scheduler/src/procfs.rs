@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 /// The part of `/proc/PID/stat` that tells processes apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// Dead, but not yet waited for by its parent.
+    /// Dead with all of its threads, but not yet waited for by its parent.
     pub(crate) is_zombie: bool,
     /// Its parent, or whoever took its place.
     pub(crate) parent: i32,
@@ -32,7 +32,9 @@ fn parse(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     Some(Stat {
-        is_zombie: matches!(*fields.first()?, "Z" | "X"),
+        // The first thread of a process may end before the others, and is a zombie until they have.
+        is_zombie: matches!(*fields.first()?, "Z" | "X")
+            && fields.get(17)?.parse::<u32>().ok()? <= 1,
         parent: fields.get(1)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
@@ -143,6 +145,15 @@ mod tests {
         assert_eq!(parse(text), Some(expected));
         assert_eq!(parse("7 (x) R 1"), None);
         assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_lives_for_as_long_as_the_others() {
+        let text = |threads: u32| {
+            format!("7 (x) Z 1 42 43 0 -1 4 0 0 0 0 0 0 0 0 20 0 {threads} 0 12345 0 0")
+        };
+        let is_zombie = |threads| parse(&text(threads)).map(|stat| stat.is_zombie);
+        assert_eq!([0, 1, 2].map(is_zombie), [true, true, false].map(Some));
     }
 
     #[test]

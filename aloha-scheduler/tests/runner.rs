@@ -630,3 +630,68 @@ async fn only_its_owner_can_enter_the_directory_and_reach_the_runner() {
     assert_eq!(mode(&directory.join(".aloha/runner.sock")), 0o600);
     app.end(Duration::ZERO).await.expect("killed");
 }
+
+#[test]
+fn what_runs_in_a_work_directory_that_was_moved_keeps_its_exit_code() {
+    let ground = Ground::new();
+    crash_worker(&ground, "echo up >$PIPE; read <$PIPE; exit 4");
+    let moved = tempfile::tempdir().expect("a directory");
+    let directory = moved.path().join("app-1");
+    fs::rename(ground.directory(), &directory).expect("moved");
+    Runtime::new().expect("a runtime").block_on(async {
+        let adopted = launcher().await.adopt(&directory, &ground.worker).await;
+        let Ok(Adopted::Running { app, .. }) = adopted else {
+            panic!("not running: {adopted:?}");
+        };
+        fs::write(&ground.pipe, "go\n").expect("written");
+        assert_eq!(app.wait().await, Outcome::Exited(4));
+    });
+}
+
+#[tokio::test]
+async fn whatever_an_application_does_to_its_records_nothing_is_left_of_it() {
+    for mischief in [
+        "rm -rf .aloha",
+        "rm .aloha/run.json",
+        "echo no >.aloha/run.json",
+        r#"sed -i 's/"cgroups":.*/"cgroups":["\/"]}/' .aloha/run.json"#,
+        r#"sed -i 's/"pid":[0-9]*/"pid":99999999/' .aloha/run.json"#,
+    ] {
+        let ground = Ground::new();
+        let script = format!("{mischief}; setsid sleep 1000 & echo $$ $! >$PIPE; wait");
+        let mut settings = settings();
+        // Where there are cgroups, they would do it alone.
+        settings.enforcement.cgroups = mischief.contains("cgroups");
+        let launcher = launcher_with(settings).await;
+        let app = launcher.start(ground.script(&script)).await;
+        let app = app.expect("started");
+        let pids = ground.hear().await;
+        let leader = pids.split(' ').next().expect("a pid");
+        let stat = fs::read_to_string(format!("/proc/{leader}/stat")).expect("it runs");
+        let parent = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.split(' ').nth(2));
+        let runner = parent.and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        kill_process(runner.expect("a pid"), rustix::process::Signal::KILL).expect("killed");
+        let outcome = Outcome::Lost("its runner was killed by signal 9".into());
+        assert_eq!(app.wait().await, outcome, "{mischief}");
+        assert!(!pids.split(' ').any(is_alive), "{mischief}: {pids}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_to_the_size_of_the_workers_files_ends_no_application() {
+    let ground = Ground::new();
+    let script = ground.work.path().join("aloha");
+    let aloha = env!("CARGO_BIN_EXE_aloha");
+    let text = format!("#!/bin/bash\nulimit -f 8\nexec -a aloha {aloha} \"$@\"\n");
+    fs::write(&script, text).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(&script, mode).expect("executable");
+    let launcher = RunnerLauncher::new(settings()).await.expect("started");
+    let spec = ground.script("head -c 100000 /dev/zero | tr '\\0' x; exit 4");
+    let app = launcher.program(script).start(spec).await.expect("started");
+    assert_eq!(app.wait().await, Outcome::Exited(4));
+    assert_eq!(ground.text("stdout").len(), 8 * 1024);
+}

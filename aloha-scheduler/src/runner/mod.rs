@@ -275,7 +275,7 @@ fn report(report: &StartReport) {
 struct Signals {
     child: Signal,
     terminate: Signal,
-    _ignored: [Signal; 2],
+    _ignored: [Signal; 3],
 }
 
 impl Signals {
@@ -286,6 +286,8 @@ impl Signals {
             _ignored: [
                 signal(SignalKind::interrupt())?,
                 signal(SignalKind::hangup())?,
+                // A file that reaches the worker's limit: the write fails then, and that is dealt with.
+                signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
             ],
         })
     }

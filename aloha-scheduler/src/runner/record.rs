@@ -5,7 +5,7 @@
 //!   launch.json   what is to run: written by the worker before it starts the runner
 //!   run.json      which process the runner is: written by it before it starts the application
 //!   exit.json     room for how it ended, then how: written by the runner before it says so
-//!   reported      that a master knows how it ended: made by the worker
+//!   reported      the attempt of which a master knows how it ended: made by the worker
 //!   runner.sock   where the runner listens
 //!   runner.log    what the runner has to say
 //! ```
@@ -180,13 +180,19 @@ impl Records {
         }
     }
 
-    /// What is to run here, if anything was ever launched.
+    /// What is to run here, if anything was ever launched. A copy of another application's directory is none.
     pub(crate) fn launch(&self) -> io::Result<Option<Launch>> {
         let launch: Option<Launch> = self.read("launch.json")?;
         match launch {
             Some(launch) if launch.version != VERSION => Err(unknown_version(launch.version)),
-            launch => Ok(launch),
+            launch => Ok(launch.filter(|launch| self.is_of(&launch.spec.app_id))),
         }
+    }
+
+    /// Whether these are the records of this application, by the name of its directory.
+    fn is_of(&self, app_id: &str) -> bool {
+        let app_directory = self.directory.parent().and_then(Path::file_name);
+        app_directory.is_some_and(|name| name == app_id)
     }
 
     /// Which process runs it, once it says so.
@@ -205,7 +211,7 @@ impl Records {
             return Ok(Trace::Nothing);
         };
         if let Some(outcome) = self.outcome()? {
-            let reported = self.path("reported").try_exists()?;
+            let reported = self.is_reported(launch.spec.attempt)?;
             return Ok(Trace::Ended {
                 launch,
                 outcome,
@@ -267,16 +273,18 @@ impl Records {
         self.reserve_exit()?.write(outcome)
     }
 
-    /// Notes that a master knows how the attempt ended.
-    pub(crate) fn set_reported(&self) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(self.path("reported"))?;
-        Ok(())
+    /// Notes that a master knows how this attempt ended. A later one may be launched at the same time: it is another.
+    pub(crate) fn set_reported(&self, attempt: u32) -> io::Result<()> {
+        self.write("reported", attempt.to_string().as_bytes())
+    }
+
+    /// Whether a master knows how this attempt ended.
+    fn is_reported(&self, attempt: u32) -> io::Result<bool> {
+        match fs::read_to_string(self.path("reported")) {
+            Ok(reported) => Ok(reported == attempt.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// When these records were changed last: where a master knows of the end, since then.
@@ -364,5 +372,55 @@ impl ModePrivate for fs::DirBuilder {
     fn mode_private(&mut self) -> &mut Self {
         use std::os::unix::fs::DirBuilderExt as _;
         self.mode(0o700)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn launch(app_id: &str, attempt: u32) -> Launch {
+        let spec = LaunchSpec {
+            app_id: app_id.to_owned(),
+            attempt,
+            description: Arc::default(),
+            work_directory: "/work".into(),
+            master: "aloha://127.0.0.1:7077".to_owned(),
+            worker_id: "worker-1".to_owned(),
+        };
+        Launch::new(spec, RunnerSettings::default())
+    }
+
+    #[test]
+    fn a_late_note_of_one_attempt_says_nothing_of_the_next() {
+        let work = tempfile::tempdir().expect("a directory");
+        let records = Records::of(&work.path().join("app-1"));
+        records.create().expect("created");
+        let is_reported = || match records.trace().expect("readable") {
+            Trace::Ended { reported, .. } => reported,
+            other => panic!("not ended: {other:?}"),
+        };
+        for attempt in [1, 2] {
+            records.renew(&launch("app-1", attempt)).expect("written");
+            // Whoever notes this saw attempt 1 here a moment ago.
+            records.set_reported(1).expect("noted");
+            records.conclude(&Outcome::Exited(4)).expect("recorded");
+            assert_eq!(is_reported(), attempt == 1);
+        }
+        records.set_reported(2).expect("noted");
+        assert!(is_reported());
+    }
+
+    #[test]
+    fn the_records_in_a_copy_of_a_directory_are_not_believed() {
+        let work = tempfile::tempdir().expect("a directory");
+        let copy = Records::of(&work.path().join("app-1.bak"));
+        copy.create().expect("created");
+        copy.renew(&launch("app-1", 1)).expect("written");
+        assert_eq!(copy.launch().expect("readable"), None);
+        copy.conclude(&Outcome::Exited(4)).expect("recorded");
+        assert_eq!(copy.trace().expect("readable"), Trace::Nothing);
     }
 }

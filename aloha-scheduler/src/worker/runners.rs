@@ -119,6 +119,7 @@ impl RunnerLauncher {
         let Spawned {
             mut child,
             pidfd,
+            identity,
             said,
         } = spawned.await?;
         match tokio::time::timeout(START_TIMEOUT, start_report(said)).await {
@@ -126,10 +127,11 @@ impl RunnerLauncher {
                 info!(app = %spec.app_id, attempt = spec.attempt, runner = child.id(), "application started");
                 let process = Process {
                     pidfd,
-                    run: None,
+                    identity,
                     child: Some(child),
                 };
-                self.watch(spec, process).map_err(failed)
+                let app_directory = spec.work_directory.join(&spec.app_id);
+                self.watch(spec, &app_directory, process).map_err(failed)
             }
             Ok(Ok(StartReport::Failed(reason))) => {
                 if let Err(error) = blocking(move || child.wait()).await {
@@ -146,8 +148,9 @@ impl RunnerLauncher {
                 let _ = pidfd_send_signal(&pidfd, SystemSignal::KILL);
                 let status = blocking(move || child.wait()).await;
                 let records = Records::of(&spec.work_directory.join(&spec.app_id));
-                if let Ok(Some(run)) = records.run() {
-                    drop(end_leftovers(spec, &run, true).await);
+                let left = Left::of(identity, true, &records).await;
+                if let Err(error) = end_leftovers(spec, &left).await {
+                    warn!(app = %spec.app_id, error = with_causes(&error), "cannot end what a runner left");
                 }
                 let ended =
                     status.map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -162,16 +165,21 @@ impl RunnerLauncher {
     }
 
     /// Watches over a runner from now on.
-    fn watch(&self, spec: &LaunchSpec, process: Process) -> Result<Box<dyn RunningApp>, io::Error> {
+    fn watch(
+        &self,
+        spec: &LaunchSpec,
+        app_directory: &Path,
+        process: Process,
+    ) -> Result<Box<dyn RunningApp>, io::Error> {
         let app = Arc::new(App {
             spec: spec.clone(),
-            records: Records::of(&spec.work_directory.join(&spec.app_id)),
-            address: socket(&spec.work_directory.join(&spec.app_id))?,
+            records: Records::of(app_directory),
+            address: socket(app_directory)?,
             env: self.env.clone(),
             runner: watch::Sender::new(None),
             wanted: Notify::new(),
             pidfd: process.pidfd,
-            run: process.run,
+            identity: process.identity,
             outcome: watch::Sender::new(None),
         });
         tokio::spawn(Arc::clone(&app).supervise(process.child));
@@ -189,10 +197,25 @@ fn socket(app_directory: &Path) -> io::Result<RpcAddress> {
 #[derive(Debug)]
 struct Process {
     pidfd: OwnedFd,
-    /// What it says of itself, if it was met when that was on disk.
-    run: Option<Run>,
+    identity: Identity,
     /// Its handle, if it is our child: somebody must take its exit status.
     child: Option<Child>,
+}
+
+/// What names a process for as long as the machine runs.
+#[derive(Debug, Clone, Copy)]
+struct Identity {
+    pid: i32,
+    start_ticks: u64,
+}
+
+impl Identity {
+    fn of(run: &Run) -> Self {
+        Self {
+            pid: run.pid,
+            start_ticks: run.start_ticks,
+        }
+    }
 }
 
 #[async_trait]
@@ -230,7 +253,12 @@ impl Launcher for RunnerLauncher {
             }),
             Found::CutShort(spec, run) => {
                 let reason = if run.is_of_this_boot().map_err(unusable)? {
-                    end_leftovers(&spec, &run, false).await?;
+                    let left = Left {
+                        runner: Identity::of(&run),
+                        saw_it_end: false,
+                        cgroups: run.cgroups,
+                    };
+                    end_leftovers(&spec, &left).await?;
                     "its runner was killed while no worker was there to see how"
                 } else {
                     "the machine was restarted"
@@ -247,7 +275,9 @@ impl Launcher for RunnerLauncher {
                 })
             }
             Found::Running(spec, process) => {
-                let app = self.watch(&spec, process).map_err(unusable)?;
+                // Not where it was launched: a work directory may have been moved since.
+                let app = self.watch(&spec, app_directory, process);
+                let app = app.map_err(unusable)?;
                 Ok(Adopted::Running { spec, app })
             }
         }
@@ -256,7 +286,7 @@ impl Launcher for RunnerLauncher {
     async fn settle(&self, app_directory: &Path, attempt: u32) -> io::Result<()> {
         let records = Records::of(app_directory);
         blocking(move || match records.launch()? {
-            Some(launch) if launch.spec.attempt == attempt => records.set_reported(),
+            Some(launch) if launch.spec.attempt == attempt => records.set_reported(attempt),
             Some(_) | None => Ok(()),
         })
         .await
@@ -300,7 +330,7 @@ fn look(records: &Records, worker_id: &str) -> io::Result<Option<Found>> {
         return Ok(procfs::open(pid, run.start_ticks)?.map(|pidfd| {
             let process = Process {
                 pidfd,
-                run: Some(run),
+                identity: Identity::of(&run),
                 child: None,
             };
             Found::Running(launch.spec, process)
@@ -332,6 +362,7 @@ fn lock_soon(records: &Records) -> io::Result<Option<File>> {
 struct Spawned {
     child: Child,
     pidfd: OwnedFd,
+    identity: Identity,
     said: ChildStdout,
 }
 
@@ -353,8 +384,19 @@ fn spawn(
             .stderr(Records::of(&directory).log()?)
             .spawn()?;
         let said = child.stdout.take().expect("it was asked for");
-        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::NONBLOCK)?;
-        Ok(Spawned { child, pidfd, said })
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        // From the system, for the application can write to the records. Our child is there until we reap it.
+        let identity = Identity {
+            pid: pid.as_raw_pid(),
+            start_ticks: procfs::stat(pid).map_or(0, |stat| stat.start_ticks),
+        };
+        Ok(Spawned {
+            child,
+            pidfd,
+            identity,
+            said,
+        })
     };
     started().map_err(|cause| LaunchError::Runner {
         app_id: spec.app_id.clone(),
@@ -432,20 +474,48 @@ fn marks(spec: &LaunchSpec) -> Vec<String> {
     ]
 }
 
+/// How what a runner that is dead has left behind is known.
+struct Left {
+    runner: Identity,
+    /// Whether we saw it end ourselves.
+    saw_it_end: bool,
+    /// As it recorded them.
+    cgroups: Vec<PathBuf>,
+}
+
+impl Left {
+    /// Where the record cannot be read, or is another's, there are no cgroups.
+    async fn of(runner: Identity, saw_it_end: bool, records: &Records) -> Self {
+        let records = records.clone();
+        let run = blocking(move || records.run()).await.ok().flatten();
+        let cgroups = run
+            .filter(|run| run.pid == runner.pid)
+            .map(|run| run.cgroups);
+        Self {
+            runner,
+            saw_it_end,
+            cgroups: cgroups.unwrap_or_default(),
+        }
+    }
+}
+
 /// Kills what a runner that is dead has left behind, and waits until it is gone.
 ///
 /// Such processes are known by their cgroup, and by their variables. That they are of the runner's session counts only
 /// where we saw it end ourselves: later its number may be that of a stranger's session.
-async fn end_leftovers(spec: &LaunchSpec, run: &Run, saw_it_end: bool) -> Result<(), AdoptError> {
+async fn end_leftovers(spec: &LaunchSpec, left: &Left) -> Result<(), AdoptError> {
     let failed = |cause| AdoptError::Processes {
         app_id: spec.app_id.clone(),
         cause,
     };
-    let cgroup = AppCgroup::open(&spec.cgroup_name(), &run.cgroups).map_err(failed)?;
-    let (session, since, marks) = (run.pid, run.start_ticks, marks(spec));
+    let cgroup = AppCgroup::open(&spec.cgroup_name(), &left.cgroups).unwrap_or_else(|error| {
+        warn!(app = %spec.app_id, %error, "no cgroup tells what a runner left");
+        None
+    });
+    let (runner, saw_it_end, marks) = (left.runner, left.saw_it_end, marks(spec));
     let belongs = move |pid: Pid, stat: &procfs::Stat| {
-        stat.start_ticks >= since
-            && ((saw_it_end && stat.session == session) || procfs::has_variables(pid, &marks))
+        stat.start_ticks >= runner.start_ticks
+            && ((saw_it_end && stat.session == runner.pid) || procfs::has_variables(pid, &marks))
     };
     let round = Arc::new(move || -> io::Result<bool> {
         if let Some(cgroup) = &cgroup {
@@ -490,7 +560,7 @@ struct App {
     /// That somebody wants to talk to it.
     wanted: Notify,
     pidfd: OwnedFd,
-    run: Option<Run>,
+    identity: Identity,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -583,20 +653,8 @@ impl App {
     async fn cut_short(self: &Arc<Self>, how: Option<String>) -> Outcome {
         let reason = how.unwrap_or_else(|| "its runner was killed".to_owned());
         warn!(app = %self.spec.app_id, reason, "a runner ended before its application");
-        let app = Arc::clone(self);
-        let run = match &self.run {
-            Some(run) => Ok(Some(run.clone())),
-            None => blocking(move || app.records.run()).await,
-        };
-        let ended = match run {
-            Ok(Some(run)) => end_leftovers(&self.spec, &run, true).await,
-            Ok(None) => Ok(()),
-            Err(cause) => Err(AdoptError::Processes {
-                app_id: self.spec.app_id.clone(),
-                cause,
-            }),
-        };
-        if let Err(error) = ended {
+        let left = Left::of(self.identity, true, &self.records).await;
+        if let Err(error) = end_leftovers(&self.spec, &left).await {
             warn!(app = %self.spec.app_id, error = with_causes(&error), "cannot end what a runner left");
         }
         let outcome = Outcome::Lost(reason);
