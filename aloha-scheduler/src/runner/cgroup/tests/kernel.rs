@@ -46,7 +46,11 @@ impl Ground {
             cores: 2,
             memory_mib,
         };
+        let planned = AppCgroup::planned(name, enforcement).expect("a plan");
         let made = AppCgroup::create(name, enforcement, needs).expect("made or not given");
+        let made_at = made.iter().flat_map(AppCgroup::directories);
+        let unplanned: Vec<_> = made_at.filter(|made| !planned.contains(made)).collect();
+        assert!(unplanned.is_empty(), "{unplanned:?} are in no plan");
         let this = made.map(Self);
         let usable = this.filter(|this| this.has(file));
         if usable.is_none() {
