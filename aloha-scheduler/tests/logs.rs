@@ -126,7 +126,9 @@ fn an_attempt_is_named_by_its_number_also_the_latest() {
         assert_eq!(cluster.ask(flags).stdout, "hello\n");
     }
     let missing = cluster.ask(&["logs", "--attempt", "2", &id]);
-    let expected = format!("aloha: no stdout of {id} here\n");
+    let expected = format!("aloha: there is no attempt 2 of {id}, the latest is 1\n");
+    assert_eq!((missing.code, missing.stderr), (Some(1), expected.clone()));
+    let missing = cluster.ask(&["logs", "--follow", "--attempt", "2", &id]);
     assert_eq!((missing.code, missing.stderr), (Some(1), expected));
     assert_eq!(
         cluster.ask(&["logs", "--attempt", "0", &id]).code,
