@@ -33,7 +33,7 @@ pub trait Launcher: Send + Sync + fmt::Debug {
     async fn adopt(&self, app_directory: &Path, worker_id: &str) -> Result<Adopted, AdoptError>;
 
     /// Notes that a master knows how the application in this directory ended: no later worker need report it.
-    /// Does nothing where a later attempt was launched meanwhile.
+    /// Says nothing of a later attempt that was launched meanwhile.
     async fn settle(&self, app_directory: &Path, attempt: u32) -> io::Result<()>;
 }
 

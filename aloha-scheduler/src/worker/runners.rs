@@ -285,9 +285,10 @@ impl Launcher for RunnerLauncher {
 
     async fn settle(&self, app_directory: &Path, attempt: u32) -> io::Result<()> {
         let records = Records::of(app_directory);
-        blocking(move || match records.launch()? {
-            Some(launch) if launch.spec.attempt == attempt => records.set_reported(attempt),
-            Some(_) | None => Ok(()),
+        blocking(move || match records.set_reported(attempt) {
+            // What was never started here has no records.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            noted => noted,
         })
         .await
     }
@@ -590,7 +591,11 @@ impl App {
             let _ = pidfd_send_signal(&self.pidfd, SystemSignal::KILL);
         }
         let status = match child {
-            Some(mut child) => blocking(move || child.wait()).await.ok(),
+            // It has ended, and is there to be taken note of.
+            Some(mut child) => match child.try_wait() {
+                Ok(None) => blocking(move || child.wait()).await.ok(),
+                waited => waited.ok().flatten(),
+            },
             None => None,
         };
         let outcome = match told {
