@@ -161,7 +161,7 @@ pub(crate) struct SubmitArgs {
     /// Memory it needs: 4G, 512M, or a number of MiB
     #[arg(long = "memory", value_name = "MEMORY", default_value = "512", value_parser = memory_mib)]
     pub(crate) memory_mib: u64,
-    /// Start it again when it fails
+    /// Start it again elsewhere when its worker is lost
     #[arg(long)]
     pub(crate) supervise: bool,
     /// Sets a variable of its environment; may be repeated
