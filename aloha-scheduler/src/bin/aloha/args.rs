@@ -252,7 +252,7 @@ pub(crate) struct AppsArgs {
     pub(crate) client: ClientArgs,
 }
 
-/// List the workers.
+/// List the workers: what of theirs is in use, which limits they enforce, and why not.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   aloha workers --json")]
@@ -271,6 +271,8 @@ pub(crate) struct WorkersArgs {
   aloha daemon status worker
   aloha daemon stop worker
 
+A worker that is stopped leaves its applications running for the next one in its directory, unless it was started
+with --stop-applications.
 ALOHA_PID_DIR and ALOHA_LOG_DIR name the directories of its pid and log files; one daemon of each role has
 room in a directory."
 )]
