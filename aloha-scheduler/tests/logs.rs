@@ -138,6 +138,26 @@ fn an_attempt_is_named_by_its_number_also_the_latest() {
 }
 
 #[test]
+fn that_nobody_reads_on_is_no_failure() {
+    let directory = tempdir().expect("a directory");
+    let cluster = Daemon::local(directory.path());
+    let id = cluster.submit("echo hello");
+    assert_eq!(cluster.ask(&["wait", &id]).code, Some(0));
+    for arguments in [&["logs", &id][..], &["logs", "-f", &id]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = command()
+            .env("ALOHA_MASTER", &cluster.rpc)
+            .args(arguments)
+            .stdout(writer)
+            .output()
+            .expect("the binary is built");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), &*stderr), (Some(0), ""));
+    }
+}
+
+#[test]
 fn what_was_removed_before_it_was_read_is_counted_on_stderr() {
     let directory = tempdir().expect("a directory");
     let cluster = Daemon::local(directory.path());

@@ -161,7 +161,7 @@ pub(crate) struct SubmitArgs {
     /// Memory it needs: 4G, 512M, or a number of MiB
     #[arg(long = "memory", value_name = "MEMORY", default_value = "512", value_parser = memory_mib)]
     pub(crate) memory_mib: u64,
-    /// Start it again when it fails
+    /// Start it again elsewhere when its worker is lost
     #[arg(long)]
     pub(crate) supervise: bool,
     /// Sets a variable of its environment; may be repeated
@@ -252,7 +252,7 @@ pub(crate) struct AppsArgs {
     pub(crate) client: ClientArgs,
 }
 
-/// List the workers.
+/// List the workers: what of theirs is in use, which limits they enforce, and why not.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   aloha workers --json")]
@@ -271,6 +271,8 @@ pub(crate) struct WorkersArgs {
   aloha daemon status worker
   aloha daemon stop worker
 
+A worker that is stopped leaves its applications running for the next one in its directory, unless it was started
+with --stop-applications.
 ALOHA_PID_DIR and ALOHA_LOG_DIR name the directories of its pid and log files; one daemon of each role has
 room in a directory."
 )]

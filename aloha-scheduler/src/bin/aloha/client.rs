@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
@@ -361,7 +362,11 @@ async fn follow(master: &MasterClient, app: &AppId, request: LogRequest) -> Resu
     };
     while let Some(news) = follower.next().await.map_err(failed)? {
         match news {
-            LogNews::Piece(bytes) => write_out(&bytes)?,
+            LogNews::Piece(bytes) => {
+                if write_out(&bytes)?.is_break() {
+                    return Ok(());
+                }
+            }
             other => note(other),
         }
     }
@@ -381,10 +386,9 @@ async fn copy(master: &MasterClient, app: &AppId, mut request: LogRequest) -> Re
                 if begins > request.offset {
                     note(LogNews::Missed(begins - request.offset));
                 }
-                if bytes.is_empty() {
+                if bytes.is_empty() || write_out(&bytes)?.is_break() {
                     return Ok(());
                 }
-                write_out(&bytes)?;
                 request.offset = next_offset;
             }
             LogAnswer::Unavailable { reason } => return Err(Failure::new(reason)),
@@ -410,10 +414,14 @@ async fn cannot_read(master: &MasterClient, app: &AppId, error: ClientError) -> 
     }
 }
 
-fn write_out(bytes: &[u8]) -> Result<(), Failure> {
+/// Prints output, for as long as anybody reads it: that they stop, as in `aloha logs ID | head`, is no failure.
+fn write_out(bytes: &[u8]) -> Result<ControlFlow<()>, Failure> {
     let mut out = io::stdout().lock();
-    let written = out.write_all(bytes).and_then(|()| out.flush());
-    written.map_err(|error| Failure::new(format_args!("cannot write: {error}")))
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(Failure::new(format_args!("cannot write: {error}"))),
+    }
 }
 
 /// Says something beside the output; that nobody reads it is no failure.
