@@ -280,3 +280,26 @@ fn what_is_to_be_killed_while_its_worker_is_away_ends_as_killed() {
     assert_eq!(master.status(&id)["phase"], "KILLED");
     assert_eq!(processes_of(&id, &master.rpc), Vec::<String>::new());
 }
+
+#[test]
+fn what_has_no_worker_for_too_long_is_ended_and_the_next_worker_says_so() {
+    let home = tempdir().expect("a directory");
+    let work = home.path().join("work");
+    let master = Daemon::master(&[]);
+    let impatient = ["-D", "aloha.worker.runner.timeout=1"];
+    let mut worker = Daemon::worker_with(&master.rpc, &work, &impatient);
+    master.wait_for_line("worker registered");
+    let pipe = Pipe::new(home.path(), "pipe");
+    let script =
+        "trap 'echo asked > PIPE; exit' TERM; echo on > PIPE; while :; do sleep 0.01; done";
+    let id = master.submit(&script.replace("PIPE", pipe.path()));
+    assert_eq!(pipe.read(), "on\n");
+    worker.signal(Signal::KILL);
+    worker.wait();
+    assert_eq!(pipe.read(), "asked\n");
+    let _next = Daemon::worker(&master, &work);
+    let waited = master.ask(&["wait", &id]);
+    let said = format!("aloha: {id} ended as ERROR: its worker did not come back\n");
+    assert_eq!((waited.code, waited.stderr), (Some(1), said));
+    assert_eq!(processes_of(&id, &master.rpc), Vec::<String>::new());
+}
