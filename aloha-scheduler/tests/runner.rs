@@ -1,5 +1,6 @@
 //! Applications under real runners: started, asked to end, ended without leaving anything, found after a worker's crash.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -694,4 +695,35 @@ async fn a_limit_to_the_size_of_the_workers_files_ends_no_application() {
     let app = launcher.program(script).start(spec).await.expect("started");
     assert_eq!(app.wait().await, Outcome::Exited(4));
     assert_eq!(ground.text("stdout").len(), 8 * 1024);
+}
+
+#[test]
+fn what_a_dead_worker_left_without_its_records_is_ended() {
+    let tricks = [
+        "rm -rf .aloha",
+        "rm -rf $PWD",
+        "mv $PWD ${PWD}x",
+        "rm .aloha/lock .aloha/run.json",
+    ];
+    for trick in tricks {
+        let ground = Ground::new();
+        let script = format!("{trick}; env -i setsid sleep 1000 & echo $$ $! >$PIPE; wait");
+        let pids = crash_worker(&ground, &script);
+        Runtime::new().expect("a runtime").block_on(async {
+            let launcher = launcher().await;
+            let known = [("app-1".to_owned(), 1)];
+            for (worker, known, ended) in [
+                ("worker-2", BTreeSet::new(), vec![]),
+                (&*ground.worker, known.clone().into(), vec![]),
+                (&*ground.worker, BTreeSet::new(), known.to_vec()),
+                (&*ground.worker, BTreeSet::new(), vec![]),
+            ] {
+                let work = ground.work.path();
+                assert!(ended.is_empty() || pids.split(' ').all(is_alive), "{trick}");
+                let strays = launcher.end_strays(work, worker, &known).await;
+                assert_eq!(strays.expect("ended"), ended, "{trick}");
+            }
+        });
+        assert!(!pids.split(' ').any(is_alive), "{trick}: {pids}");
+    }
 }
