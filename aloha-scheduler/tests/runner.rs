@@ -727,3 +727,17 @@ fn what_a_dead_worker_left_without_its_records_is_ended() {
         assert!(!pids.split(' ').any(is_alive), "{trick}: {pids}");
     }
 }
+
+#[tokio::test]
+async fn a_runner_that_cannot_start_says_why_in_its_log() {
+    let ground = Ground::new();
+    fs::create_dir_all(ground.directory().join("stdout")).expect("created");
+    let refused = refusal(ground.script("true")).await;
+    let LaunchError::Runner { cause, .. } = refused else {
+        panic!("another reason: {refused:?}");
+    };
+    let hint = "see .aloha/runner.log in the directory of the application";
+    assert!(cause.to_string().ends_with(hint), "{cause}");
+    let log = ground.text(".aloha/runner.log");
+    assert!(log.contains("runner ended error=\"Is a directory"), "{log}");
+}

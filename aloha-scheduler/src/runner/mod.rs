@@ -97,7 +97,7 @@ pub fn run_if_asked(arguments: impl IntoIterator<Item = OsString>) -> Option<Exi
     Some(match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!(%error, "runner ended");
+            error!(error = with_causes(&error), "runner ended");
             ExitCode::FAILURE
         }
     })
@@ -106,6 +106,12 @@ pub fn run_if_asked(arguments: impl IntoIterator<Item = OsString>) -> Option<Exi
 /// A life as a runner. The working directory is that of the application, standard input its lock, standard output a
 /// pipe to the worker.
 fn run() -> io::Result<()> {
+    // Standard error is `.aloha/runner.log`. It fails only where somebody listens already.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_max_level(tracing::Level::WARN)
+        .try_init();
     // It fails only for a leader of a group, which has a group of its own already.
     if let Err(error) = rustix::process::setsid() {
         warn!(%error, "no session of its own");
