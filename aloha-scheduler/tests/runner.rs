@@ -239,14 +239,23 @@ async fn names_and_links_do_not_lead_out_of_the_work_directory() {
         );
     }
     let elsewhere = tempfile::tempdir().expect("a directory");
-    std::os::unix::fs::symlink(elsewhere.path(), ground.directory()).expect("linked");
-    let refused = refusal(ground.script("true")).await;
-    assert!(
-        matches!(refused, LaunchError::Directory { .. }),
-        "{refused:?}"
-    );
-    let left = fs::read_dir(elsewhere.path()).expect("readable").count();
-    assert_eq!(left, 0);
+    fs::write(elsewhere.path().join("launch.json"), "mine").expect("written");
+    let linked = Ground::new();
+    fs::create_dir(linked.directory()).expect("created");
+    for (ground, link) in [
+        (&ground, ground.directory()),
+        (&linked, linked.directory().join(".aloha")),
+    ] {
+        std::os::unix::fs::symlink(elsewhere.path(), link).expect("linked");
+        let refused = refusal(ground.script("true")).await;
+        assert!(
+            matches!(refused, LaunchError::Directory { .. }),
+            "{refused:?}"
+        );
+        let left = fs::read_dir(elsewhere.path()).expect("readable");
+        let left = left.map(|entry| entry.expect("readable").file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["launch.json"]);
+    }
 }
 
 #[tokio::test]
@@ -740,4 +749,17 @@ async fn a_runner_that_cannot_start_says_why_in_its_log() {
     assert!(cause.to_string().ends_with(hint), "{cause}");
     let log = ground.text(".aloha/runner.log");
     assert!(log.contains("runner ended error=\"Is a directory"), "{log}");
+}
+
+#[test]
+fn how_an_application_ended_is_on_disk_where_it_removed_its_records_too() {
+    let ground = Ground::new();
+    let script = "rm -rf .aloha; echo $PPID >$PIPE; read <$PIPE; exit 4";
+    let runner = crash_worker(&ground, script).parse().ok();
+    fs::write(&ground.pipe, "go\n").expect("written");
+    let runner = runner.and_then(Pid::from_raw).expect("a pid");
+    let options = rustix::process::WaitOptions::empty();
+    let waited = rustix::process::waitpid(Some(runner), options);
+    waited.expect("our child");
+    assert_eq!(ground.record("exit.json")["outcome"]["Exited"], 4);
 }

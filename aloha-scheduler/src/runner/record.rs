@@ -149,7 +149,12 @@ impl Records {
         fs::DirBuilder::new()
             .recursive(true)
             .mode_private()
-            .create(&self.directory)
+            .create(&self.directory)?;
+        // A link would lead out of the work directory.
+        match fs::symlink_metadata(&self.directory)?.is_dir() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        }
     }
 
     /// Takes the lock; `None` if somebody has it. The directory of the records must be there.
@@ -263,7 +268,8 @@ impl Records {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        let reserved = ExitFile(file);
+        let records = self.clone();
+        let reserved = ExitFile { file, records };
         reserved.fill(None)?;
         Ok(reserved)
     }
@@ -319,13 +325,22 @@ impl Records {
 
 /// The room for the record of an end.
 #[derive(Debug)]
-pub(crate) struct ExitFile(File);
+pub(crate) struct ExitFile {
+    file: File,
+    records: Records,
+}
 
 impl ExitFile {
     /// Records how it ended, and waits until that is on disk.
     pub(crate) fn write(&self, outcome: &Outcome) -> io::Result<()> {
         self.fill(Some(shortened(outcome.clone())))?;
-        self.0.sync_data()
+        self.file.sync_data()?;
+        if self.file.metadata()?.nlink() == 0 {
+            // The application has removed it, and maybe what it lay in.
+            self.records.create()?;
+            return self.records.conclude(outcome);
+        }
+        Ok(())
     }
 
     fn fill(&self, outcome: Option<Outcome>) -> io::Result<()> {
@@ -333,7 +348,7 @@ impl ExitFile {
         let mut text = serde_json::to_vec(&Exit { version, outcome })?;
         text.resize(text.len().max(EXIT_BYTES - 1), b' ');
         text.push(b'\n');
-        self.0.write_all_at(&text, 0)
+        self.file.write_all_at(&text, 0)
     }
 }
 
