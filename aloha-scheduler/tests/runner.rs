@@ -700,6 +700,10 @@ async fn a_limit_to_the_size_of_the_workers_files_ends_no_application() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     fs::set_permissions(&script, mode).expect("executable");
     let launcher = RunnerLauncher::new(settings()).await.expect("started");
+    // That it cannot say so is no reason to end either.
+    fs::create_dir_all(ground.directory().join(".aloha")).expect("created");
+    let log = ground.directory().join(".aloha/runner.log");
+    fs::write(&log, [b'x'; 8 * 1024]).expect("written");
     let spec = ground.script("head -c 100000 /dev/zero | tr '\\0' x; exit 4");
     let app = launcher.program(script).start(spec).await.expect("started");
     assert_eq!(app.wait().await, Outcome::Exited(4));

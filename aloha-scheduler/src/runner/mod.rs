@@ -110,6 +110,8 @@ fn run() -> io::Result<()> {
     let _ = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)
+        // They would be printed, and a full disk makes a panic of that.
+        .log_internal_errors(false)
         .with_max_level(tracing::Level::WARN)
         .try_init();
     // It fails only for a leader of a group, which has a group of its own already.
