@@ -145,7 +145,7 @@ impl RunnerLauncher {
                 let _ = pidfd_send_signal(&pidfd, SystemSignal::KILL);
                 let status = blocking(move || child.wait()).await;
                 let records = Records::of(&spec.work_directory.join(&spec.app_id));
-                let left = Left::of(identity, true, &records).await;
+                let left = Left::of_child(identity, spec, &records).await;
                 if let Err(error) = end_leftovers(spec, &left).await {
                     warn!(app = %spec.app_id, error = with_causes(&error), "cannot end what a runner left");
                 }
@@ -574,17 +574,21 @@ struct Left {
 }
 
 impl Left {
-    /// Where the record cannot be read, or is another's, there are no cgroups.
-    async fn of(runner: Identity, saw_it_end: bool, records: &Records) -> Self {
-        let records = records.clone();
-        let run = blocking(move || records.run()).await.ok().flatten();
-        let cgroups = run
-            .filter(|run| run.pid == runner.pid)
-            .map(|run| run.cgroups);
+    /// What our child has left. Where it has no record, or another's, its cgroups are looked for.
+    async fn of_child(runner: Identity, spec: &LaunchSpec, records: &Records) -> Self {
+        let (records, name) = (records.clone(), spec.cgroup_name());
+        let cgroups = blocking(move || match records.run() {
+            Ok(Some(run)) if run.pid == runner.pid => Ok(run.cgroups),
+            _ => AppCgroup::made_by(runner.pid, &name),
+        });
+        let cgroups = cgroups.await.unwrap_or_else(|error| {
+            warn!(app = %spec.app_id, %error, "cannot look for the cgroups of a runner");
+            Vec::new()
+        });
         Self {
             runner,
-            saw_it_end,
-            cgroups: cgroups.unwrap_or_default(),
+            saw_it_end: true,
+            cgroups,
         }
     }
 }
@@ -732,7 +736,7 @@ impl App {
     async fn cut_short(self: &Arc<Self>, how: Option<String>) -> Outcome {
         let reason = how.unwrap_or_else(|| "its runner was killed".to_owned());
         warn!(app = %self.spec.app_id, reason, "a runner ended before its application");
-        let left = Left::of(self.identity, true, &self.records).await;
+        let left = Left::of_child(self.identity, &self.spec, &self.records).await;
         if let Err(error) = end_leftovers(&self.spec, &left).await {
             warn!(app = %self.spec.app_id, error = with_causes(&error), "cannot end what a runner left");
         }
