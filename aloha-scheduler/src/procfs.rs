@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
@@ -58,6 +59,21 @@ pub(crate) fn has_variables(pid: Pid, wanted: &[String]) -> bool {
                 .any(|variable| variable == wanted.as_bytes())
         })
     })
+}
+
+/// The program's name and the arguments that a process was started with; none where it is gone.
+pub(crate) fn arguments(pid: Pid) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    let arguments = bytes.split(|byte| *byte == 0);
+    arguments
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
+}
+
+/// The working directory of a process, under the name that it has now; none where that cannot be seen.
+pub(crate) fn working_directory(pid: Pid) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{}/cwd", pid.as_raw_pid())).ok()
 }
 
 /// Every live process that `belongs`.

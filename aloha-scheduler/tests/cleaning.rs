@@ -18,7 +18,7 @@ fn records(work: &Path, id: &str) -> std::path::PathBuf {
 
 /// Notes that the master knows of an end: the worker does so too, a moment after the master tells others.
 fn settle(work: &Path, id: &str) {
-    fs::write(records(work, id).join("reported"), "1").expect("written");
+    fs::write(records(work, id).join("reported-1"), "").expect("written");
 }
 
 /// Makes an application look as if nothing had happened to it for very long.

@@ -434,3 +434,25 @@ fn daemons_run_in_the_background() {
         assert_eq!(aloha(&["daemon", "status", role]).0, Some(1), "{role}");
     }
 }
+
+#[test]
+fn an_application_that_removed_its_records_is_ended_when_its_worker_comes_back() {
+    let directory = tempdir().expect("a directory");
+    let work = directory.path().join("work");
+    let master = Daemon::master(&[]);
+    let worker = || Daemon::worker_offering(&master.rpc, &work, "2", "1G", &[]);
+    let mut first = worker();
+    let pipe = Pipe::new(directory.path(), "pipe");
+    let id = master.submit(&format!(
+        "rm -rf .aloha; echo up > {}; exec sleep 1000",
+        pipe.path()
+    ));
+    assert_eq!(pipe.read(), "up\n");
+    first.signal(Signal::KILL);
+    first.wait();
+    let _second = worker();
+    assert_eq!(master.ask(&["wait", &id]).code, Some(1));
+    let message = "its records were gone when its worker came back";
+    assert_eq!(master.status(&id)["message"], message);
+    assert_eq!(processes_of(&id, &master.rpc), Vec::<String>::new());
+}

@@ -1,5 +1,6 @@
 //! Applications under real runners: started, asked to end, ended without leaving anything, found after a worker's crash.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -238,14 +239,23 @@ async fn names_and_links_do_not_lead_out_of_the_work_directory() {
         );
     }
     let elsewhere = tempfile::tempdir().expect("a directory");
-    std::os::unix::fs::symlink(elsewhere.path(), ground.directory()).expect("linked");
-    let refused = refusal(ground.script("true")).await;
-    assert!(
-        matches!(refused, LaunchError::Directory { .. }),
-        "{refused:?}"
-    );
-    let left = fs::read_dir(elsewhere.path()).expect("readable").count();
-    assert_eq!(left, 0);
+    fs::write(elsewhere.path().join("launch.json"), "mine").expect("written");
+    let linked = Ground::new();
+    fs::create_dir(linked.directory()).expect("created");
+    for (ground, link) in [
+        (&ground, ground.directory()),
+        (&linked, linked.directory().join(".aloha")),
+    ] {
+        std::os::unix::fs::symlink(elsewhere.path(), link).expect("linked");
+        let refused = refusal(ground.script("true")).await;
+        assert!(
+            matches!(refused, LaunchError::Directory { .. }),
+            "{refused:?}"
+        );
+        let left = fs::read_dir(elsewhere.path()).expect("readable");
+        let left = left.map(|entry| entry.expect("readable").file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["launch.json"]);
+    }
 }
 
 #[tokio::test]
@@ -690,8 +700,87 @@ async fn a_limit_to_the_size_of_the_workers_files_ends_no_application() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     fs::set_permissions(&script, mode).expect("executable");
     let launcher = RunnerLauncher::new(settings()).await.expect("started");
+    // That it cannot say so is no reason to end either.
+    fs::create_dir_all(ground.directory().join(".aloha")).expect("created");
+    let log = ground.directory().join(".aloha/runner.log");
+    fs::write(&log, [b'x'; 8 * 1024]).expect("written");
     let spec = ground.script("head -c 100000 /dev/zero | tr '\\0' x; exit 4");
     let app = launcher.program(script).start(spec).await.expect("started");
     assert_eq!(app.wait().await, Outcome::Exited(4));
     assert_eq!(ground.text("stdout").len(), 8 * 1024);
+}
+
+#[test]
+fn what_a_dead_worker_left_without_its_records_is_ended() {
+    let tricks = [
+        "rm -rf .aloha",
+        "rm -rf $PWD",
+        "mv $PWD ${PWD}x",
+        "rm .aloha/lock .aloha/run.json",
+    ];
+    for trick in tricks {
+        let ground = Ground::new();
+        let script = format!("{trick}; env -i setsid sleep 1000 & echo $$ $! >$PIPE; wait");
+        let pids = crash_worker(&ground, &script);
+        Runtime::new().expect("a runtime").block_on(async {
+            let launcher = launcher().await;
+            let known = [("app-1".to_owned(), 1)];
+            for (worker, known, ended) in [
+                ("worker-2", BTreeSet::new(), vec![]),
+                (&*ground.worker, known.clone().into(), vec![]),
+                (&*ground.worker, BTreeSet::new(), known.to_vec()),
+                (&*ground.worker, BTreeSet::new(), vec![]),
+            ] {
+                let work = ground.work.path();
+                assert!(ended.is_empty() || pids.split(' ').all(is_alive), "{trick}");
+                let strays = launcher.end_strays(work, worker, &known).await;
+                assert_eq!(strays.expect("ended"), ended, "{trick}");
+            }
+        });
+        assert!(!pids.split(' ').any(is_alive), "{trick}: {pids}");
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_cannot_start_says_why_in_its_log() {
+    let ground = Ground::new();
+    fs::create_dir_all(ground.directory().join("stdout")).expect("created");
+    let refused = refusal(ground.script("true")).await;
+    let LaunchError::Runner { cause, .. } = refused else {
+        panic!("another reason: {refused:?}");
+    };
+    let hint = "see .aloha/runner.log in the directory of the application";
+    assert!(cause.to_string().ends_with(hint), "{cause}");
+    let log = ground.text(".aloha/runner.log");
+    assert!(log.contains("runner ended error=\"Is a directory"), "{log}");
+}
+
+#[test]
+fn how_an_application_ended_is_on_disk_where_it_removed_its_records_too() {
+    let ground = Ground::new();
+    let script = "rm -rf .aloha; echo $PPID >$PIPE; read <$PIPE; exit 4";
+    let runner = crash_worker(&ground, script).parse().ok();
+    fs::write(&ground.pipe, "go\n").expect("written");
+    let runner = runner.and_then(Pid::from_raw).expect("a pid");
+    let options = rustix::process::WaitOptions::empty();
+    let waited = rustix::process::waitpid(Some(runner), options);
+    waited.expect("our child");
+    assert_eq!(ground.record("exit.json")["outcome"]["Exited"], 4);
+}
+
+#[tokio::test]
+async fn a_runner_that_is_killed_before_it_recorded_its_cgroups_leaves_none() {
+    let ground = Ground::new();
+    let script = "rm .aloha/run.json; echo $PPID >$PIPE; exec sleep 1000";
+    let app = start(ground.script(script)).await;
+    let runner = ground.hear().await;
+    let pid = Pid::from_raw(runner.parse().expect("a pid")).expect("a pid");
+    kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    app.wait().await;
+    let name = format!("aloha-app-1-1-{runner}");
+    let left = Command::new("find")
+        .args(["/sys/fs/cgroup", "-type", "d", "-name", &name])
+        .output();
+    let left = String::from_utf8(left.expect("it runs").stdout);
+    assert_eq!(left.expect("UTF-8"), "");
 }

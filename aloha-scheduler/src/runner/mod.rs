@@ -39,7 +39,6 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tracing::level_filters::LevelFilter;
 use tracing::{error, warn};
 
 pub(crate) use self::cgroup::AppCgroup;
@@ -98,7 +97,7 @@ pub fn run_if_asked(arguments: impl IntoIterator<Item = OsString>) -> Option<Exi
     Some(match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!(%error, "runner ended");
+            error!(error = with_causes(&error), "runner ended");
             ExitCode::FAILURE
         }
     })
@@ -107,12 +106,14 @@ pub fn run_if_asked(arguments: impl IntoIterator<Item = OsString>) -> Option<Exi
 /// A life as a runner. The working directory is that of the application, standard input its lock, standard output a
 /// pipe to the worker, standard error `.aloha/runner.log`.
 fn run() -> io::Result<()> {
-    let log = tracing_subscriber::fmt()
+    // Standard error is `.aloha/runner.log`. It fails only where somebody listens already.
+    let _ = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)
-        .with_max_level(LevelFilter::WARN);
-    // An executable of somebody's own may have one already.
-    drop(log.try_init());
+        // They would be printed, and a full disk makes a panic of that.
+        .log_internal_errors(false)
+        .with_max_level(tracing::Level::WARN)
+        .try_init();
     // It fails only for a leader of a group, which has a group of its own already.
     if let Err(error) = rustix::process::setsid() {
         warn!(%error, "no session of its own");

@@ -5,7 +5,7 @@
 //!   launch.json   what is to run: written by the worker before it starts the runner
 //!   run.json      which process the runner is: written by it before it starts the application
 //!   exit.json     room for how it ended, then how: written by the runner before it says so
-//!   reported      the attempt of which a master knows how it ended: made by the worker
+//!   reported-N    that a master knows how attempt N ended: made by the worker
 //!   runner.sock   where the runner listens
 //!   runner.log    what the runner has to say
 //! ```
@@ -149,7 +149,12 @@ impl Records {
         fs::DirBuilder::new()
             .recursive(true)
             .mode_private()
-            .create(&self.directory)
+            .create(&self.directory)?;
+        // A link would lead out of the work directory.
+        match fs::symlink_metadata(&self.directory)?.is_dir() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        }
     }
 
     /// Takes the lock; `None` if somebody has it. The directory of the records must be there.
@@ -211,7 +216,7 @@ impl Records {
             return Ok(Trace::Nothing);
         };
         if let Some(outcome) = self.outcome()? {
-            let reported = self.is_reported(launch.spec.attempt)?;
+            let reported = self.reported(launch.spec.attempt).try_exists()?;
             return Ok(Trace::Ended {
                 launch,
                 outcome,
@@ -236,13 +241,7 @@ impl Records {
     /// Makes room for a new attempt: what was recorded of the one before is gone, and this is to run next.
     pub(crate) fn renew(&self, launch: &Launch) -> io::Result<()> {
         // In this order: at no time does an old record speak of the new attempt.
-        for name in [
-            "run.json",
-            "launch.json",
-            "exit.json",
-            "reported",
-            "runner.sock",
-        ] {
+        for name in ["run.json", "launch.json", "exit.json", "runner.sock"] {
             remove(&self.path(name))?;
         }
         self.write("launch.json", &serde_json::to_vec(launch)?)
@@ -263,7 +262,8 @@ impl Records {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        let reserved = ExitFile(file);
+        let records = self.clone();
+        let reserved = ExitFile { file, records };
         reserved.fill(None)?;
         Ok(reserved)
     }
@@ -273,18 +273,21 @@ impl Records {
         self.reserve_exit()?.write(outcome)
     }
 
-    /// Notes that a master knows how this attempt ended. A later one may be launched at the same time: it is another.
+    /// Notes that a master knows how this attempt ended. A later one may be launched at the same time: it has another
+    /// note. An empty file, for that is possible on a full disk as well.
     pub(crate) fn set_reported(&self, attempt: u32) -> io::Result<()> {
-        self.write("reported", attempt.to_string().as_bytes())
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.reported(attempt))?;
+        Ok(())
     }
 
-    /// Whether a master knows how this attempt ended.
-    fn is_reported(&self, attempt: u32) -> io::Result<bool> {
-        match fs::read_to_string(self.path("reported")) {
-            Ok(reported) => Ok(reported == attempt.to_string()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+    fn reported(&self, attempt: u32) -> PathBuf {
+        self.path(&format!("reported-{attempt}"))
     }
 
     /// When these records were changed last: where a master knows of the end, since then.
@@ -319,13 +322,22 @@ impl Records {
 
 /// The room for the record of an end.
 #[derive(Debug)]
-pub(crate) struct ExitFile(File);
+pub(crate) struct ExitFile {
+    file: File,
+    records: Records,
+}
 
 impl ExitFile {
     /// Records how it ended, and waits until that is on disk.
     pub(crate) fn write(&self, outcome: &Outcome) -> io::Result<()> {
         self.fill(Some(shortened(outcome.clone())))?;
-        self.0.sync_data()
+        self.file.sync_data()?;
+        if self.file.metadata()?.nlink() == 0 {
+            // The application has removed it, and maybe what it lay in.
+            self.records.create()?;
+            return self.records.conclude(outcome);
+        }
+        Ok(())
     }
 
     fn fill(&self, outcome: Option<Outcome>) -> io::Result<()> {
@@ -333,7 +345,7 @@ impl ExitFile {
         let mut text = serde_json::to_vec(&Exit { version, outcome })?;
         text.resize(text.len().max(EXIT_BYTES - 1), b' ');
         text.push(b'\n');
-        self.0.write_all_at(&text, 0)
+        self.file.write_all_at(&text, 0)
     }
 }
 

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::event::{FoundApp, FoundState};
 use super::launcher::{Adopted, LaunchSpec, Launcher, RunningApp};
+use crate::attempt::Outcome;
 use crate::blocking::blocking;
 use crate::causes::with_causes;
 use crate::ids::AppId;
@@ -62,7 +63,43 @@ pub(super) async fn adopt_all(
         };
         found.extend(describe(spec, state).map(|found| (found, running)));
     }
+    for stray in end_strays(launcher, work_directory, worker_id, &found).await {
+        let is_new =
+            |(other, _): &(FoundApp, _)| (&other.app, other.attempt) != (&stray.app, stray.attempt);
+        if found.iter().all(is_new) {
+            found.push((stray, None));
+        }
+    }
     found
+}
+
+/// Ends what runs although nothing that was found leads to it, lest it runs beside its own successor.
+async fn end_strays(
+    launcher: &Arc<dyn Launcher>,
+    work_directory: &Path,
+    worker_id: &str,
+    found: &[(FoundApp, Option<Arc<dyn RunningApp>>)],
+) -> Vec<FoundApp> {
+    let running = found.iter().filter_map(|(_, running)| running.as_ref());
+    let known = running
+        .map(|running| (running.app_id().to_owned(), running.attempt()))
+        .collect();
+    let ended = launcher.end_strays(work_directory, worker_id, &known).await;
+    let ended = ended.unwrap_or_else(|error| {
+        warn!(%error, "cannot end a runner whose records are gone");
+        Vec::new()
+    });
+    let lost = |(app_id, attempt): (String, u32)| {
+        Some(FoundApp {
+            app: app_id.parse().ok()?,
+            attempt,
+            description: Arc::default(),
+            state: FoundState::Ended(Outcome::Lost(
+                "its records were gone when its worker came back".to_owned(),
+            )),
+        })
+    };
+    ended.into_iter().filter_map(lost).collect()
 }
 
 fn describe(spec: LaunchSpec, state: FoundState) -> Option<FoundApp> {

@@ -3,6 +3,7 @@
 //! The worker knows nothing of processes: it starts an application, may ask it to end, and waits for its outcome.
 //! [`RunnerLauncher`](super::RunnerLauncher) gives each application a process of its own that outlives the worker.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,16 @@ pub trait Launcher: Send + Sync + fmt::Debug {
     ///
     /// Cancel safe: asked again, it finds the same.
     async fn adopt(&self, app_directory: &Path, worker_id: &str) -> Result<Adopted, AdoptError>;
+
+    /// Ends what an earlier worker of this id started below this directory and [`Launcher::adopt`] does not find, for an
+    /// application can remove its directory, its records, or what they are worth. Nothing is done to attempts that are
+    /// `known` to run. Gives the application and the number of each attempt that was ended.
+    async fn end_strays(
+        &self,
+        work_directory: &Path,
+        worker_id: &str,
+        known: &BTreeSet<(String, u32)>,
+    ) -> io::Result<Vec<(String, u32)>>;
 
     /// Notes that a master knows how the application in this directory ended: no later worker need report it.
     /// Does nothing where a later attempt was launched meanwhile.

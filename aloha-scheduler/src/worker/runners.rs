@@ -9,6 +9,7 @@
 //! What a runner answers to `Attach` is on disk already, so an answer that is lost costs nothing: its process ends, which
 //! is learnt from a pidfd, and the record is read. A runner that ended without a record was killed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -148,7 +149,7 @@ impl RunnerLauncher {
                 let _ = pidfd_send_signal(&pidfd, SystemSignal::KILL);
                 let status = blocking(move || child.wait()).await;
                 let records = Records::of(&spec.work_directory.join(&spec.app_id));
-                let left = Left::of(identity, true, &records).await;
+                let left = Left::of_child(identity, spec, &records).await;
                 if let Err(error) = end_leftovers(spec, &left).await {
                     warn!(app = %spec.app_id, error = with_causes(&error), "cannot end what a runner left");
                 }
@@ -283,6 +284,33 @@ impl Launcher for RunnerLauncher {
         }
     }
 
+    async fn end_strays(
+        &self,
+        work_directory: &Path,
+        worker_id: &str,
+        known: &BTreeSet<(String, u32)>,
+    ) -> io::Result<Vec<(String, u32)>> {
+        let (work, worker_id, known) = (
+            work_directory.to_owned(),
+            worker_id.to_owned(),
+            known.clone(),
+        );
+        let strays = blocking(move || strays(&work, &worker_id, &known)).await?;
+        let mut attempts = Vec::new();
+        for stray in strays {
+            let Stray {
+                app_id, attempt, ..
+            } = &stray;
+            warn!(
+                app = app_id,
+                attempt, "ending a runner whose records are gone"
+            );
+            attempts.push((app_id.clone(), *attempt));
+            end_stray(stray).await?;
+        }
+        Ok(attempts)
+    }
+
     async fn settle(&self, app_directory: &Path, attempt: u32) -> io::Result<()> {
         let records = Records::of(app_directory);
         blocking(move || match records.set_reported(attempt) {
@@ -379,6 +407,8 @@ fn spawn(
         let mut child = Command::new(program)
             .arg0("aloha")
             .args([runner::ARGUMENT, &spec.app_id, &spec.attempt.to_string()])
+            // By these it is known where the records are gone.
+            .arg(&spec.worker_id)
             .current_dir(&directory)
             .stdin(lock)
             .stdout(Stdio::piped())
@@ -466,6 +496,71 @@ async fn start_report(said: ChildStdout) -> io::Result<StartReport> {
     Ok(serde_json::from_str(&line)?)
 }
 
+/// A runner that its records do not lead to.
+#[derive(Debug, Clone)]
+struct Stray {
+    pid: Pid,
+    stat: procfs::Stat,
+    app_id: String,
+    attempt: u32,
+}
+
+/// The runners of a worker in its work directory that are not known, by what they execute.
+fn strays(
+    work_directory: &Path,
+    worker_id: &str,
+    known: &BTreeSet<(String, u32)>,
+) -> io::Result<Vec<Stray>> {
+    let work_directory = work_directory.canonicalize()?;
+    // What a runner forks looks like it until it executes its program, but leads no session.
+    let leaders = procfs::find(|pid, stat| stat.session == pid.as_raw_pid())?;
+    let stray = |(pid, stat): (Pid, procfs::Stat)| {
+        let arguments = procfs::arguments(pid);
+        let [_, what, app_id, attempt, worker] = arguments.as_slice() else {
+            return None;
+        };
+        let is_ours = what == runner::ARGUMENT
+            && worker == worker_id
+            && procfs::working_directory(pid)?.starts_with(&work_directory);
+        let key = (app_id.clone(), attempt.parse().ok()?);
+        (is_ours && !known.contains(&key)).then_some(Stray {
+            pid,
+            stat,
+            app_id: key.0,
+            attempt: key.1,
+        })
+    };
+    Ok(leaders.into_iter().filter_map(stray).collect())
+}
+
+/// Kills everything below a runner, which ends then; if it does not, it is killed as well.
+async fn end_stray(stray: Stray) -> io::Result<()> {
+    for signal in [SystemSignal::TERM, SystemSignal::KILL] {
+        let round = move |pid, stat: procfs::Stat| -> io::Result<bool> {
+            let is_it = |now: &procfs::Stat| now.start_ticks == stat.start_ticks && !now.is_zombie;
+            if !procfs::stat(pid).is_some_and(|now| is_it(&now)) {
+                return Ok(true);
+            }
+            for (below, stat) in procfs::descendants(pid)? {
+                procfs::signal(below, &stat, SystemSignal::KILL)?;
+            }
+            procfs::signal(pid, &stat, signal)?;
+            Ok(false)
+        };
+        let gone = async {
+            while !blocking(move || round(stray.pid, stray.stat)).await? {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            Ok(())
+        };
+        if let Ok(gone) = tokio::time::timeout(VANISH_TIMEOUT, gone).await {
+            return gone;
+        }
+    }
+    let text = format!("the runner of {} cannot be killed", stray.app_id);
+    Err(io::Error::new(io::ErrorKind::TimedOut, text))
+}
+
 /// The variables that every process of an attempt was started with.
 fn marks(spec: &LaunchSpec) -> Vec<String> {
     vec![
@@ -485,17 +580,21 @@ struct Left {
 }
 
 impl Left {
-    /// Where the record cannot be read, or is another's, there are no cgroups.
-    async fn of(runner: Identity, saw_it_end: bool, records: &Records) -> Self {
-        let records = records.clone();
-        let run = blocking(move || records.run()).await.ok().flatten();
-        let cgroups = run
-            .filter(|run| run.pid == runner.pid)
-            .map(|run| run.cgroups);
+    /// What our child has left. Where it has no record, or another's, its cgroups are looked for.
+    async fn of_child(runner: Identity, spec: &LaunchSpec, records: &Records) -> Self {
+        let (records, name) = (records.clone(), spec.cgroup_name());
+        let cgroups = blocking(move || match records.run() {
+            Ok(Some(run)) if run.pid == runner.pid => Ok(run.cgroups),
+            _ => AppCgroup::made_by(runner.pid, &name),
+        });
+        let cgroups = cgroups.await.unwrap_or_else(|error| {
+            warn!(app = %spec.app_id, %error, "cannot look for the cgroups of a runner");
+            Vec::new()
+        });
         Self {
             runner,
-            saw_it_end,
-            cgroups: cgroups.unwrap_or_default(),
+            saw_it_end: true,
+            cgroups,
         }
     }
 }
@@ -658,7 +757,7 @@ impl App {
     async fn cut_short(self: &Arc<Self>, how: Option<String>) -> Outcome {
         let reason = how.unwrap_or_else(|| "its runner was killed".to_owned());
         warn!(app = %self.spec.app_id, reason, "a runner ended before its application");
-        let left = Left::of(self.identity, true, &self.records).await;
+        let left = Left::of_child(self.identity, &self.spec, &self.records).await;
         if let Err(error) = end_leftovers(&self.spec, &left).await {
             warn!(app = %self.spec.app_id, error = with_causes(&error), "cannot end what a runner left");
         }

@@ -100,6 +100,20 @@ impl AppCgroup {
         Self::open_among(&Hierarchy::all(Path::new("/"))?, name, directories)
     }
 
+    /// Where a runner with this pid made groups under this name, for when it could not record them.
+    ///
+    /// # Errors
+    ///
+    /// The hierarchies cannot be read, or `name` is none.
+    pub(crate) fn made_by(pid: i32, name: &str) -> io::Result<Vec<PathBuf>> {
+        check_name(name)?;
+        let name = format!("{PREFIX}{name}-{pid}");
+        // It was started in the group that this process is in.
+        let hierarchies = Hierarchy::all(Path::new("/"))?;
+        let could_be = hierarchies.iter().map(|h| h.base().join(&name));
+        Ok(could_be.filter(|group| group.is_dir()).collect())
+    }
+
     pub(super) fn open_among(
         hierarchies: &[Hierarchy],
         name: &str,
