@@ -14,16 +14,15 @@ use crate::{bare, millis, now, quantile};
 /// How many runners are looked at.
 const SLEEPERS: u32 = 20;
 
-pub(crate) fn run(aloha: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(aloha: &Path, work: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(measure(aloha, rounds))
+    runtime.block_on(measure(aloha, work, rounds))
 }
 
-async fn measure(aloha: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
-    let work = std::env::temp_dir().join(format!("aloha-bench-{}", std::process::id()));
+async fn measure(aloha: &Path, work: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
     let launcher = |enforcement| {
         let settings = RunnerSettings {
             enforcement,
@@ -42,8 +41,8 @@ async fn measure(aloha: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
     let (mut without, mut with, mut with_group) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         without.push(without_runner().await?);
-        with.push(with_runner(&plain, &work, &format!("plain-{round}")).await?);
-        with_group.push(with_runner(&grouped, &work, &format!("grouped-{round}")).await?);
+        with.push(with_runner(&plain, work, &format!("plain-{round}")).await?);
+        with_group.push(with_runner(&grouped, work, &format!("grouped-{round}")).await?);
     }
     println!("one application after another, {rounds} times, interleaved (ms)");
     println!(
@@ -64,9 +63,7 @@ async fn measure(aloha: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
             millis(over)
         );
     }
-    resident(&grouped, &work).await?;
-    std::fs::remove_dir_all(&work)?;
-    Ok(())
+    resident(&grouped, work).await
 }
 
 async fn without_runner() -> Result<Duration, Box<dyn Error>> {
