@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -273,12 +273,15 @@ fn runners_that_are_killed_are_told_as_errors_and_the_others_are_not_concerned()
         assert!(ground.starts().values().all(|starts| *starts == 1));
         ground.assert_nothing_is_left();
         // A cgroup is named after its application and its runner.
-        let ends: Vec<_> = killed
-            .iter()
-            .map(|pid| format!("-1-{}", pid.as_raw_pid()))
-            .collect();
-        let is_of_these =
-            |name: &str| name.starts_with("aloha-app-") && ends.iter().any(|e| name.ends_with(e));
+        let ids: BTreeSet<_> = apps.iter().map(|(app, _)| app.to_string()).collect();
+        let ends = killed.iter().map(|pid| pid.as_raw_pid().to_string());
+        let ends: BTreeSet<_> = ends.collect();
+        let is_of_these = |name: &str| {
+            let parts = name
+                .strip_prefix("aloha-")
+                .and_then(|name| name.split_once("-1-"));
+            parts.is_some_and(|(app, runner)| ids.contains(app) && ends.contains(runner))
+        };
         assert_eq!(common::cgroups(is_of_these), Vec::<PathBuf>::new());
         drop(worker);
     }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Daemon, Pipe, processes_of, record, runner_of};
+use common::{Daemon, Pipe, processes_of, record, runner_of, wait_for_runner};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::tempdir;
 
@@ -248,6 +248,7 @@ fn what_was_being_killed_when_its_worker_was_ends_as_killed() {
         let _next = match ends {
             Ends::BeforeTheNextWorker => {
                 let_go();
+                wait_for_runner(&work, &id);
                 next()
             }
             Ends::UnderTheNextWorker => {

@@ -5,12 +5,20 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Far above what anything here takes: a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test that fails shall not wait for ever"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
 
 /// The command `aloha`, with nothing of the tester's environment in it.
 pub fn command() -> Command {
@@ -142,23 +150,20 @@ impl Daemon {
     /// Waits for a line of the log with this text.
     #[track_caller]
     pub fn wait_for_line(&self, text: &str) -> String {
-        let mut seen = Vec::new();
-        loop {
-            match self.stderr.recv_timeout(PATIENCE) {
-                Ok(line) if line.contains(text) => return line,
-                Ok(line) => seen.push(line),
-                Err(error) => panic!("no line with {text:?} ({error}): {seen:#?}"),
-            }
-        }
+        let mut seen = self.wait_for_lines(&[text.to_owned()]);
+        seen.pop().expect("the line waited for")
     }
 
     /// Waits until each of these texts was in some line of the log, in any order; gives all lines up to there.
     #[track_caller]
     pub fn wait_for_lines(&self, texts: &[String]) -> Vec<String> {
+        // Other lines may come for ever.
+        let give_up_at = now() + PATIENCE;
         let mut missing: Vec<&String> = texts.iter().collect();
         let mut seen = Vec::new();
         while !missing.is_empty() {
-            match self.stderr.recv_timeout(PATIENCE) {
+            let left = give_up_at.saturating_duration_since(now());
+            match self.stderr.recv_timeout(left) {
                 Ok(line) => {
                     missing.retain(|text| !line.contains(*text));
                     seen.push(line);
@@ -274,6 +279,12 @@ pub fn runner_of(work: &Path, id: &str) -> Pid {
     let pid = record(work, id, "run")["pid"].as_i64();
     let pid = pid.and_then(|pid| i32::try_from(pid).ok());
     pid.and_then(Pid::from_raw).expect("a pid")
+}
+
+/// Waits until the runner of an application has ended: until then it has the lock.
+pub fn wait_for_runner(work: &Path, id: &str) {
+    let lock = std::fs::File::open(work.join(id).join(".aloha/lock"));
+    lock.and_then(|lock| lock.lock()).expect("it can be locked");
 }
 
 /// The cgroups below those of the machine whose name `is_wanted`.
