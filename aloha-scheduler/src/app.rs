@@ -22,7 +22,8 @@ pub struct AppDescription {
     pub name: String,
     /// Which kind of application runs, such as `SimpleProcess`.
     pub entry_point: String,
-    /// Paths or URLs of what it needs beside it.
+    /// Absolute paths or URLs of what it needs beside it, there on every worker; for a type of one's own, the first
+    /// executable among them has it.
     pub libs: Vec<String>,
     /// Arguments, as the entry point understands them.
     pub args: Vec<String>,
@@ -30,7 +31,8 @@ pub struct AppDescription {
     pub cores: u32,
     /// Memory to set aside, in MiB.
     pub memory_mib: u64,
-    /// Whether it runs again elsewhere when its worker is lost.
+    /// Whether it runs again elsewhere when its worker is lost. The attempt before may still run then, where nobody reaches
+    /// it: `ALOHA_ATTEMPT` tells which is newer.
     pub supervise: bool,
     /// Variables added to its environment.
     pub environment: BTreeMap<String, String>,

@@ -3,6 +3,15 @@
 //! A master keeps a queue of submitted applications and places them on workers; a worker runs them and reports how
 //! they end. Both minds are pure state machines, [`MasterCore`] and [`WorkerCore`]: events and
 //! the time go in, effects come out, and a thin shell around each does everything that touches the world.
+//!
+//! ```text
+//!   MasterClient, rest ──► Master ──► Worker ──► runner, a process for each ──► application: a command, or
+//!                                                application, outlives Worker   a type of one's own
+//! ```
+//!
+//! - [`application`] is for those who write applications.
+//! - [`runner`] is what hosts them: a program that embeds a [`Worker`] begins its `main` with
+//!   [`runner::run_if_asked`].
 
 mod app;
 mod attempt;

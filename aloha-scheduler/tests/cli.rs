@@ -103,6 +103,26 @@ fn wrong_usage_has_an_exit_code_of_its_own() {
 }
 
 #[test]
+fn an_entry_point_that_executes_a_command_needs_one() {
+    let home = home();
+    for entry_point in ["Process", "SimpleProcess", "me.jrwang.app.SimpleProcess"] {
+        let output = aloha(home.path(), &["submit", "--entry-point", entry_point]);
+        let line = format!(
+            "aloha: {entry_point} needs a command: put it behind two dashes, as in `aloha submit -- sleep 60`\n"
+        );
+        assert_ends(&output, 2, "", &line);
+    }
+    // A type of one's own may do without; that there is no master is another matter.
+    let args =
+        "submit --master aloha://127.0.0.1:1 --entry-point com.example.Greeter --lib greeter";
+    let args: Vec<&str> = args.split(' ').collect();
+    let output = aloha(home.path(), &args);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(stderr.contains("start one with `aloha master`"), "{stderr}");
+}
+
+#[test]
 fn a_daemon_that_was_never_started_does_not_run() {
     let home = home();
     let output = aloha(home.path(), &["daemon", "status", "master"]);

@@ -96,6 +96,10 @@ fn an_exit_code_is_the_applications_own() {
             .code,
         Some(7)
     );
+    let killed = cluster.ask(&["submit", "--wait", "--", "sh", "-c", "kill -KILL $$"]);
+    let id = killed.stdout.trim();
+    let said = format!("aloha: {id} FAILED: ended by signal 9\n");
+    assert_eq!((killed.code, killed.stderr), (Some(137), said));
     let missing = cluster.ask(&["submit", "--wait", "--", "no-such-program"]);
     assert_eq!(missing.code, Some(1));
     assert!(missing.stderr.contains("no-such-program"), "{missing:?}");
@@ -239,7 +243,13 @@ fn a_worker_that_is_killed_and_comes_back_finds_its_applications_running() {
     worker.signal(Signal::KILL);
     worker.wait();
     master.wait_for_line("worker disconnected");
-    assert_eq!(master.status(&id)["phase"], "UNKNOWN");
+    let status = master.status(&id);
+    assert_eq!(status["phase"], "UNKNOWN");
+    let away = status["worker"]["worker"].as_str().expect("it ran there");
+    let expected =
+        format!("aloha: {away} is disconnected; the output of {id} can be read once it is back\n");
+    let output = master.ask(&["logs", &id]);
+    assert_eq!((output.code, output.stderr), (Some(1), expected));
     let _next = Daemon::worker(&master, &work);
     assert_eq!(master.status(&id)["phase"], "RUNNING");
     assert!(std::path::Path::new(&format!("/proc/{}", pid.trim())).exists());

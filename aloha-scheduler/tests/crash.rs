@@ -234,7 +234,7 @@ fn runners_that_are_killed_are_told_as_errors_and_the_others_are_not_concerned()
         let ground = Ground::new();
         let apps = ground.submit(150);
         let worker = ground.worker();
-        let mut killed = 0;
+        let mut killed = Vec::new();
         while !ground.is_over() {
             moments.pass(60);
             let running = runners(&ground.work);
@@ -244,7 +244,9 @@ fn runners_that_are_killed_are_told_as_errors_and_the_others_are_not_concerned()
             let place = moments.below(running.len() as u64);
             let victim = running[usize::try_from(place).expect("small")];
             // It may have ended this moment.
-            killed += u32::from(kill_process(victim, Signal::KILL).is_ok());
+            if kill_process(victim, Signal::KILL).is_ok() {
+                killed.push(victim);
+            }
         }
         let mut errors = 0;
         for (app, code) in &apps {
@@ -262,13 +264,22 @@ fn runners_that_are_killed_are_told_as_errors_and_the_others_are_not_concerned()
                 _ => assert_eq!(status.exit_code, Some(*code), "{status:?}"),
             }
         }
-        println!("{killed} runners killed, {errors} errors");
+        let kills = killed.len();
+        println!("{kills} runners killed, {errors} errors");
         assert!(
-            0 < errors && errors <= killed,
-            "{errors} errors of {killed} kills"
+            0 < errors && errors <= kills,
+            "{errors} errors of {kills} kills"
         );
         assert!(ground.starts().values().all(|starts| *starts == 1));
         ground.assert_nothing_is_left();
+        // A cgroup is named after its application and its runner.
+        let ends: Vec<_> = killed
+            .iter()
+            .map(|pid| format!("-1-{}", pid.as_raw_pid()))
+            .collect();
+        let is_of_these =
+            |name: &str| name.starts_with("aloha-app-") && ends.iter().any(|e| name.ends_with(e));
+        assert_eq!(common::cgroups(is_of_these), Vec::<PathBuf>::new());
         drop(worker);
     }
 }

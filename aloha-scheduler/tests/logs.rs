@@ -126,13 +126,35 @@ fn an_attempt_is_named_by_its_number_also_the_latest() {
         assert_eq!(cluster.ask(flags).stdout, "hello\n");
     }
     let missing = cluster.ask(&["logs", "--attempt", "2", &id]);
-    let expected = format!("aloha: no stdout of {id} here\n");
+    let expected = format!("aloha: there is no attempt 2 of {id}, the latest is 1\n");
+    assert_eq!((missing.code, missing.stderr), (Some(1), expected.clone()));
+    let missing = cluster.ask(&["logs", "--follow", "--attempt", "2", &id]);
     assert_eq!((missing.code, missing.stderr), (Some(1), expected));
     assert_eq!(
         cluster.ask(&["logs", "--attempt", "0", &id]).code,
         Some(2),
         "attempts are counted from 1"
     );
+}
+
+#[test]
+fn that_nobody_reads_on_is_no_failure() {
+    let directory = tempdir().expect("a directory");
+    let cluster = Daemon::local(directory.path());
+    let id = cluster.submit("echo hello");
+    assert_eq!(cluster.ask(&["wait", &id]).code, Some(0));
+    for arguments in [&["logs", &id][..], &["logs", "-f", &id]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = command()
+            .env("ALOHA_MASTER", &cluster.rpc)
+            .args(arguments)
+            .stdout(writer)
+            .output()
+            .expect("the binary is built");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), &*stderr), (Some(0), ""));
+    }
 }
 
 #[test]

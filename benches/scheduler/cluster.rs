@@ -13,6 +13,7 @@ use crate::{bare, millis, now, quantile};
 
 pub(crate) fn run(
     aloha: &Path,
+    work: &Path,
     one_by_one: u32,
     together: u32,
     rounds: u32,
@@ -20,7 +21,7 @@ pub(crate) fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let cluster = Cluster::start(aloha)?;
+    let cluster = Cluster::start(aloha, work)?;
     runtime.block_on(measure(&cluster, one_by_one, together, rounds))
 }
 
@@ -123,12 +124,10 @@ async fn complete(master: &MasterClient, app: &AppId) -> Result<(), Box<dyn Erro
 struct Cluster {
     process: Child,
     rpc: String,
-    work: std::path::PathBuf,
 }
 
 impl Cluster {
-    fn start(aloha: &Path) -> Result<Self, Box<dyn Error>> {
-        let work = std::env::temp_dir().join(format!("aloha-bench-cluster-{}", std::process::id()));
+    fn start(aloha: &Path, work: &Path) -> Result<Self, Box<dyn Error>> {
         let mut process = Command::new(aloha)
             .args([
                 "local",
@@ -143,7 +142,7 @@ impl Cluster {
             ])
             .args(["-D", "aloha.deploy.retainedApplications=100000"])
             .arg("-d")
-            .arg(&work)
+            .arg(work)
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -157,7 +156,7 @@ impl Cluster {
         let rpc = rpc.to_owned();
         // Its worker registers within a moment; until then applications only wait.
         std::thread::sleep(Duration::from_millis(500));
-        Ok(Self { process, rpc, work })
+        Ok(Self { process, rpc })
     }
 }
 
@@ -166,6 +165,5 @@ impl Drop for Cluster {
         let pid = rustix::process::Pid::from_child(&self.process);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.work);
     }
 }

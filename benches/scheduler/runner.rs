@@ -11,16 +11,18 @@ use aloha_scheduler::{AppDescription, Outcome, application::ShutdownReason};
 
 use crate::{bare, millis, now, quantile};
 
-pub(crate) fn run(aloha: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
+/// How many runners are looked at.
+const SLEEPERS: u32 = 20;
+
+pub(crate) fn run(aloha: &Path, work: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(measure(aloha, rounds))
+    runtime.block_on(measure(aloha, work, rounds))
 }
 
-async fn measure(aloha: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
-    let work = std::env::temp_dir().join(format!("aloha-bench-{}", std::process::id()));
+async fn measure(aloha: &Path, work: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
     let launcher = |enforcement| {
         let settings = RunnerSettings {
             enforcement,
@@ -39,8 +41,8 @@ async fn measure(aloha: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
     let (mut without, mut with, mut with_group) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         without.push(without_runner().await?);
-        with.push(with_runner(&plain, &work, &format!("plain-{round}")).await?);
-        with_group.push(with_runner(&grouped, &work, &format!("grouped-{round}")).await?);
+        with.push(with_runner(&plain, work, &format!("plain-{round}")).await?);
+        with_group.push(with_runner(&grouped, work, &format!("grouped-{round}")).await?);
     }
     println!("one application after another, {rounds} times, interleaved (ms)");
     println!(
@@ -61,9 +63,7 @@ async fn measure(aloha: &Path, rounds: u32) -> Result<(), Box<dyn Error>> {
             millis(over)
         );
     }
-    resident(&grouped, &work).await?;
-    std::fs::remove_dir_all(&work)?;
-    Ok(())
+    resident(&grouped, work).await
 }
 
 async fn without_runner() -> Result<Duration, Box<dyn Error>> {
@@ -85,29 +85,39 @@ async fn with_runner(
     Ok(started.elapsed())
 }
 
-/// The memory of a runner whose application sleeps.
+/// The memory of runners whose applications sleep.
 async fn resident(launcher: &RunnerLauncher, work: &Path) -> Result<(), Box<dyn Error>> {
-    let app = launcher
-        .start(spec(work, "resident", "exec sleep 1000"))
-        .await?;
-    let record = std::fs::read(work.join("resident/.aloha/run.json"))?;
-    let record: serde_json::Value = serde_json::from_slice(&record)?;
-    // The worker's question for the end, which the runner keeps, is answered only after it has come.
+    let (mut apps, mut pids) = (Vec::new(), Vec::new());
+    for n in 0..SLEEPERS {
+        let id = format!("sleeper-{n}");
+        apps.push(launcher.start(spec(work, &id, "exec sleep 1000")).await?);
+        let record = std::fs::read(work.join(&id).join(".aloha/run.json"))?;
+        let record: serde_json::Value = serde_json::from_slice(&record)?;
+        pids.push(record["pid"].to_string());
+    }
+    // By then the worker has asked each for its end, and the question is kept there.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", record["pid"]))?;
-    let line = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok())
-            .map_or(f64::NAN, |kib| kib / 1024.0)
+    let mean = |name: &str| -> Result<f64, Box<dyn Error>> {
+        let mut kib = 0.0;
+        for pid in &pids {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+            kib += number.ok_or("no such line")?.trim().parse::<f64>()?;
+        }
+        Ok(kib / f64::from(SLEEPERS) / 1024.0)
     };
     println!(
-        "resident memory of a runner: {:.2} MB (to reach: at most 5), of which its own {:.2}, shared with other runners {:.2}",
-        line("VmRSS:"),
-        line("RssAnon:"),
-        line("RssFile:")
+        "memory of a runner, {SLEEPERS} at once (to reach: at most 5 MB): {:.2} MB resident, executable and C library \
+         included; {:.2} MB of its own and its share of what all use; {:.2} MB of its own alone",
+        mean("Rss:")?,
+        mean("Pss:")?,
+        mean("Anonymous:")?
     );
-    app.signal(Signal::Kill(ShutdownReason::Killed)).await?;
-    app.wait().await;
+    for app in apps {
+        app.signal(Signal::Kill(ShutdownReason::Killed)).await?;
+        app.wait().await;
+    }
     Ok(())
 }
 

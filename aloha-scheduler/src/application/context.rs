@@ -92,7 +92,9 @@ impl ApplicationContext {
         self.configuration.get(key).map(String::as_str)
     }
 
-    /// The variables that each process of the application has: those of its description, and what it is.
+    /// The variables that each process of the application has: those of its description, and what it is, which wins over
+    /// equal names: `ALOHA_APP_ID`, `ALOHA_ATTEMPT`, `ALOHA_MASTER`, `ALOHA_WORKER_ID`, and where there are libs
+    /// `ALOHA_LIBS`, one a line.
     pub fn variables(&self) -> impl Iterator<Item = (&str, String)> {
         let libs = &self.description.libs;
         let own = [
@@ -131,6 +133,10 @@ impl ApplicationContext {
 #[async_trait]
 pub trait ProcessHost: Send + Sync + fmt::Debug {
     /// Starts a process; standard input and output are for the host to decide.
+    ///
+    /// # Errors
+    ///
+    /// It could not be executed.
     async fn spawn(&self, command: Command) -> io::Result<AppProcess>;
 }
 
@@ -145,6 +151,10 @@ pub struct AppProcess {
 /// How a process is reached.
 pub trait ProcessControl: Send + Sync + fmt::Debug {
     /// Signals the process and those that belong to it; nothing if they have ended.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
     fn signal(&self, signal: StopSignal) -> io::Result<()>;
 }
 

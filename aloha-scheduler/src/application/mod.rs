@@ -86,6 +86,9 @@ pub trait Application: Send + Sync + 'static {
 
     /// Removes what the application left behind. Called once, when nothing of it runs any more and however it ended,
     /// unless the process that hosts it was killed.
+    ///
+    /// It is a part of the run: until it returns the application is not over, and one that was asked to end has what is left
+    /// of its grace for it. A panic of it changes nothing in how the application ended.
     async fn clean(&self, _context: &ApplicationContext) {}
 }
 

@@ -23,6 +23,9 @@ pub(crate) const RUNNER: &str = "Runner";
 const CLEAN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a runner is told.
+///
+/// Runners outlive the upgrade of their worker, and a look-up wants equal types at both ends: this never changes. What
+/// is new gets an endpoint of its own.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum RunnerMessage {
     /// Worker: I am here. Answered when the application has ended and that is on disk.

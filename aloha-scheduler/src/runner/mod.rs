@@ -29,7 +29,7 @@ mod settings;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -104,7 +104,7 @@ pub fn run_if_asked(arguments: impl IntoIterator<Item = OsString>) -> Option<Exi
 }
 
 /// A life as a runner. The working directory is that of the application, standard input its lock, standard output a
-/// pipe to the worker.
+/// pipe to the worker, standard error `.aloha/runner.log`.
 fn run() -> io::Result<()> {
     // Standard error is `.aloha/runner.log`. It fails only where somebody listens already.
     let _ = tracing_subscriber::fmt()
@@ -133,9 +133,9 @@ async fn serve(directory: &Path) -> io::Result<()> {
     let launch = records
         .launch()?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no launch.json"))?;
+    // Before they are made: whoever finds the runner killed removes them.
+    records.write_run(&Run::of_this_process(planned_cgroups(&launch))?)?;
     let cgroup = cgroup_of(&launch);
-    let directories = cgroup.iter().flat_map(AppCgroup::directories);
-    records.write_run(&Run::of_this_process(directories.cloned().collect())?)?;
     let exit = records.reserve_exit()?;
     let signals = Signals::new()?;
 
@@ -218,6 +218,14 @@ async fn serve(directory: &Path) -> io::Result<()> {
     // The last answers leave before the process does.
     env.shutdown().await;
     Ok(())
+}
+
+/// Where the control groups of the application are about to be.
+fn planned_cgroups(launch: &Launch) -> Vec<PathBuf> {
+    let enforcement = &launch.settings.enforcement;
+    let planned = AppCgroup::planned(&launch.spec.cgroup_name(), enforcement);
+    // Then none is made either, which says why.
+    planned.unwrap_or_default()
 }
 
 /// The control group of the application; without one it runs as well, and is ended all the same.

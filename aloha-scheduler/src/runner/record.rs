@@ -73,7 +73,7 @@ pub(crate) struct Run {
     pub(crate) start_ticks: u64,
     /// This run of the machine.
     pub(crate) boot_id: String,
-    /// The cgroups of the application.
+    /// The cgroups of the application, recorded before they are made: some may not be there.
     #[serde(default)]
     pub(crate) cgroups: Vec<PathBuf>,
 }

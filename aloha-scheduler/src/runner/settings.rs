@@ -35,7 +35,7 @@ impl Default for RunnerSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogSettings {
-    /// The size at which a file is closed and the next begun, in bytes.
+    /// The size at which a file is closed and the next begun, in bytes; at the most half of `total_bytes_max`.
     pub roll_bytes: u64,
     /// The age at which a file that holds something is closed and the next begun; zero for never.
     pub roll_interval: Duration,

@@ -95,6 +95,10 @@ impl WorkerHandle {
     }
 
     /// Waits until the worker has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the reason is kept.
     pub async fn ended(&mut self) -> ExitReason {
         match self.exit.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().expect("waited for"),

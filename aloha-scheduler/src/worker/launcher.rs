@@ -25,12 +25,24 @@ pub trait Launcher: Send + Sync + fmt::Debug {
     ///
     /// Dropping what it returns does not end the application.
     ///
+    /// # Errors
+    ///
+    /// Nothing that this call started still runs.
+    ///
     /// # Cancel safety
     ///
     /// Not cancel safe: the application may run although nobody got hold of it. [`Launcher::adopt`] finds it then.
     async fn start(&self, spec: LaunchSpec) -> Result<Box<dyn RunningApp>, LaunchError>;
 
     /// Takes over what an earlier worker of this id started in this directory (`<work-dir>/<app-id>`).
+    ///
+    /// # Errors
+    ///
+    /// The records cannot be used, or processes whose runner is dead cannot be ended: to be tried again by a later worker.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: asked again, it finds the same.
     async fn adopt(&self, app_directory: &Path, worker_id: &str) -> Result<Adopted, AdoptError>;
 
     /// Ends what an earlier worker of this id started below this directory and [`Launcher::adopt`] does not find, for an
@@ -45,6 +57,10 @@ pub trait Launcher: Send + Sync + fmt::Debug {
 
     /// Notes that a master knows how the application in this directory ended: no later worker need report it.
     /// Does nothing where a later attempt was launched meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// It could not be noted. A later worker then reports the end once more, which does no harm.
     async fn settle(&self, app_directory: &Path, attempt: u32) -> io::Result<()>;
 }
 
@@ -58,6 +74,14 @@ pub trait RunningApp: Send + Sync + fmt::Debug {
     fn attempt(&self) -> u32;
 
     /// Asks the application to end, or ends it. If it has ended already, this does nothing.
+    ///
+    /// # Errors
+    ///
+    /// It could not be told, and may run on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, the application may have been asked or not; asked again, it is asked once.
     async fn signal(&self, signal: Signal) -> Result<(), SignalError>;
 
     /// Waits until it has ended and nothing of it is left. May be called by several tasks and again later.
@@ -68,6 +92,10 @@ pub trait RunningApp: Send + Sync + fmt::Debug {
     async fn wait(&self) -> Outcome;
 
     /// Asks the application to end, ends it when `grace` is over, and waits for its outcome.
+    ///
+    /// # Errors
+    ///
+    /// It could not be told, and may run on.
     ///
     /// # Cancel safety
     ///

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use rustix::process::{Pid, PidfdFlags, Signal as SystemSignal, pidfd_open, pidfd_send_signal};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::app_directory;
@@ -49,6 +49,10 @@ const REPORT_BYTES_MAX: u64 = 64 << 10;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a runner may take to end once it said how its application did.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest such pause, reached by doubling.
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// How long an application must run before its runner is talked to, unless somebody wants something of it.
+const ATTACH_DELAY: Duration = Duration::from_millis(20);
 /// The pause before a runner that could not be reached is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a lock that is taken is tried before a launch.
@@ -174,6 +178,7 @@ impl RunnerLauncher {
             address: socket(app_directory)?,
             env: self.env.clone(),
             runner: watch::Sender::new(None),
+            wanted: Notify::new(),
             pidfd: process.pidfd,
             identity: process.identity,
             outcome: watch::Sender::new(None),
@@ -308,9 +313,10 @@ impl Launcher for RunnerLauncher {
 
     async fn settle(&self, app_directory: &Path, attempt: u32) -> io::Result<()> {
         let records = Records::of(app_directory);
-        blocking(move || match records.launch()? {
-            Some(launch) if launch.spec.attempt == attempt => records.set_reported(attempt),
-            Some(_) | None => Ok(()),
+        blocking(move || match records.set_reported(attempt) {
+            // What was never started here has no records.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            noted => noted,
         })
         .await
     }
@@ -651,6 +657,8 @@ struct App {
     env: RpcEnv,
     /// The way to the runner, once it was found.
     runner: watch::Sender<Option<RpcEndpointRef<RunnerMessage>>>,
+    /// That somebody wants to talk to it.
+    wanted: Notify,
     pidfd: OwnedFd,
     identity: Identity,
     outcome: watch::Sender<Option<Outcome>>,
@@ -659,9 +667,13 @@ struct App {
 impl App {
     /// Waits for the end of the application and of its runner, and publishes the outcome.
     async fn supervise(self: Arc<Self>, child: Option<Child>) {
+        let attach_after = match child {
+            Some(_) => ATTACH_DELAY,
+            None => Duration::ZERO,
+        };
         let told = tokio::select! {
             biased;
-            outcome = self.attach() => Some(outcome),
+            outcome = self.attach(attach_after) => Some(outcome),
             ended = self.runner_ended() => {
                 if let Err(error) = ended {
                     warn!(app = %self.spec.app_id, %error, "cannot watch a runner");
@@ -678,7 +690,11 @@ impl App {
             let _ = pidfd_send_signal(&self.pidfd, SystemSignal::KILL);
         }
         let status = match child {
-            Some(mut child) => blocking(move || child.wait()).await.ok(),
+            // It has ended, and is there to be taken note of.
+            Some(mut child) => match child.try_wait() {
+                Ok(None) => blocking(move || child.wait()).await.ok(),
+                waited => waited.ok().flatten(),
+            },
             None => None,
         };
         let outcome = match told {
@@ -704,7 +720,10 @@ impl App {
     }
 
     /// Talks to the runner until it says how the application ended. Never returns if it cannot be reached.
-    async fn attach(&self) -> Outcome {
+    async fn attach(&self, after: Duration) -> Outcome {
+        // Where an application is over at once, and nobody wants anything of it, its end and its record say all.
+        drop(tokio::time::timeout(after, self.wanted.notified()).await);
+        let mut pause = RETRY_INTERVAL;
         loop {
             let found = self.env.retrieve_endpoint_ref(&self.address, RUNNER).await;
             match found {
@@ -713,6 +732,7 @@ impl App {
                     let ended =
                         runner.ask_for(FOR_EVER, |call| RunnerMessage::Attach { attempt, call });
                     self.runner.send_replace(Some(runner));
+                    pause = RETRY_INTERVAL;
                     match ended.await {
                         Ok(outcome) => return outcome,
                         Err(error) => {
@@ -723,8 +743,9 @@ impl App {
                 }
                 Err(error) => debug!(app = %self.spec.app_id, %error, "runner not reached"),
             }
-            // It is about to end, or not up yet.
-            tokio::time::sleep(RETRY_INTERVAL).await;
+            // It is about to end, or not up yet; or it is of a version that says other things, and is left to run.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_INTERVAL_MAX);
         }
     }
 
@@ -750,6 +771,7 @@ impl App {
 
     /// Waits for the way to the runner.
     async fn reach(&self) -> Option<RpcEndpointRef<RunnerMessage>> {
+        self.wanted.notify_one();
         let mut runner = self.runner.subscribe();
         let found = tokio::time::timeout(START_TIMEOUT, runner.wait_for(Option::is_some));
         found.await.ok()?.ok()?.clone()

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -152,6 +152,23 @@ impl Daemon {
         }
     }
 
+    /// Waits until each of these texts was in some line of the log, in any order; gives all lines up to there.
+    #[track_caller]
+    pub fn wait_for_lines(&self, texts: &[String]) -> Vec<String> {
+        let mut missing: Vec<&String> = texts.iter().collect();
+        let mut seen = Vec::new();
+        while !missing.is_empty() {
+            match self.stderr.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    missing.retain(|text| !line.contains(*text));
+                    seen.push(line);
+                }
+                Err(error) => panic!("no lines with {missing:?} ({error}): {seen:#?}"),
+            }
+        }
+        seen
+    }
+
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.process)
     }
@@ -245,8 +262,42 @@ pub fn processes_of(id: &str, master: &str) -> Vec<String> {
         .collect()
 }
 
+/// A record of the runner of an application, by its name: `run`, `launch` or `exit`.
+pub fn record(work: &Path, id: &str, name: &str) -> serde_json::Value {
+    let path = work.join(id).join(format!(".aloha/{name}.json"));
+    let text = std::fs::read_to_string(path).expect("it is recorded");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The runner of an application that has begun.
+pub fn runner_of(work: &Path, id: &str) -> Pid {
+    let pid = record(work, id, "run")["pid"].as_i64();
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+    pid.and_then(Pid::from_raw).expect("a pid")
+}
+
+/// The cgroups below those of the machine whose name `is_wanted`.
+pub fn cgroups(is_wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut ahead = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(group) = ahead.pop() {
+        // Others make and remove some meanwhile.
+        let entries = std::fs::read_dir(group).into_iter().flatten();
+        for entry in entries.map_while(Result::ok) {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            if entry.file_name().to_str().is_some_and(&is_wanted) {
+                found.push(entry.path());
+            }
+            ahead.push(entry.path());
+        }
+    }
+    found
+}
+
 /// A named pipe: the line that an application writes into it tells how far it is.
-pub struct Pipe(pub std::path::PathBuf);
+pub struct Pipe(pub PathBuf);
 
 impl Pipe {
     pub fn new(directory: &Path, name: &str) -> Self {

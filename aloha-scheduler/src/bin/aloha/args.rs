@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use aloha_scheduler::config::{ByteUnit, parse_bytes};
 use aloha_scheduler::{ProcessLimits, StopPolicy, StopSignal};
+use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::master_urls::MasterUrls;
@@ -133,24 +134,26 @@ pub(crate) struct LocalArgs {
     pub(crate) help: HelpArgs,
 }
 
-/// Submit a command, and print the id of the application.
+/// Submit an application: a command, or a type of one's own; print its id.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   aloha submit -- sleep 60
   aloha submit --name etl --cores 2 --memory 4G --supervise -- ./etl.sh --day today
   aloha submit --env TZ=UTC --limit open-files=4096 --stop-signal INT --stop-timeout 60 -- ./serve
-  aloha submit --wait --follow --entry-point SimpleProcess -- 'for i in 1 2 3; do echo $i; sleep 1; done'")]
+  aloha submit --wait --follow --entry-point SimpleProcess -- 'for i in 1 2 3; do echo $i; sleep 1; done'
+  aloha submit --entry-point com.example.Greeter --lib target/release/greeter -- WALL-E")]
 pub(crate) struct SubmitArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// What people call the application [default: the first word of the command]
+    /// What people call the application [default: the first word of the command, or the type of one's own]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Process executes the command directly, SimpleProcess gives it to bash
+    /// Process executes the command directly, SimpleProcess gives it to bash; a type of one's own needs a --lib
     #[arg(long, default_value = "Process")]
     pub(crate) entry_point: String,
-    /// What else the application needs; may be repeated
-    #[arg(long = "lib", value_name = "PATH")]
+    /// What the application needs, there on every worker: the first executable has the type of one's own. May be
+    /// repeated; a relative path is taken from here, a URL (file://) as it is
+    #[arg(long = "lib", value_name = "PATH", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) libs: Vec<String>,
     /// Cores it needs
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -158,7 +161,7 @@ pub(crate) struct SubmitArgs {
     /// Memory it needs: 4G, 512M, or a number of MiB
     #[arg(long = "memory", value_name = "MEMORY", default_value = "512", value_parser = memory_mib)]
     pub(crate) memory_mib: u64,
-    /// Start it again when it fails
+    /// Start it again elsewhere when its worker is lost
     #[arg(long)]
     pub(crate) supervise: bool,
     /// Sets a variable of its environment; may be repeated
@@ -180,8 +183,8 @@ pub(crate) struct SubmitArgs {
     /// Print its output while it runs
     #[arg(long)]
     pub(crate) follow: bool,
-    /// The command and its arguments
-    #[arg(last = true, required = true)]
+    /// The command and its arguments; for a type of one's own its arguments, if it takes any
+    #[arg(last = true)]
     pub(crate) command: Vec<String>,
 }
 
@@ -249,7 +252,7 @@ pub(crate) struct AppsArgs {
     pub(crate) client: ClientArgs,
 }
 
-/// List the workers.
+/// List the workers: what of theirs is in use, which limits they enforce, and why not.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   aloha workers --json")]
@@ -268,6 +271,8 @@ pub(crate) struct WorkersArgs {
   aloha daemon status worker
   aloha daemon stop worker
 
+A worker that is stopped leaves its applications running for the next one in its directory, unless it was started
+with --stop-applications.
 ALOHA_PID_DIR and ALOHA_LOG_DIR name the directories of its pid and log files; one daemon of each role has
 room in a directory."
 )]
@@ -503,7 +508,6 @@ mod tests {
         );
         assert_eq!(args.libs, ["a", "b"]);
         assert_eq!((args.entry_point.as_str(), args.name), ("Process", None));
-        assert_eq!(refused("submit"), ErrorKind::MissingRequiredArgument);
         assert_eq!(refused("submit ls"), ErrorKind::UnknownArgument);
         assert_eq!(
             refused("submit --cores 0 -- ls"),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
+use std::ops::ControlFlow;
+use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
 use aloha_scheduler::config::Config;
@@ -23,13 +25,16 @@ use crate::{Failure, environment, print, serve};
 /// What a shell says of a process that SIGKILL ended.
 const KILLED: u8 = 137;
 
-/// Submits a command; prints its id.
+/// Submits an application; prints its id.
 pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
-    let name = args
-        .name
-        .clone()
-        .or_else(|| args.command.first().cloned())
-        .unwrap_or_default();
+    let name = args.name.clone().unwrap_or_else(|| default_name(args));
+    if takes_command(&args.entry_point) && args.command.is_empty() {
+        return Err(Failure::usage(&format!(
+            "aloha: {} needs a command: put it behind two dashes, as in `aloha submit -- sleep 60`",
+            args.entry_point
+        )));
+    }
+    let libs: Result<Vec<String>, _> = args.libs.iter().map(|lib| absolute(lib)).collect();
     let mut limits = ProcessLimits::default();
     for (name, value) in &args.limits {
         limits.set(name, value).map_err(Failure::new)?;
@@ -37,7 +42,7 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
     let description = AppDescription {
         name,
         entry_point: args.entry_point.clone(),
-        libs: args.libs.clone(),
+        libs: libs?,
         args: args.command.clone(),
         cores: args.cores,
         memory_mib: args.memory_mib,
@@ -69,6 +74,44 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
         } else {
             Ok(0)
         }
+    })
+}
+
+/// Whether this entry point is one of those that execute a command.
+fn takes_command(entry_point: &str) -> bool {
+    matches!(
+        entry_point,
+        "Process" | "SimpleProcess" | "me.jrwang.app.SimpleProcess"
+    )
+}
+
+/// What people call an application that nobody named.
+fn default_name(args: &SubmitArgs) -> String {
+    let first = match args.entry_point.as_str() {
+        "Process" => args.command.first().map(String::as_str),
+        // A script of several lines is no name.
+        script if takes_command(script) => args
+            .command
+            .first()
+            .and_then(|script| script.split_whitespace().next()),
+        own => Some(own),
+    };
+    first.unwrap_or_default().to_owned()
+}
+
+/// The same file for whoever is in another directory; a URL stays as it is.
+fn absolute(lib: &str) -> Result<String, Failure> {
+    if lib.contains("://") {
+        return Ok(lib.to_owned());
+    }
+    let path = std::path::absolute(lib);
+    let path = path.map_err(|error| Failure::at("cannot make absolute", lib.as_ref(), &error))?;
+    let text = path.into_os_string().into_string();
+    text.map_err(|path| {
+        Failure::new(format_args!(
+            "--lib {lib}: its path {} is no UTF-8; give it another name",
+            path.display()
+        ))
     })
 }
 
@@ -131,6 +174,15 @@ pub(crate) fn logs(args: &LogsArgs) -> Result<u8, Failure> {
         ..LogRequest::new(stream)
     };
     ask(&args.client, async |master| {
+        if let Some(attempt) = request.attempt {
+            let status = master.status(app.clone()).await?;
+            let latest = status.ok_or_else(|| unknown(&app))?.attempt;
+            if attempt > latest {
+                return Err(Failure::new(format_args!(
+                    "there is no attempt {attempt} of {app}, the latest is {latest}"
+                )));
+            }
+        }
         if args.follow {
             follow(&master, &app, request).await?;
         } else {
@@ -279,13 +331,17 @@ async fn wait_for(master: &MasterClient, app: &AppId) -> Result<AppStatus, Failu
     master.wait(app).await?.ok_or_else(|| unknown(app))
 }
 
-/// The application's own exit code; an end without one is explained on stderr.
+/// The application's own exit code; what that does not say is explained on stderr.
 fn exit_code(status: &AppStatus) -> Result<u8, Failure> {
     match status.phase {
         AppPhase::Killed => Ok(KILLED),
-        AppPhase::Finished | AppPhase::Failed => Ok(status
-            .exit_code
-            .map_or(1, |code| u8::try_from(code).unwrap_or(1))),
+        AppPhase::Finished | AppPhase::Failed => {
+            if let Some(message) = &status.message {
+                note(format_args!("{} {}: {message}", status.id, status.phase));
+            }
+            let code = status.exit_code;
+            Ok(code.map_or(1, |code| u8::try_from(code).unwrap_or(1)))
+        }
         other => {
             let message = status.message.as_deref().unwrap_or("no reason is known");
             Err(Failure::new(format_args!(
@@ -306,7 +362,11 @@ async fn follow(master: &MasterClient, app: &AppId, request: LogRequest) -> Resu
     };
     while let Some(news) = follower.next().await.map_err(failed)? {
         match news {
-            LogNews::Piece(bytes) => write_out(&bytes)?,
+            LogNews::Piece(bytes) => {
+                if write_out(&bytes)?.is_break() {
+                    return Ok(());
+                }
+            }
             other => note(other),
         }
     }
@@ -316,16 +376,19 @@ async fn follow(master: &MasterClient, app: &AppId, request: LogRequest) -> Resu
 /// Prints output to its present end.
 async fn copy(master: &MasterClient, app: &AppId, mut request: LogRequest) -> Result<(), Failure> {
     loop {
-        match master.read_log(app, request).await? {
+        let answer = match master.read_log(app, request).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(cannot_read(master, app, error).await),
+        };
+        match answer {
             LogAnswer::Chunk { bytes, next_offset } => {
                 let begins = next_offset.saturating_sub(bytes.len() as u64);
                 if begins > request.offset {
                     note(LogNews::Missed(begins - request.offset));
                 }
-                if bytes.is_empty() {
+                if bytes.is_empty() || write_out(&bytes)?.is_break() {
                     return Ok(());
                 }
-                write_out(&bytes)?;
                 request.offset = next_offset;
             }
             LogAnswer::Unavailable { reason } => return Err(Failure::new(reason)),
@@ -333,10 +396,32 @@ async fn copy(master: &MasterClient, app: &AppId, mut request: LogRequest) -> Re
     }
 }
 
-fn write_out(bytes: &[u8]) -> Result<(), Failure> {
+/// Why output cannot be read: that its worker is away says more than which call was lost.
+async fn cannot_read(master: &MasterClient, app: &AppId, error: ClientError) -> Failure {
+    let status = master.status(app.clone()).await.ok().flatten();
+    let placed = status.and_then(|status| status.worker);
+    let workers = master.workers().await.unwrap_or_default();
+    let away = workers.iter().find(|worker| {
+        worker.state == WorkerState::Disconnected
+            && placed.as_ref().is_some_and(|on| on.worker == worker.id)
+    });
+    match away {
+        Some(worker) => Failure::new(format_args!(
+            "{} is disconnected; the output of {app} can be read once it is back",
+            worker.id
+        )),
+        None => error.into(),
+    }
+}
+
+/// Prints output, for as long as anybody reads it: that they stop, as in `aloha logs ID | head`, is no failure.
+fn write_out(bytes: &[u8]) -> Result<ControlFlow<()>, Failure> {
     let mut out = io::stdout().lock();
-    let written = out.write_all(bytes).and_then(|()| out.flush());
-    written.map_err(|error| Failure::new(format_args!("cannot write: {error}")))
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(Failure::new(format_args!("cannot write: {error}"))),
+    }
 }
 
 /// Says something beside the output; that nobody reads it is no failure.
@@ -371,9 +456,16 @@ fn describe(status: &AppStatus) -> String {
             .as_ref()
             .map(|placed| format!("{} at {}", placed.worker, placed.address)),
     );
+    let ran = status.started_at.zip(status.ended_at);
+    let ran = ran.and_then(|(started, ended)| ended.checked_sub(started));
+    row(
+        "ran for",
+        ran.map(|millis| format!("{:?}", Duration::from_millis(millis))),
+    );
     row("entry point", Some(status.entry_point.clone()));
     row("cores", Some(status.cores.to_string()));
     row("memory", Some(format!("{} MiB", status.memory_mib)));
+    row("supervised", status.supervise.then(|| "yes".to_owned()));
     table.trim_fmt()
 }
 
@@ -386,4 +478,54 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 
 fn print_json(value: &impl Serialize) {
     print(serde_json::to_string_pretty(value).expect("these have only texts for keys"));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn parse(words: &[&str]) -> SubmitArgs {
+        let words = ["aloha", "submit"].iter().chain(words);
+        match Cli::try_parse_from(words).expect("valid").command {
+            Command::Submit(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nobody_has_to_name_an_application() {
+        for (words, name) in [
+            (&["--", "/bin/my app", "x"][..], "/bin/my app"),
+            (&["--entry-point", "SimpleProcess", "--", "cd /\nls"], "cd"),
+            (
+                &["--entry-point", "com.example.Greeter", "--", "WALL-E"],
+                "com.example.Greeter",
+            ),
+            (
+                &["--entry-point", "com.example.Greeter"],
+                "com.example.Greeter",
+            ),
+            (&[], ""),
+        ] {
+            assert_eq!(default_name(&parse(words)), name, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_lib_is_the_same_file_for_a_worker_in_another_directory() {
+        let here = std::env::current_dir().expect("there is one");
+        let here = here.to_str().expect("UTF-8");
+        for (lib, expected) in [
+            ("a/b", format!("{here}/a/b")),
+            ("./b", format!("{here}/b")),
+            ("/a", "/a".to_owned()),
+            ("file:///a", "file:///a".to_owned()),
+            ("https://a/b", "https://a/b".to_owned()),
+        ] {
+            assert_eq!(absolute(lib).expect(lib), expected);
+        }
+    }
 }

@@ -27,6 +27,25 @@ pub(crate) struct AppCgroup {
 }
 
 impl AppCgroup {
+    /// Where [`AppCgroup::create`] is about to make groups under this name: recorded before, none is forgotten, whenever
+    /// this process is killed. Not all of them need to be given.
+    ///
+    /// # Errors
+    ///
+    /// What is mounted cannot be read, or `name` is none.
+    pub(crate) fn planned(name: &str, enforcement: &Enforcement) -> io::Result<Vec<PathBuf>> {
+        check_name(name)?;
+        if !enforcement.cgroups {
+            return Ok(Vec::new());
+        }
+        let hierarchies = Hierarchy::all(Path::new("/"))?;
+        let used = Plan::new(&hierarchies, enforcement).hierarchies();
+        let directories = used
+            .iter()
+            .map(|hierarchy| hierarchy.base().join(directory_name(name)));
+        Ok(directories.collect())
+    }
+
     /// Makes the groups of an attempt and sets what it may have; `None` where the kernel gives none, or none are
     /// wanted. `name` is of letters, digits, `.`, `_` and `-`, and names no other attempt.
     ///
@@ -72,7 +91,7 @@ impl AppCgroup {
         Ok((!this.directories.is_empty()).then_some(this))
     }
 
-    /// Finds the groups that [`AppCgroup::create`] made under this name, as they were recorded; `None` if they are gone.
+    /// Finds the groups that [`AppCgroup::create`] made under this name, as they were planned; `None` if they are gone.
     ///
     /// # Errors
     ///
@@ -119,7 +138,8 @@ impl AppCgroup {
         Ok((!this.directories.is_empty()).then_some(this))
     }
 
-    /// Where the groups are, to be recorded for [`AppCgroup::open`].
+    /// Where the groups are.
+    #[cfg(test)]
     pub(crate) fn directories(&self) -> &[PathBuf] {
         &self.directories
     }

@@ -45,10 +45,12 @@ impl<'a> Plan<'a> {
             CpuEnforcement::Off => Err("aloha.worker.limits.cpu is off".to_owned()),
             CpuEnforcement::Share | CpuEnforcement::Quota => limiting(hierarchies, "cpu"),
         };
+        // Each further hierarchy is paid for at each start: one that limits knows the processes as well.
+        let limits = memory.as_ref().or(cpu.as_ref()).ok().copied();
         Self {
+            tracking: limits.map_or_else(|| tracking(hierarchies), Ok),
             memory,
             cpu,
-            tracking: tracking(hierarchies),
         }
     }
 

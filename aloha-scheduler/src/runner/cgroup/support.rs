@@ -48,7 +48,7 @@ pub enum CgroupVersion {
 
 impl CgroupSupport {
     /// Finds out what is possible in this process, by doing it once. In a group of its own that it must leave to its
-    /// applications, the process moves to one beside them.
+    /// applications, the process moves to one beside them. Blocks, for as long as a few files in memory take.
     pub fn detect(enforcement: &Enforcement) -> Self {
         Self::detect_below(Path::new("/"), enforcement)
     }

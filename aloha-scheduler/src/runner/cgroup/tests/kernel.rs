@@ -11,7 +11,7 @@ use rustix::process::{Signal, WaitOptions, getpid, set_child_subreaper, wait};
 
 use super::super::hierarchy::{Hierarchy, SUPERVISOR};
 use super::super::*;
-use super::ALL;
+use super::{ALL, UNLIMITED};
 use crate::resources::Resources;
 use crate::runner::{CpuEnforcement, Enforcement};
 
@@ -46,7 +46,11 @@ impl Ground {
             cores: 2,
             memory_mib,
         };
+        let planned = AppCgroup::planned(name, enforcement).expect("a plan");
         let made = AppCgroup::create(name, enforcement, needs).expect("made or not given");
+        let made_at = made.iter().flat_map(AppCgroup::directories);
+        let unplanned: Vec<_> = made_at.filter(|made| !planned.contains(made)).collect();
+        assert!(unplanned.is_empty(), "{unplanned:?} are in no plan");
         let this = made.map(Self);
         let usable = this.filter(|this| this.has(file));
         if usable.is_none() {
@@ -136,7 +140,7 @@ fn what_is_spawned_inside_is_born_there_and_this_process_is_back() {
 #[test]
 fn a_fork_bomb_and_a_daemon_die_by_one_kill() {
     alone("a_fork_bomb_and_a_daemon_die_by_one_kill", || {
-        let Some(ground) = Ground::new("bomb", &ALL, 0, "cgroup.procs") else {
+        let Some(ground) = Ground::new("bomb", &UNLIMITED, 0, "cgroup.procs") else {
             return;
         };
         die_by(&ground, || ground.0.kill().unwrap());
@@ -303,7 +307,7 @@ fn a_worker_that_leaves_its_group_has_its_applications_beside_it() {
             assert_eq!(after.base(), service.group);
             assert_eq!(after.own, service.aside());
 
-            let ground = Ground::new("beside", &ALL, 0, "cgroup.events").expect("in v2");
+            let ground = Ground::new("beside", &UNLIMITED, 0, "cgroup.events").expect("in v2");
             let group = service.group.join(group::directory_name("beside"));
             assert!(ground.0.directories().contains(&group));
             let mut child = ground.bash("exec sleep 1000");

@@ -90,6 +90,13 @@ const ALL: Enforcement = Enforcement {
     cpu: CpuEnforcement::Share,
 };
 
+/// Processes are kept together and nothing is limited.
+const UNLIMITED: Enforcement = Enforcement {
+    memory: false,
+    cpu: CpuEnforcement::Off,
+    ..ALL
+};
+
 /// By which hierarchy memory and processors are limited and processes tracked, as their mount points are named.
 fn decided(machine: &Machine, enforcement: &Enforcement) -> [Result<String, String>; 3] {
     let hierarchies = machine.hierarchies();
@@ -102,9 +109,9 @@ fn decided(machine: &Machine, enforcement: &Enforcement) -> [Result<String, Stri
 }
 
 #[test]
-fn controllers_are_used_where_they_are_and_v2_ends_processes() {
+fn controllers_are_used_where_they_are_and_one_that_limits_ends_processes_too() {
     let machine = Machine::new(V1_AND_V2);
-    let expected = ["memory", "cpu", "unified"].map(|name| Ok(name.to_owned()));
+    let expected = ["memory", "cpu", "memory"].map(|name| Ok(name.to_owned()));
     assert_eq!(decided(&machine, &ALL), expected);
 }
 
@@ -118,25 +125,20 @@ fn without_v2_the_freezer_ends_processes_else_any_group_does() {
         .map(|line| format!("{line}\n"))
         .collect();
     machine.write("proc/self/mountinfo", &v1);
-    assert_eq!(decided(&machine, &ALL)[2], Ok("memory".to_owned()));
+    assert_eq!(decided(&machine, &UNLIMITED)[2], Ok("memory".to_owned()));
     let freezer = "37 31 0:34 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n";
     machine.write("proc/self/mountinfo", &format!("{v1}{freezer}"));
     machine.write(
         "proc/self/cgroup",
         "6:freezer:/\n4:memory:/\n1:cpu,cpuacct:/\n",
     );
-    assert_eq!(decided(&machine, &ALL)[2], Ok("freezer".to_owned()));
+    assert_eq!(decided(&machine, &UNLIMITED)[2], Ok("freezer".to_owned()));
 }
 
 #[test]
 fn what_is_switched_off_is_not_used_and_the_key_is_named() {
     let machine = Machine::new(V1_AND_V2);
-    let enforcement = Enforcement {
-        memory: false,
-        cpu: CpuEnforcement::Off,
-        ..ALL
-    };
-    let [memory, cpu, tracking] = decided(&machine, &enforcement);
+    let [memory, cpu, tracking] = decided(&machine, &UNLIMITED);
     assert_eq!(memory, Err("aloha.worker.limits.memory is false".into()));
     assert_eq!(cpu, Err("aloha.worker.limits.cpu is off".into()));
     assert_eq!(tracking, Ok("unified".into()));
