@@ -769,18 +769,23 @@ fn how_an_application_ended_is_on_disk_where_it_removed_its_records_too() {
 }
 
 #[tokio::test]
-async fn a_runner_that_is_killed_before_it_recorded_its_cgroups_leaves_none() {
-    let ground = Ground::new();
-    let script = "rm .aloha/run.json; echo $PPID >$PIPE; exec sleep 1000";
-    let app = start(ground.script(script)).await;
-    let runner = ground.hear().await;
-    let pid = Pid::from_raw(runner.parse().expect("a pid")).expect("a pid");
-    kill_process(pid, rustix::process::Signal::KILL).expect("killed");
-    app.wait().await;
-    let name = format!("aloha-app-1-1-{runner}");
-    let left = Command::new("find")
-        .args(["/sys/fs/cgroup", "-type", "d", "-name", &name])
-        .output();
-    let left = String::from_utf8(left.expect("it runs").stdout);
-    assert_eq!(left.expect("UTF-8"), "");
+async fn a_runner_that_is_killed_leaves_no_cgroup_whatever_its_record_says() {
+    for mischief in [
+        "rm .aloha/run.json",
+        r#"sed -i 's/"cgroups":.*/"cgroups":["\/"]}/' .aloha/run.json"#,
+    ] {
+        let ground = Ground::new();
+        let script = format!("{mischief}; echo $PPID >$PIPE; exec sleep 1000");
+        let app = start(ground.script(&script)).await;
+        let runner = ground.hear().await;
+        let pid = Pid::from_raw(runner.parse().expect("a pid")).expect("a pid");
+        kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+        app.wait().await;
+        let name = format!("aloha-app-1-1-{runner}");
+        let left = Command::new("find")
+            .args(["/sys/fs/cgroup", "-type", "d", "-name", &name])
+            .output();
+        let left = String::from_utf8(left.expect("it runs").stdout);
+        assert_eq!(left.expect("UTF-8"), "", "{mischief}");
+    }
 }

@@ -21,7 +21,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -137,11 +137,7 @@ impl Records {
     /// Where the runner says what it has to say.
     pub(crate) fn log(&self) -> io::Result<File> {
         let path = self.path("runner.log");
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
+        options().append(true).create(true).open(path)
     }
 
     /// Makes the directory of the records, which only its owner can enter.
@@ -161,12 +157,9 @@ impl Records {
     pub(crate) fn lock(&self) -> io::Result<Option<File>> {
         let path = self.path("lock");
         loop {
-            let file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)?;
+            let mut options = options();
+            let file = options.write(true).create(true).truncate(false);
+            let file = file.open(&path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
@@ -297,7 +290,7 @@ impl Records {
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
         let mut text = Vec::new();
-        match File::open(self.path(name)) {
+        match options().read(true).open(self.path(name)) {
             Ok(file) => file.take(16 << 20).read_to_end(&mut text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -358,6 +351,15 @@ fn shortened(mut outcome: Outcome) -> Outcome {
     };
     reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
     outcome
+}
+
+/// What a file is opened with that the application can replace: by a link, which could lead anywhere, or by a pipe, which
+/// would be waited for.
+fn options() -> OpenOptions {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.mode(0o600).custom_flags(flags.bits().cast_signed());
+    options
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -434,5 +436,32 @@ mod tests {
         assert_eq!(copy.launch().expect("readable"), None);
         copy.conclude(&Outcome::Exited(4)).expect("recorded");
         assert_eq!(copy.trace().expect("readable"), Trace::Nothing);
+    }
+
+    #[test]
+    fn links_and_pipes_in_the_place_of_records_hold_nobody_up() {
+        for name in ["lock", "launch.json"] {
+            for is_link in [false, true] {
+                let work = tempfile::tempdir().expect("a directory");
+                let records = Records::of(&work.path().join("app-1"));
+                records.create().expect("created");
+                records.renew(&launch("app-1", 1)).expect("written");
+                let path = records.path(name);
+                remove(&path).expect("removed");
+                if is_link {
+                    std::os::unix::fs::symlink(work.path().join("file"), &path).expect("linked");
+                } else {
+                    let made = std::process::Command::new("mkfifo").arg(&path).status();
+                    assert!(made.expect("mkfifo runs").success());
+                }
+                let (looked, seen) = std::sync::mpsc::channel();
+                std::thread::spawn(move || {
+                    let locked = records.lock();
+                    looked.send(locked.and_then(|_| records.trace())).ok();
+                });
+                let seen = seen.recv_timeout(std::time::Duration::from_secs(10));
+                seen.expect("an answer").expect_err("refused");
+            }
+        }
     }
 }

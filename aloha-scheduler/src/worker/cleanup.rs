@@ -8,9 +8,9 @@
 //! left half deleted is finished by the next.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -211,11 +211,32 @@ fn clean(
 
 /// Deletes a directory with what is in it; links are deleted, not followed.
 fn delete(path: &Path) -> bool {
-    let deleted = fs::remove_dir_all(path);
+    let deleted = match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path);
+            fs::remove_dir_all(path)
+        }
+        deleted => deleted,
+    };
     if let Err(error) = &deleted {
         warn!(path = %path.display(), %error, "cannot delete a directory");
     }
     deleted.is_ok()
+}
+
+/// Lets its owner delete what is in a directory: some tools take all rights from the directories they make.
+fn open_up(directory: &Path) {
+    let mut ahead = vec![directory.to_owned()];
+    while let Some(directory) = ahead.pop() {
+        // Where this fails, deleting does, and says so.
+        let _ = fs::set_permissions(&directory, Permissions::from_mode(0o700));
+        let entries = fs::read_dir(&directory).into_iter().flatten();
+        for entry in entries.map_while(Result::ok) {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                ahead.push(entry.path());
+            }
+        }
+    }
 }
 
 /// What a directory takes on the disk, as far as that can be seen; links are not followed.
@@ -361,6 +382,28 @@ mod tests {
             ]
         );
         assert_eq!(names(&outside.path().join("kept")), ["file"]);
+    }
+
+    #[test]
+    fn directories_without_rights_are_removed_as_well() {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+        // Root would have all rights. They are those of this test's thread alone.
+        let mut rights = capabilities(None).expect("its own");
+        rights.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        set_capabilities(None, rights).expect("fewer");
+        let work = tempfile::tempdir().expect("a directory");
+        let deep = work.path().join("app-1/module/cache");
+        fs::create_dir_all(&deep).expect("created");
+        fs::write(deep.join("file"), "x").expect("written");
+        for (directory, mode) in [(deep.as_path(), 0o555), (deep.parent().expect("one"), 0)] {
+            fs::set_permissions(directory, Permissions::from_mode(mode)).expect("its own");
+        }
+        clean(work.path(), &SETTINGS, at(10_000), &|_: &Path| {
+            (settled(0), None)
+        })
+        .expect("cleaned");
+        assert_eq!(names(work.path()), <[&str; 0]>::default());
     }
 
     #[test]

@@ -580,11 +580,13 @@ struct Left {
 }
 
 impl Left {
-    /// What our child has left. Where it has no record, or another's, its cgroups are looked for.
+    /// What our child has left. Where it has no record, or a false one, its cgroups are looked for.
     async fn of_child(runner: Identity, spec: &LaunchSpec, records: &Records) -> Self {
         let (records, name) = (records.clone(), spec.cgroup_name());
         let cgroups = blocking(move || match records.run() {
-            Ok(Some(run)) if run.pid == runner.pid => Ok(run.cgroups),
+            Ok(Some(run)) if AppCgroup::open(&name, &run.cgroups).is_ok_and(|it| it.is_some()) => {
+                Ok(run.cgroups)
+            }
             _ => AppCgroup::made_by(runner.pid, &name),
         });
         let cgroups = cgroups.await.unwrap_or_else(|error| {
