@@ -396,6 +396,25 @@ async fn a_second_attempt_does_not_start_beside_a_running_one() {
     app.wait().await;
 }
 
+#[tokio::test]
+async fn a_runner_is_reached_however_long_the_path_of_its_directory_is() {
+    let ground = Ground::new();
+    let long = ground
+        .work
+        .path()
+        .join("d".repeat(100))
+        .join("e".repeat(100));
+    let mut spec =
+        ground.script("trap 'echo asked; exit' TERM; echo up >$PIPE; while :; do sleep 0.01; done");
+    spec.work_directory.clone_from(&long);
+    let app = start(spec).await;
+    assert_eq!(ground.hear().await, "up");
+    app.signal(STOP).await.expect("asked");
+    assert_eq!(app.wait().await, Outcome::Killed);
+    let output = fs::read_to_string(long.join("app-1/stdout")).expect("readable");
+    assert_eq!(output, "asked\n");
+}
+
 #[test]
 fn what_a_dead_worker_left_running_is_taken_over_with_its_exit_code() {
     let ground = Ground::new();

@@ -120,6 +120,10 @@ impl<'a> Files<'a> {
         if still != opened {
             return Err(Miss::Moved);
         }
+        // Without one, several may have been begun and rolled in between.
+        if opened.is_none() && rolled_starts(directory, stream)? != rolled {
+            return Err(Miss::Moved);
+        }
         if current.is_none() && rolled.is_empty() {
             return Err(Errno::NOENT.into());
         }
