@@ -29,7 +29,7 @@ mod settings;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -42,6 +42,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, warn};
 
 pub(crate) use self::cgroup::AppCgroup;
+use self::cgroup::PlannedCgroup;
 pub use self::cgroup::{CgroupSupport, CgroupVersion, Enforced};
 use self::children::{Children, Spawner};
 use self::core::RunnerCore;
@@ -134,8 +135,12 @@ async fn serve(directory: &Path) -> io::Result<()> {
         .launch()?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no launch.json"))?;
     // Before they are made: whoever finds the runner killed removes them.
-    records.write_run(&Run::of_this_process(planned_cgroups(&launch))?)?;
-    let cgroup = cgroup_of(&launch);
+    let planned = plan_cgroup(&launch);
+    let directories = planned.as_ref().map(PlannedCgroup::directories);
+    records.write_run(&Run::of_this_process(directories.unwrap_or_default())?)?;
+    let needs = launch.spec.description.needs();
+    let made = planned.map(|planned| planned.make(needs).map_err(no_cgroup));
+    let cgroup = made.and_then(Result::ok).flatten();
     let exit = records.reserve_exit()?;
     let signals = Signals::new()?;
 
@@ -220,23 +225,14 @@ async fn serve(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the control groups of the application are about to be.
-fn planned_cgroups(launch: &Launch) -> Vec<PathBuf> {
-    let enforcement = &launch.settings.enforcement;
-    let planned = AppCgroup::planned(&launch.spec.cgroup_name(), enforcement);
-    // Then none is made either, which says why.
-    planned.unwrap_or_default()
+/// The control group of the application; without one it runs as well, and is ended all the same.
+fn plan_cgroup(launch: &Launch) -> Option<PlannedCgroup> {
+    let planned = PlannedCgroup::new(&launch.spec.cgroup_name(), &launch.settings.enforcement);
+    planned.map_err(no_cgroup).ok()
 }
 
-/// The control group of the application; without one it runs as well, and is ended all the same.
-fn cgroup_of(launch: &Launch) -> Option<AppCgroup> {
-    let spec = &launch.spec;
-    let needs = spec.description.needs();
-    let made = AppCgroup::create(&spec.cgroup_name(), &launch.settings.enforcement, needs);
-    made.unwrap_or_else(|error| {
-        warn!(%error, "no cgroup for the application");
-        None
-    })
+fn no_cgroup(error: io::Error) {
+    warn!(%error, "no cgroup for the application");
 }
 
 /// Starts the application, and waits until a process of it runs or it has returned.

@@ -26,48 +26,53 @@ pub(crate) struct AppCgroup {
     homes: Vec<PathBuf>,
 }
 
-impl AppCgroup {
-    /// Where [`AppCgroup::create`] is about to make groups under this name: recorded before, none is forgotten, whenever
-    /// this process is killed. Not all of them need to be given.
+/// The groups of an attempt before they are made.
+#[derive(Debug)]
+pub(crate) struct PlannedCgroup {
+    name: String,
+    enforcement: Enforcement,
+    /// Those that are mounted; none where no groups are wanted.
+    hierarchies: Vec<Hierarchy>,
+}
+
+impl PlannedCgroup {
+    /// Plans groups. `name` is of letters, digits, `.`, `_` and `-`, and names no other attempt.
     ///
     /// # Errors
     ///
     /// What is mounted cannot be read, or `name` is none.
-    pub(crate) fn planned(name: &str, enforcement: &Enforcement) -> io::Result<Vec<PathBuf>> {
+    pub(crate) fn new(name: &str, enforcement: &Enforcement) -> io::Result<Self> {
         check_name(name)?;
-        if !enforcement.cgroups {
-            return Ok(Vec::new());
-        }
-        let hierarchies = Hierarchy::all(Path::new("/"))?;
-        let used = Plan::new(&hierarchies, enforcement).hierarchies();
-        let directories = used
-            .iter()
-            .map(|hierarchy| hierarchy.base().join(directory_name(name)));
-        Ok(directories.collect())
+        Ok(Self {
+            name: name.to_owned(),
+            enforcement: *enforcement,
+            hierarchies: match enforcement.cgroups {
+                true => Hierarchy::all(Path::new("/"))?,
+                false => Vec::new(),
+            },
+        })
     }
 
-    /// Makes the groups of an attempt and sets what it may have; `None` where the kernel gives none, or none are
-    /// wanted. `name` is of letters, digits, `.`, `_` and `-`, and names no other attempt.
+    /// Where they will be: recorded before, none is forgotten, whenever this process is killed. Not all of them need to
+    /// be given.
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        let used = Plan::new(&self.hierarchies, &self.enforcement).hierarchies();
+        let directory = |hierarchy: &Hierarchy| hierarchy.base().join(directory_name(&self.name));
+        used.into_iter().map(directory).collect()
+    }
+
+    /// Makes them and sets what the attempt may have; `None` where the kernel gives none, or none are wanted.
     ///
     /// What is not permitted is left out: [`CgroupSupport`](super::CgroupSupport) has said so.
     ///
     /// # Errors
     ///
-    /// A group could not be made for another reason, or `name` is none. Nothing is left then.
-    pub(crate) fn create(
-        name: &str,
-        enforcement: &Enforcement,
-        needs: Resources,
-    ) -> io::Result<Option<Self>> {
-        check_name(name)?;
-        if !enforcement.cgroups {
-            return Ok(None);
-        }
-        let hierarchies = Hierarchy::all(Path::new("/"))?;
-        let plan = Plan::new(&hierarchies, enforcement);
-        let mut this = Self::empty();
+    /// A group could not be made for another reason. Nothing is left then.
+    pub(crate) fn make(&self, needs: Resources) -> io::Result<Option<AppCgroup>> {
+        let plan = Plan::new(&self.hierarchies, &self.enforcement);
+        let mut this = AppCgroup::empty();
         for hierarchy in plan.hierarchies() {
-            let directory = hierarchy.base().join(directory_name(name));
+            let directory = hierarchy.base().join(directory_name(&self.name));
             match make(&directory) {
                 Ok(()) => this.add(directory.clone(), hierarchy),
                 Err(error) if is_not_given(&error) => {
@@ -76,7 +81,7 @@ impl AppCgroup {
                 }
                 Err(error) => return Err(this.undone(with_path(&directory, &error))),
             }
-            for limited in limit(&directory, hierarchy, &plan, enforcement, needs) {
+            for limited in limit(&directory, hierarchy, &plan, &self.enforcement, needs) {
                 match limited {
                     Some(Err(error)) if !is_not_given(&error) => {
                         return Err(this.undone(with_path(&directory, &error)));
@@ -90,12 +95,24 @@ impl AppCgroup {
         }
         Ok((!this.directories.is_empty()).then_some(this))
     }
+}
 
-    /// Finds the groups that [`AppCgroup::create`] made under this name, as they were planned; `None` if they are gone.
+impl AppCgroup {
+    /// Plans and makes groups in one.
+    #[cfg(test)]
+    pub(crate) fn create(
+        name: &str,
+        enforcement: &Enforcement,
+        needs: Resources,
+    ) -> io::Result<Option<Self>> {
+        PlannedCgroup::new(name, enforcement)?.make(needs)
+    }
+
+    /// Finds the groups that [`PlannedCgroup::make`] made under this name, as they were planned; `None` if they are gone.
     ///
     /// # Errors
     ///
-    /// A directory is none that `create` could have made: whoever wrote the record wants something else ended.
+    /// A directory is none that `make` could have made: whoever wrote the record wants something else ended.
     pub(crate) fn open(name: &str, directories: &[PathBuf]) -> io::Result<Option<Self>> {
         Self::open_among(&Hierarchy::all(Path::new("/"))?, name, directories)
     }
@@ -299,7 +316,7 @@ fn check_name(name: &str) -> io::Result<()> {
     }
 }
 
-/// Whether a directory is where [`AppCgroup::create`] makes the group of this name, in some process of ours.
+/// Whether a directory is where [`PlannedCgroup::make`] makes the group of this name, in some process of ours.
 fn could_be_made(directory: &Path, name: &str, hierarchy: &Hierarchy) -> bool {
     let Ok(below) = directory.strip_prefix(&hierarchy.mount) else {
         return false;

@@ -20,5 +20,5 @@ mod support;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use group::AppCgroup;
+pub(crate) use group::{AppCgroup, PlannedCgroup};
 pub use support::{CgroupSupport, CgroupVersion, Enforced};

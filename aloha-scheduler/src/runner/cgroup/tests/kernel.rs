@@ -46,8 +46,9 @@ impl Ground {
             cores: 2,
             memory_mib,
         };
-        let planned = AppCgroup::planned(name, enforcement).expect("a plan");
-        let made = AppCgroup::create(name, enforcement, needs).expect("made or not given");
+        let plan = PlannedCgroup::new(name, enforcement).expect("a plan");
+        let planned = plan.directories();
+        let made = plan.make(needs).expect("made or not given");
         let made_at = made.iter().flat_map(AppCgroup::directories);
         let unplanned: Vec<_> = made_at.filter(|made| !planned.contains(made)).collect();
         assert!(unplanned.is_empty(), "{unplanned:?} are in no plan");
