@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 
 use aloha_rpc::{Runtime as _, TokioRuntime};
@@ -161,7 +162,10 @@ async fn a_reader_that_waits_gets_what_is_written_meanwhile() {
     let path = work.path().join("app-1/stdout");
     let writer = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        fs::write(path, "hello world!").expect("written");
+        // As output is written: at no time is there less of it than before.
+        let mut file = fs::OpenOptions::new().append(true).open(path);
+        let file = file.as_mut().expect("it is there");
+        file.write_all(b"!").expect("written");
     };
     let patience = Duration::from_secs(20);
     let ((answer, after), ()) = tokio::join!(answered(&work, request, patience), writer);
