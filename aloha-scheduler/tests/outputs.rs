@@ -153,6 +153,12 @@ fn output_without_end_takes_no_more_disk_than_it_may_and_little_memory_and_can_b
             followed
         }
     });
+    // Read meanwhile: who follows and falls behind has much to say of what he missed, and waits where nobody reads it.
+    let mut notes = process.stderr.take().expect("piped");
+    let notes = std::thread::spawn(move || {
+        let mut text = String::new();
+        notes.read_to_string(&mut text).map(|_| text)
+    });
     let by_command = std::thread::spawn(move || (follow(&mut process, &written), process));
     let runner = runner_of(&work, &id);
     fs::write(&gate.0, "go\n").expect("it reads");
@@ -180,9 +186,7 @@ fn output_without_end_takes_no_more_disk_than_it_may_and_little_memory_and_can_b
     assert_eq!(cluster.status(&id)["attempt"], 2);
     let end = b"\nsecond\n";
     let (followed, mut process) = by_command.join().expect("it read to the end");
-    let mut stderr = String::new();
-    let notes = process.stderr.as_mut().expect("piped");
-    notes.read_to_string(&mut stderr).expect("text");
+    let stderr = notes.join().expect("it read to the end").expect("text");
     assert!(process.wait().expect("our child").success(), "{stderr}");
     assert_eq!(followed.end, end);
     assert_eq!(
