@@ -1,19 +1,25 @@
 //! What an application is, the states it goes through, and what a client sees of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::constraint::{Constraint, is_name};
 use crate::ids::{AppId, WorkerId};
 use crate::limits::{LimitError, ProcessLimits, StopPolicy};
 use crate::resources::Resources;
+use crate::restart::{RestartCondition, RestartPolicy};
 
 /// The largest number of cores that is believed, of an application or of a worker.
 pub(crate) const CORES_MAX: u32 = 1_000_000;
 /// The largest amount of memory that is believed.
 pub(crate) const MEMORY_MIB_MAX: u64 = 1 << 40;
 const NAME_CHARS_MAX: usize = 256;
+const CONSTRAINTS_MAX: usize = 32;
+const TAGS_MAX: usize = 32;
+/// The longest time that makes sense anywhere in a description: ten years.
+const MILLIS_MAX: u64 = 10 * 365 * 86_400_000;
 
 /// What a user asks to have run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +37,8 @@ pub struct AppDescription {
     pub cores: u32,
     /// Memory to set aside, in MiB.
     pub memory_mib: u64,
-    /// Whether it runs again elsewhere when its worker is lost. The attempt before may still run then, where nobody reaches
-    /// it: `ALOHA_ATTEMPT` tells which is newer.
+    /// Whether it runs again when it fails or its worker is lost. After a loss the attempt before may still run, where
+    /// nobody reaches it: `ALOHA_ATTEMPT` tells which is newer.
     pub supervise: bool,
     /// Variables added to its environment.
     pub environment: BTreeMap<String, String>,
@@ -42,6 +48,21 @@ pub struct AppDescription {
     /// What each of its processes may have.
     #[serde(default)]
     pub limits: ProcessLimits,
+    /// Its place in the queue: higher before lower, and among equals the one that came first.
+    #[serde(default)]
+    pub priority: i32,
+    /// When it runs again, in more detail than `supervise` says.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// The longest an attempt may run, in milliseconds. One that runs longer is ended and has failed.
+    #[serde(default)]
+    pub run_millis_max: Option<u64>,
+    /// What a worker must be or have.
+    #[serde(default)]
+    pub constraints: BTreeSet<Constraint>,
+    /// What it belongs to. The master may limit how many of a tag run at once.
+    #[serde(default)]
+    pub tags: BTreeSet<String>,
 }
 
 /// Why a description is refused; names the field.
@@ -99,6 +120,33 @@ pub enum DescriptionError {
     /// A limit that makes no sense.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// A tag that is not a plain word.
+    #[error("tag {tag:?} is not 1 to 64 characters of A-Z a-z 0-9 . _ -")]
+    TagInvalid {
+        /// The tag found.
+        tag: String,
+    },
+    /// More tags or constraints than make sense.
+    #[error("{field} has {count} entries, more than {max}")]
+    TooMany {
+        /// Which field.
+        field: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A time that makes no sense.
+    #[error("{field} is {millis} ms, not between 1 ms and ten years")]
+    TimeOutOfRange {
+        /// Which field.
+        field: &'static str,
+        /// The time found.
+        millis: u64,
+    },
+    /// A policy that contradicts itself.
+    #[error("it is supervised, but restart says never; leave one of them out")]
+    SupervisedNeverRestarts,
 }
 
 impl AppDescription {
@@ -144,7 +192,58 @@ impl AppDescription {
             }
             _ => {}
         }
-        Ok(self.limits.validate()?)
+        self.limits.validate()?;
+        self.validate_policy()
+    }
+
+    /// When it runs again after an end of its own.
+    pub fn restart_condition(&self) -> RestartCondition {
+        self.restart.condition.unwrap_or(if self.supervise {
+            RestartCondition::OnFailure
+        } else {
+            RestartCondition::Never
+        })
+    }
+
+    /// Whether it runs again when its worker is lost.
+    pub fn survives_its_worker(&self) -> bool {
+        self.restart_condition() != RestartCondition::Never
+    }
+
+    fn validate_policy(&self) -> Result<(), DescriptionError> {
+        if self.supervise && self.restart.condition == Some(RestartCondition::Never) {
+            return Err(DescriptionError::SupervisedNeverRestarts);
+        }
+        let RestartPolicy {
+            backoff_initial_millis,
+            backoff_max_millis,
+            reset_after_millis,
+            ..
+        } = self.restart;
+        let times = [
+            ("restart back-off", backoff_initial_millis),
+            ("longest restart back-off", backoff_max_millis),
+            ("restart reset", reset_after_millis),
+            ("longest run time", self.run_millis_max),
+        ];
+        for (field, millis) in times {
+            if let Some(millis) = millis.filter(|millis| !(1..=MILLIS_MAX).contains(millis)) {
+                return Err(DescriptionError::TimeOutOfRange { field, millis });
+            }
+        }
+        let counts = [
+            ("tags", self.tags.len(), TAGS_MAX),
+            ("constraints", self.constraints.len(), CONSTRAINTS_MAX),
+        ];
+        for (field, count, max) in counts {
+            if count > max {
+                return Err(DescriptionError::TooMany { field, count, max });
+            }
+        }
+        match self.tags.iter().find(|tag| !is_name(tag)) {
+            Some(tag) => Err(DescriptionError::TagInvalid { tag: tag.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Checks what becomes of it arguments and variables of a process.
@@ -199,16 +298,19 @@ pub enum Ending {
 ///                                       |   |  |          |            ^
 ///                         RELAUNCHING --'   v  v          v            |
 ///                              ^         UNKNOWN (its worker is away)--'
-///                              '--- worker lost, supervised ---'
+///                              '--- worker lost, or failed, and to run again
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AppState {
     /// Waits for a worker, for the first time.
     Submitted,
-    /// Waits for a worker after an attempt was lost.
+    /// Waits for its time and then for a worker, after an attempt came to nothing.
     Relaunching {
         /// What became of the attempt before.
         reason: String,
+        /// When it may run again at the earliest; `None` for at once.
+        #[serde(default)]
+        not_before: Option<u64>,
     },
     /// A worker was told to start it and has not yet said that it runs.
     Launching {
@@ -279,6 +381,16 @@ impl AppState {
                 Some(on)
             }
             Self::Ended { on, .. } => on.as_ref(),
+        }
+    }
+
+    /// Why it is so, where the state itself does not say.
+    pub(crate) fn reason(&self) -> Option<String> {
+        match self {
+            Self::Submitted | Self::Launching { .. } | Self::Running { .. } => None,
+            Self::Relaunching { reason, .. } => Some(reason.clone()),
+            Self::Unknown { on, .. } => Some(format!("{} is disconnected", on.worker)),
+            Self::Ended { message, .. } => message.clone(),
         }
     }
 
@@ -366,6 +478,20 @@ impl fmt::Display for AppPhase {
     }
 }
 
+/// A change of an application's state that is past.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// The state it went to.
+    pub to: AppPhase,
+    /// Its latest attempt then.
+    pub attempt: u32,
+    /// Why, where the state alone does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// What a client sees of an application at one moment. Moments are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppStatus {
@@ -399,6 +525,12 @@ pub struct AppStatus {
     pub started_at: Option<u64>,
     /// When it ended.
     pub ended_at: Option<u64>,
+    /// As in the description.
+    pub priority: i32,
+    /// When it runs again at the earliest, if it waits for that.
+    pub not_before: Option<u64>,
+    /// Its last changes of state, the oldest first. Empty in lists of many applications.
+    pub history: Vec<Transition>,
 }
 
 #[cfg(test)]

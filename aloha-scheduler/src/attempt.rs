@@ -1,9 +1,11 @@
 //! One run of an application: the words in which a worker tells its master about it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::app::AppDescription;
 use crate::ids::AppId;
 use crate::resources::Resources;
 
@@ -74,7 +76,7 @@ pub enum AttemptState {
 /// An attempt that a worker holds when it registers.
 ///
 /// It says what the attempt occupies, so that a master that does not know it can leave that room alone until it is
-/// gone.
+/// gone, and what it was launched as, so that a master that forgot everything can take it on again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldAttempt {
     /// Of which application.
@@ -85,6 +87,10 @@ pub struct HeldAttempt {
     pub occupies: Resources,
     /// How far it is.
     pub state: AttemptState,
+    /// The epoch of the leadership that launched it, 0 where the worker does not know.
+    pub epoch: u64,
+    /// What was launched; `None` once it ended.
+    pub description: Option<Arc<AppDescription>>,
 }
 
 /// What a worker reports of an attempt.

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::app::{AppPhase, AppStatus};
-use crate::ids::AppId;
+use crate::ids::{AppId, WorkerId};
+use crate::master::WorkerState;
 
 /// Something that happened in the cluster, for whoever listens.
 ///
@@ -29,6 +30,17 @@ pub enum AlohaEvent {
         /// The attempt that was lost.
         attempt: u32,
         /// What became of it.
+        reason: String,
+    },
+    /// A worker came, went, or went from one state to another.
+    WorkerStateChanged {
+        /// Which worker.
+        id: WorkerId,
+        /// Where it was; `None` when it came.
+        from: Option<WorkerState>,
+        /// Where it is.
+        to: WorkerState,
+        /// Why, in words.
         reason: String,
     },
 }

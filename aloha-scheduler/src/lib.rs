@@ -19,6 +19,7 @@ mod blocking;
 mod causes;
 mod client;
 mod clock;
+mod constraint;
 mod events;
 mod ids;
 mod limits;
@@ -28,18 +29,24 @@ mod messages;
 mod now;
 mod procfs;
 mod resources;
+mod restart;
 
 pub mod application;
 pub mod config;
+pub mod election;
 pub mod master;
+pub mod persistence;
 pub mod rest;
 pub mod runner;
 pub mod worker;
 
-pub use app::{AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement};
+pub use app::{
+    AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement, Transition,
+};
 pub use attempt::{AttemptReport, AttemptState, HeldAttempt, Outcome};
 pub use causes::with_causes;
 pub use client::{ClientError, MasterClient};
+pub use constraint::{Attributes, BadConstraint, Constraint};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
 pub use limits::{LimitError, ProcessLimits, StopPolicy, StopSignal, UnknownStopSignal};
@@ -51,4 +58,5 @@ pub use messages::{
 };
 pub use now::Now;
 pub use resources::Resources;
+pub use restart::{RestartCondition, RestartPolicy, UnknownRestartCondition};
 pub use worker::{Worker, WorkerCore, WorkerHandle, WorkerRegistration, WorkerSettings};

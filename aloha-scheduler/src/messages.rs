@@ -38,6 +38,8 @@ pub enum MasterMessage {
         id: WorkerId,
         /// Where it is reached, if the master has forgotten it.
         worker: RpcEndpointRef<WorkerMessage>,
+        /// Answered by a master that counts on the worker.
+        call: RpcCallContext<()>,
     },
     /// Worker: I take no more applications.
     WorkerLeaving {

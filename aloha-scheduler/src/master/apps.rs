@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::placement::Waiting;
-use crate::app::{AppDescription, AppPhase, AppState};
+use crate::app::{AppDescription, AppPhase, AppState, Transition};
 use crate::ids::AppId;
 
 /// What is stored of an application, which is all a master knows of it.
@@ -24,9 +24,35 @@ pub struct AppRecord {
     pub kill_requested: bool,
     /// When it was submitted, in milliseconds since 1970.
     pub submitted_at: u64,
+    /// How many restarts there were in a row, without a long run between.
+    #[serde(default)]
+    pub restarts_in_a_row: u32,
+    /// Whether the latest attempt is being ended for it ran longer than it may.
+    #[serde(default)]
+    pub overran: bool,
+    /// Its last changes of state, the oldest first.
+    #[serde(default)]
+    pub history: Vec<Transition>,
 }
 
+/// How many changes of state are kept of an application.
+const HISTORY_MAX: usize = 16;
+
 impl AppRecord {
+    /// Notes the state it is in now, and forgets the oldest change beyond the limit.
+    pub(crate) fn note(&mut self, at: u64, reason: Option<String>) {
+        if self.history.len() >= HISTORY_MAX {
+            self.history.remove(0);
+        }
+        let (to, attempt) = (self.phase(), self.attempt);
+        self.history.push(Transition {
+            at,
+            to,
+            attempt,
+            reason,
+        });
+    }
+
     /// The plain form of its state.
     pub fn phase(&self) -> AppPhase {
         self.state.phase()
@@ -67,13 +93,15 @@ impl Apps {
     }
 
     /// Moves an application on, if its state allows it, and returns where it was.
-    pub(crate) fn change(&mut self, id: &AppId, next: AppState) -> Option<AppPhase> {
+    pub(crate) fn change(&mut self, id: &AppId, next: AppState, at: u64) -> Option<AppPhase> {
         let app = self.apps.get_mut(id)?;
         let (from, to) = (app.phase(), next.phase());
         if !from.may_become(to) {
             return None;
         }
+        let reason = next.reason();
         app.state = next;
+        app.note(at, reason);
         match (waits(from), waits(to)) {
             (false, true) => self
                 .waiting
@@ -98,6 +126,17 @@ impl Apps {
         if let Some(app) = self.apps.get_mut(id) {
             app.kill_requested = true;
         }
+    }
+
+    /// Forgets an application, whatever became of it.
+    pub(crate) fn remove(&mut self, id: &AppId) {
+        let Some(app) = self.apps.remove(id) else {
+            return;
+        };
+        if waits(app.phase()) {
+            self.waiting.remove(app.description.needs(), app.number);
+        }
+        self.ended.retain(|ended| ended != id);
     }
 
     /// Forgets the one that ended first if more than so many have ended.

@@ -6,14 +6,13 @@ use tracing::{debug, error, info};
 use super::apps::{AppRecord, Apps};
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::{Event, ReplyTo};
-use super::placement::{Assignment, Round, Scope};
+use super::placement::Scope;
 use super::waits::Waits;
 use super::workers::{WorkerStatus, Workers};
-use crate::app::{AppDescription, AppPhase, AppState, AppStatus, Ending, Placement};
+use crate::app::{AppDescription, AppPhase, AppState, AppStatus, Ending};
 use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
 use crate::now::Now;
-use crate::resources::Resources;
 
 /// What a master is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,11 +38,13 @@ pub struct MasterCore {
     /// What placement has to look at, at the end of this event.
     pub(super) scope: Scope,
     pub(super) effects: Vec<Effect>,
+    /// When the event happened that is being handled.
+    pub(super) now: Now,
 }
 
 impl MasterCore {
     /// A master that knows of nothing yet.
-    pub fn new(settings: MasterSettings) -> Self {
+    pub fn new(settings: MasterSettings, now: Now) -> Self {
         let listed_dead = settings
             .worker_timeout
             .saturating_mul(settings.dead_worker_persistence);
@@ -55,18 +56,20 @@ impl MasterCore {
             next_number: 0,
             scope: Scope::Nothing,
             effects: Vec::new(),
+            now,
         }
     }
 
     /// Applies one event and returns what must follow, in order.
     #[must_use = "effects do nothing until the shell performs them"]
     pub fn handle(&mut self, event: Event, now: Now) -> Vec<Effect> {
+        self.now = now;
         match event {
             Event::WorkerRegistered {
                 registration,
                 reply,
             } => self.on_worker_registered(registration, reply, now),
-            Event::Heartbeat { worker } => self.on_heartbeat(worker, now),
+            Event::Heartbeat { worker, reply } => self.on_heartbeat(worker, reply, now),
             Event::WorkerDisconnected { worker } => self.on_worker_disconnected(&worker, now),
             Event::WorkerLeaving { worker } => self.on_worker_leaving(&worker, now),
             Event::Submitted { description, reply } => self.on_submitted(description, reply, now),
@@ -96,6 +99,7 @@ impl MasterCore {
             } => {
                 self.on_attempt_ended(worker, app, attempt, outcome, reply, now);
             }
+            Event::SubmissionWithdrawn { app } => self.on_submission_withdrawn(&app),
             Event::Tick => self.on_tick(now),
         }
         self.place();
@@ -124,7 +128,11 @@ impl MasterCore {
     pub fn apps(&self) -> Vec<AppStatus> {
         let mut apps: Vec<_> = self.apps.iter().collect();
         apps.sort_unstable_by_key(|app| app.number);
-        apps.into_iter().map(|app| self.status_of(app)).collect()
+        let listed = |app| AppStatus {
+            history: Vec::new(),
+            ..self.status_of(app)
+        };
+        apps.into_iter().map(listed).collect()
     }
 
     /// Every listed worker, by id.
@@ -141,7 +149,7 @@ impl MasterCore {
         self.next_number += 1;
         let id = AppId::mint(now.wall, number);
         let needs = description.needs();
-        let record = AppRecord {
+        let mut record = AppRecord {
             id: id.clone(),
             number,
             description: Arc::new(description),
@@ -149,13 +157,33 @@ impl MasterCore {
             attempt: 0,
             kill_requested: false,
             submitted_at: now.unix_millis(),
+            restarts_in_a_row: 0,
+            overran: false,
+            history: Vec::new(),
         };
+        record.note(now.unix_millis(), None);
         info!(app = %id, name = ?record.description.name, "app submitted");
         self.apps.insert(record);
         self.scope.add_group(needs);
         self.persist_app(&id);
         self.publish_change(&id, None);
         self.reply(reply, Reply::Submitted { app: id });
+    }
+
+    /// Whether it had been placed or killed meanwhile matters not: nobody was told of either.
+    fn on_submission_withdrawn(&mut self, id: &AppId) {
+        let Some(app) = self.apps.get(id) else { return };
+        if let (Some(on), false) = (app.state.placement(), app.phase().is_final()) {
+            let (worker, attempt) = (on.worker.clone(), app.attempt);
+            self.workers.release(&worker, &(id.clone(), attempt));
+            self.scope = Scope::Everything;
+        }
+        self.apps.remove(id);
+        for reply in self.waits.take_for(id) {
+            self.reply(reply, Reply::NoSuchApp(id.clone()));
+        }
+        self.effects
+            .push(Effect::Persist(Record::AppForgotten(id.clone())));
     }
 
     fn on_kill_requested(&mut self, app: AppId, reply: ReplyTo, now: Now) {
@@ -226,37 +254,12 @@ impl MasterCore {
         }
     }
 
-    /// Places what can be placed, once per event.
-    fn place(&mut self) {
-        let scope = std::mem::take(&mut self.scope);
-        let mut round = Round::new(&scope, self.apps.waiting(), self.workers.free());
-        while let Some(assignment) = round.next(self.apps.waiting(), self.workers.free()) {
-            self.launch(assignment);
-        }
-    }
-
-    fn launch(&mut self, Assignment { app, worker, needs }: Assignment) {
-        let on = self.workers.get(&worker).map(|w| Placement {
-            worker: worker.clone(),
-            address: w.record.address(),
-        });
-        let on = on.expect("the index names only workers in the table");
-        let attempt = self
-            .apps
-            .begin_attempt(&app)
-            .expect("the queue names only apps in the table");
-        self.workers.occupy(&worker, (app.clone(), attempt), needs);
-        info!(%app, attempt, %worker, "app placed");
-        self.change(&app, AppState::Launching { on });
-        self.send_launch(&worker, &app);
-    }
-
     /// Moves an application on, stores and publishes that. An illegal move is logged and refused.
     ///
     /// What its attempt occupied is the caller's to give back, before.
     pub(super) fn change(&mut self, id: &AppId, next: AppState) {
-        let to = next.phase();
-        let Some(from) = self.apps.change(id, next) else {
+        let (to, at) = (next.phase(), self.now.unix_millis());
+        let Some(from) = self.apps.change(id, next, at) else {
             error!(app = %id, %to, "refused an illegal change of state");
             return;
         };
@@ -356,7 +359,7 @@ impl MasterCore {
         let (mut exit_code, mut message, mut waiting_for, mut ended_at) = (None, None, None, None);
         match &app.state {
             AppState::Submitted => waiting_for = self.why_waiting(description.needs()),
-            AppState::Relaunching { reason } => {
+            AppState::Relaunching { reason, .. } => {
                 waiting_for = self.why_waiting(description.needs());
                 message = Some(reason.clone());
             }
@@ -395,38 +398,13 @@ impl MasterCore {
             submitted_at: Some(app.submitted_at),
             started_at: app.state.since(),
             ended_at,
+            priority: description.priority,
+            not_before: match app.state {
+                AppState::Relaunching { not_before, .. } => not_before,
+                _ => None,
+            },
+            history: app.history.clone(),
         }
-    }
-
-    /// What is missing for an application with these needs to be placed; `None` if nothing is.
-    fn why_waiting(&self, needs: Resources) -> Option<String> {
-        let Some(largest) = self.workers.offered().largest() else {
-            return Some(format!("needs {needs}; no worker is registered"));
-        };
-        let short = |which: &str, has: Resources| {
-            let Resources { cores, memory_mib } = needs;
-            if cores > has.cores {
-                let plural = if cores == 1 { "" } else { "s" };
-                format!(
-                    "needs {cores} core{plural}; the largest {which} has {}",
-                    has.cores
-                )
-            } else if memory_mib > has.memory_mib {
-                format!(
-                    "needs {memory_mib} MiB; the largest {which} has {} MiB",
-                    has.memory_mib
-                )
-            } else {
-                format!("needs {needs}; no {which} has both")
-            }
-        };
-        if self.workers.offered().roomiest(needs).is_none() {
-            return Some(short("worker", largest));
-        }
-        let free = self.workers.free();
-        free.roomiest(needs)
-            .is_none()
-            .then(|| short("free worker", free.largest().unwrap_or_default()))
     }
 
     /// Panics if the tables contradict one another. For tests, after each event.

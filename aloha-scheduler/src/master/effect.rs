@@ -13,7 +13,8 @@ use crate::ids::{AppId, WorkerId};
 /// Something the shell must do, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Store this durably, under the epoch of the core, before the effects that follow; if that fails, step down.
+    /// Store this durably, under the epoch of the core. What follows waits for it, unless it
+    /// [goes ahead](Effect::goes_ahead).
     Persist(Record),
     /// Answer a caller.
     Reply(ReplyTo, Reply),
@@ -21,6 +22,31 @@ pub enum Effect {
     Send(WorkerId, WorkerCommand),
     /// Tell the listeners.
     Publish(AlohaEvent),
+}
+
+impl Effect {
+    /// Whether it need not wait until what came before it is stored, for it promises and starts nothing.
+    pub fn goes_ahead(&self) -> bool {
+        match self {
+            Self::Persist(_) | Self::Publish(_) => false,
+            Self::Send(_, command) => match command {
+                WorkerCommand::LaunchApp { .. } => false,
+                // A worker that is told before the launch of it remembers that and launches nothing.
+                WorkerCommand::KillApp { .. } | WorkerCommand::Reregister { .. } => true,
+            },
+            Self::Reply(_, reply) => match reply {
+                Reply::Registered { .. }
+                | Reply::Refused { .. }
+                | Reply::SubmissionRefused(_)
+                | Reply::HeartbeatNoted
+                | Reply::NoSuchApp(_) => true,
+                Reply::Submitted { .. }
+                | Reply::Kill { .. }
+                | Reply::Status(_)
+                | Reply::Acknowledged => false,
+            },
+        }
+    }
 }
 
 /// A change of what is stored. Each replaces whatever was stored of the same id.
@@ -34,6 +60,8 @@ pub enum Record {
     Worker(WorkerRecord),
     /// A worker is gone.
     WorkerForgotten(WorkerId),
+    /// Numbers of applications below this one may have been given.
+    NextNumber(u64),
 }
 
 /// What a caller is answered.
@@ -71,6 +99,9 @@ pub enum Reply {
     Status(Box<AppStatus>),
     /// To a wait: there is no such application.
     NoSuchApp(AppId),
+    /// To a heartbeat: the worker is seen, and its applications are its own for another `aloha.worker.timeout`, counted
+    /// from when it sent this.
+    HeartbeatNoted,
     /// To a report: it need not be sent again.
     Acknowledged,
 }

@@ -47,6 +47,7 @@ enum Caller {
         /// How the worker was reached before, if it was.
         before: Option<RpcEndpointRef<WorkerMessage>>,
     },
+    Heartbeat(RpcCallContext<()>),
     Report(RpcCallContext<()>),
     Submit(RpcCallContext<SubmitAnswer>),
     Kill(RpcCallContext<KillAnswer>),
@@ -95,7 +96,7 @@ impl Master {
     pub fn start(env: &RpcEnv, settings: MasterSettings) -> Result<MasterHandle, SetupError> {
         let (events, _) = broadcast::channel(EVENTS_BEHIND_MAX);
         let master = Self {
-            core: MasterCore::new(settings),
+            core: MasterCore::new(settings, clock::now(&**env.runtime())),
             callers: HashMap::new(),
             next_caller: 0,
             workers: HashMap::new(),
@@ -186,7 +187,8 @@ impl Master {
                 }
                 call.reply(RegisterAnswer::Refused { reason });
             }
-            (Caller::Report(call), Reply::Acknowledged) => call.reply(()),
+            (Caller::Report(call), Reply::Acknowledged)
+            | (Caller::Heartbeat(call), Reply::HeartbeatNoted) => call.reply(()),
             (Caller::Report(call), Reply::Refused { reason }) => {
                 debug!(reason, "a report was refused");
                 call.reply(());
@@ -316,13 +318,16 @@ impl RpcEndpoint for Master {
                     ctx,
                 );
             }
-            MasterMessage::Heartbeat { id, worker } => {
+            MasterMessage::Heartbeat { id, worker, call } => {
+                let reply = self.keep(Caller::Heartbeat(call));
                 let stranger = !self.workers.contains_key(&id);
                 if stranger {
                     // Only for as long as it takes to tell it to register.
                     self.workers.insert(id.clone(), worker);
                 }
-                self.tell(Event::Heartbeat { worker: id.clone() }, ctx);
+                let worker = id.clone();
+                self.tell(Event::Heartbeat { worker, reply }, ctx);
+                self.callers.remove(&reply);
                 if stranger {
                     self.workers.remove(&id);
                 }
@@ -391,6 +396,9 @@ fn log_event(event: &AlohaEvent) {
             reason,
         } => {
             info!(app = %id, attempt, reason, "application to be relaunched");
+        }
+        AlohaEvent::WorkerStateChanged { id, to, reason, .. } => {
+            info!(worker = %id, state = %to, reason, "worker");
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum Event {
     Heartbeat {
         /// Which.
         worker: WorkerId,
+        /// Who waits for the answer. One that is not taken on hears nothing.
+        reply: ReplyTo,
     },
     /// The connection to a worker ended. It may come back.
     WorkerDisconnected {
@@ -88,6 +90,11 @@ pub enum Event {
         outcome: Outcome,
         /// Who waits for the acknowledgement.
         reply: ReplyTo,
+    },
+    /// What was to be stored of a submission could not be, and its caller was told so: it is forgotten.
+    SubmissionWithdrawn {
+        /// The application that was to be.
+        app: AppId,
     },
     /// The time of [`MasterCore::next_deadline`](super::MasterCore::next_deadline) has come.
     Tick,

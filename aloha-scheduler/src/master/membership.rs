@@ -37,6 +37,8 @@ impl MasterCore {
             offers,
             attempts,
             enforces,
+            attributes,
+            epoch: _,
         } = registration;
         let record = WorkerRecord {
             id: id.clone(),
@@ -44,6 +46,7 @@ impl MasterCore {
             port,
             offers,
             enforces,
+            attributes,
         };
         let before = self.workers.get(&id);
         let stored = before.is_some_and(|w| w.record == record && w.state != WorkerState::Dead);
@@ -96,10 +99,11 @@ impl MasterCore {
         }
     }
 
-    pub(super) fn on_heartbeat(&mut self, worker: WorkerId, now: Now) {
+    pub(super) fn on_heartbeat(&mut self, worker: WorkerId, reply: ReplyTo, now: Now) {
         match self.workers.state(&worker) {
             Some(WorkerState::Alive | WorkerState::Leaving) => {
-                self.workers.heard_from(&worker, now.instant)
+                self.workers.heard_from(&worker, now.instant);
+                self.reply(reply, Reply::HeartbeatNoted);
             }
             Some(WorkerState::Disconnected | WorkerState::Dead) | None => {
                 self.effects.push(Effect::Send(
@@ -169,11 +173,12 @@ impl MasterCore {
         warn!(app = %id, attempt, reason, "attempt lost");
         if app.kill_requested {
             self.end(id, Ending::Killed, Some(reason), now);
-        } else if app.description.supervise {
+        } else if app.description.survives_its_worker() {
             self.change(
                 id,
                 AppState::Relaunching {
                     reason: reason.clone(),
+                    not_before: None,
                 },
             );
             self.effects

@@ -27,6 +27,7 @@ mod core;
 mod effect;
 mod endpoint;
 mod event;
+mod launching;
 mod membership;
 mod placement;
 mod reports;

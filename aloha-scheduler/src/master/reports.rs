@@ -150,7 +150,13 @@ impl MasterCore {
         } else if app.attempt <= 1 {
             self.change(id, AppState::Submitted);
         } else {
-            self.change(id, AppState::Relaunching { reason });
+            self.change(
+                id,
+                AppState::Relaunching {
+                    reason,
+                    not_before: None,
+                },
+            );
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::resource_index::ResourceIndex;
+use crate::constraint::Attributes;
 use crate::ids::{AppId, WorkerId};
 use crate::resources::Resources;
 use crate::runner::CgroupSupport;
@@ -23,6 +24,9 @@ pub struct WorkerRecord {
     /// What of the resources of applications it enforces.
     #[serde(default)]
     pub enforces: CgroupSupport,
+    /// What it is or has besides.
+    #[serde(default)]
+    pub attributes: Attributes,
 }
 
 impl WorkerRecord {
@@ -82,6 +86,8 @@ pub struct WorkerStatus {
     pub heard_millis_ago: u64,
     /// What of the resources of applications it enforces.
     pub enforces: CgroupSupport,
+    /// What it is or has besides.
+    pub attributes: Attributes,
 }
 
 /// An attempt: of which application, and which.
@@ -262,6 +268,7 @@ impl Workers {
                 )
                 .unwrap_or(u64::MAX),
                 enforces: worker.record.enforces.clone(),
+                attributes: worker.record.attributes.clone(),
             }
         };
         self.workers.values().map(status).collect()

@@ -92,6 +92,7 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
         limits: fields
             .optional("limits", Fields::limits)?
             .unwrap_or_default(),
+        ..AppDescription::default()
     };
     let mut unknown: Vec<String> = object
         .keys()

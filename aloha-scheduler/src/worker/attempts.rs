@@ -40,7 +40,7 @@ pub(super) struct Ending {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Held back until an earlier attempt of the same application is over.
-    Queued(Arc<AppDescription>),
+    Queued,
     /// Its process is being started.
     Starting,
     /// Its process runs.
@@ -49,7 +49,9 @@ pub(super) enum Stage {
 
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) occupies: Resources,
+    pub(super) description: Arc<AppDescription>,
+    /// The epoch of the leadership that launched it, 0 where an earlier worker left it.
+    pub(super) epoch: u64,
     /// How long it may go on once asked to end.
     pub(super) grace: Duration,
     pub(super) stage: Stage,
@@ -209,7 +211,7 @@ impl Attempts {
     pub(super) fn used(&self) -> Resources {
         self.held
             .values()
-            .map(|held| held.occupies)
+            .map(|held| held.description.needs())
             .fold(Resources::default(), Resources::plus)
     }
 
@@ -235,8 +237,10 @@ impl Attempts {
             HeldAttempt {
                 app: app.clone(),
                 attempt: *attempt,
-                occupies: held.occupies,
+                occupies: held.description.needs(),
                 state,
+                epoch: held.epoch,
+                description: Some(Arc::clone(&held.description)),
             }
         });
         let ended = self.spool.keys().map(|(app, attempt)| HeldAttempt {
@@ -244,6 +248,8 @@ impl Attempts {
             attempt: *attempt,
             occupies: Resources::default(),
             state: AttemptState::Ended,
+            epoch: 0,
+            description: None,
         });
         held.chain(ended).collect()
     }
@@ -269,7 +275,7 @@ impl Attempts {
         let mut active: Vec<_> = self
             .held
             .iter()
-            .filter(|(_, held)| !matches!(held.stage, Stage::Queued(_)))
+            .filter(|(_, held)| !matches!(held.stage, Stage::Queued))
             .map(|((app, _), _)| app)
             .collect();
         let attempts = active.len();

@@ -11,6 +11,7 @@ use super::registration::{Backoff, Registration, WorkerRegistration};
 use crate::app::AppDescription;
 use crate::application::ShutdownReason;
 use crate::attempt::{AttemptReport, Outcome};
+use crate::constraint::Attributes;
 use crate::ids::{AppId, WorkerId};
 use crate::master::WorkerCommand;
 use crate::now::Now;
@@ -33,6 +34,8 @@ pub struct WorkerSettings {
     pub offers: Resources,
     /// What of their resources it enforces.
     pub enforces: CgroupSupport,
+    /// What it is or has besides, for constraints.
+    pub attributes: Attributes,
     /// The addresses of the masters, one of which leads.
     pub masters: Vec<String>,
     /// How it goes about finding that one.
@@ -155,10 +158,11 @@ impl WorkerCore {
             FoundState::Running => self.attempts.insert(
                 key,
                 Held {
-                    occupies: description.needs(),
+                    epoch: 0,
                     grace: description.stop.grace(self.settings.kill_grace),
                     stage: Stage::Running,
                     ending: None,
+                    description,
                 },
             ),
             FoundState::Ended(outcome) => self.attempts.spool(key, outcome),
@@ -241,7 +245,7 @@ impl WorkerCore {
                 description,
             } => {
                 if self.accepts(master, epoch) {
-                    self.on_launch((app, attempt), description, now);
+                    self.on_launch((app, attempt), description, epoch, now);
                 }
             }
             WorkerCommand::KillApp {
@@ -262,7 +266,13 @@ impl WorkerCore {
         }
     }
 
-    fn on_launch(&mut self, key: AttemptKey, description: Arc<AppDescription>, now: Instant) {
+    fn on_launch(
+        &mut self,
+        key: AttemptKey,
+        description: Arc<AppDescription>,
+        epoch: u64,
+        now: Instant,
+    ) {
         if self.attempts.is_known(&key) {
             debug!(app = %key.0, attempt = key.1, "ignored a second launch");
             return;
@@ -280,10 +290,11 @@ impl WorkerCore {
             info!(app = %key.0, attempt = key.1, "launching");
             let earlier = self.attempts.held_of(&key.0);
             let queued = Held {
-                occupies: needs,
+                epoch,
                 grace: description.stop.grace(self.settings.kill_grace),
-                stage: Stage::Queued(description),
+                stage: Stage::Queued,
                 ending: None,
+                description,
             };
             let app = key.0.clone();
             self.attempts.insert(key, queued);
@@ -324,7 +335,7 @@ impl WorkerCore {
         let outcome = match held.ending.map(|ending| ending.cause) {
             None => seen,
             Some(Cause::Request) => Outcome::Killed,
-            Some(Cause::Shutdown) if matches!(held.stage, Stage::Queued(_)) => seen,
+            Some(Cause::Shutdown) if matches!(held.stage, Stage::Queued) => seen,
             Some(Cause::Shutdown) => Outcome::Lost("stopped with its worker".into()),
         };
         info!(app = %key.0, attempt = key.1, %outcome, "attempt ended");
@@ -469,6 +480,7 @@ impl WorkerCore {
             port,
             offers,
             enforces,
+            attributes,
             ..
         } = &self.settings;
         let attempts = self.attempts.to_held_attempts();
@@ -479,6 +491,8 @@ impl WorkerCore {
             offers: *offers,
             attempts,
             enforces: enforces.clone(),
+            attributes: attributes.clone(),
+            epoch: self.epoch,
         };
         self.effects.push(Effect::Register {
             master,
@@ -502,7 +516,7 @@ impl WorkerCore {
             cause,
             insist_at: now.checked_add(held.grace),
         });
-        if matches!(held.stage, Stage::Queued(_)) {
+        if matches!(held.stage, Stage::Queued) {
             self.on_app_exited(
                 key.clone(),
                 Outcome::Declined("it was not started yet".into()),
@@ -534,8 +548,8 @@ impl WorkerCore {
         let Some(held) = self.attempts.get_mut(key) else {
             return;
         };
-        if let Stage::Queued(description) = &held.stage {
-            let description = Arc::clone(description);
+        if held.stage == Stage::Queued {
+            let description = Arc::clone(&held.description);
             held.stage = Stage::Starting;
             self.effects.push(Effect::StartApp {
                 app: app.clone(),

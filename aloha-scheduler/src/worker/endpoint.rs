@@ -22,6 +22,7 @@ use crate::app::AppDescription;
 use crate::attempt::{AttemptReport, Outcome};
 use crate::causes::with_causes;
 use crate::clock::{self, Alarm};
+use crate::constraint::Attributes;
 use crate::ids::{AppId, WorkerId};
 use crate::messages::{
     LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer, WORKER, WorkerMessage,
@@ -131,6 +132,7 @@ impl Worker {
             port: address.port(),
             offers,
             enforces: CgroupSupport::none("the worker starts applications without limits"),
+            attributes: Attributes::new(),
             masters,
             backoff: Backoff {
                 answer_within: Duration::from_secs(10),
@@ -182,7 +184,12 @@ impl Worker {
                 } => self.register(master, registration, ctx),
                 Effect::SendHeartbeat { master } => {
                     let (id, worker) = (self.settings.id.clone(), ctx.self_ref().clone());
-                    self.send(&master, MasterMessage::Heartbeat { id, worker });
+                    if let Some(found) = self.masters.get(&master) {
+                        let seen = found.ask(|call| MasterMessage::Heartbeat { id, worker, call });
+                        ctx.env()
+                            .runtime()
+                            .spawn(Box::pin(async move { drop(seen.await) }));
+                    }
                 }
                 Effect::Report { master, report } => self.report(master, report, ctx),
                 Effect::Leave { master } => {

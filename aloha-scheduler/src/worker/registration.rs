@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::HeldAttempt;
+use crate::constraint::Attributes;
 use crate::ids::WorkerId;
 use crate::resources::Resources;
 use crate::runner::CgroupSupport;
@@ -27,6 +28,10 @@ pub struct WorkerRegistration {
     pub attempts: Vec<HeldAttempt>,
     /// What of the resources of applications it enforces.
     pub enforces: CgroupSupport,
+    /// What it is or has besides, for constraints (`aloha.worker.attributes`).
+    pub attributes: Attributes,
+    /// The newest epoch that it has seen.
+    pub epoch: u64,
 }
 
 /// How a worker waits between two rounds of asking.

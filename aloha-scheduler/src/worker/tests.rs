@@ -10,6 +10,7 @@ use super::*;
 use crate::app::AppDescription;
 use crate::application::ShutdownReason;
 use crate::attempt::{AttemptReport, AttemptState, HeldAttempt, Outcome};
+use crate::constraint::Attributes;
 use crate::ids::AppId;
 use crate::master::WorkerCommand;
 use crate::now::Now;
@@ -45,6 +46,7 @@ impl Harness {
             port: 1,
             offers: OFFERS,
             enforces: CgroupSupport::none("no kernel"),
+            attributes: Attributes::new(),
             masters: vec![M1.into(), M2.into()],
             backoff: Backoff {
                 answer_within: SECOND,
@@ -92,7 +94,8 @@ impl Harness {
     }
 
     fn tell(&mut self, event: Event) {
-        self.unclaimed.extend(self.worker.handle(event, self.now));
+        let effects = self.worker.handle(event, self.now);
+        self.unclaimed.extend(effects.into_iter().map(plain));
         self.worker.check_invariants();
     }
 
@@ -216,11 +219,24 @@ fn register(master: &str, attempts: Vec<HeldAttempt>) -> Effect {
         offers: OFFERS,
         attempts,
         enforces: CgroupSupport::none("no kernel"),
+        attributes: Attributes::new(),
+        epoch: 0,
     };
     Effect::Register {
         master: master.into(),
         registration,
     }
+}
+
+/// An effect without what only an adopting master looks at.
+fn plain(mut effect: Effect) -> Effect {
+    if let Effect::Register { registration, .. } = &mut effect {
+        registration.epoch = 0;
+        for held in &mut registration.attempts {
+            (held.epoch, held.description) = (0, None);
+        }
+    }
+    effect
 }
 
 fn held(id: &str, attempt: u32, state: AttemptState) -> HeldAttempt {
@@ -234,6 +250,8 @@ fn held(id: &str, attempt: u32, state: AttemptState) -> HeldAttempt {
         attempt,
         occupies,
         state,
+        epoch: 0,
+        description: None,
     }
 }
 

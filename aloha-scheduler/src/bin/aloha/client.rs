@@ -53,6 +53,7 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
             grace_millis: args.stop_timeout,
         },
         limits,
+        ..AppDescription::default()
     };
     ask(&args.client, async |master| {
         let app = match master.submit(description).await? {

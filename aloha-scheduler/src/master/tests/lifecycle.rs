@@ -1,5 +1,5 @@
 use super::*;
-use crate::app::{AppPhase, Placement};
+use crate::app::{AppPhase, Placement, Transition};
 
 #[test]
 fn an_application_is_stored_before_it_is_acknowledged_and_again_before_it_is_launched() {
@@ -48,6 +48,21 @@ fn a_client_sees_where_and_when_it_ran_and_how_it_ended() {
         submitted_at: Some(submitted_at),
         started_at: Some(submitted_at + 1000),
         ended_at: Some(submitted_at + 3000),
+        priority: 0,
+        not_before: None,
+        history: [
+            (0, AppPhase::Submitted, 0),
+            (0, AppPhase::Launching, 1),
+            (1000, AppPhase::Running, 1),
+            (3000, AppPhase::Failed, 1),
+        ]
+        .map(|(after, to, attempt)| Transition {
+            at: submitted_at + after,
+            to,
+            attempt,
+            reason: None,
+        })
+        .into(),
     };
     assert_eq!(t.status(&app), status);
     assert_eq!(t.used("w1"), Resources::default());

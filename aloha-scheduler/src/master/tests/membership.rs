@@ -1,4 +1,5 @@
 use super::*;
+use crate::app::AppPhase;
 use crate::runner::{CgroupVersion, Enforced};
 
 #[test]
@@ -21,6 +22,7 @@ fn a_worker_is_stored_before_it_is_welcomed_and_learns_the_heartbeat_interval() 
         apps: vec![],
         heard_millis_ago: 0,
         enforces: CgroupSupport::default(),
+        attributes: Attributes::new(),
     };
     assert_eq!(t.master.workers(t.now), [status]);
 }
@@ -48,6 +50,8 @@ fn what_a_worker_enforces_is_stored_and_shown_as_it_last_said() {
         },
         attempts: Vec::new(),
         enforces: enforces.clone(),
+        attributes: Attributes::new(),
+        epoch: 0,
     };
     t.tell(Event::WorkerRegistered {
         registration,
@@ -152,7 +156,10 @@ fn a_short_disconnection_relaunches_nothing_and_the_application_goes_on() {
         "store app 0: RUNNING #1 on w1",
         "publish app 0: UNKNOWN -> RUNNING",
     ]);
-    assert_eq!(t.status(&app), before);
+    let mut after = t.status(&app);
+    let phases: Vec<_> = after.history.drain(3..).map(|past| past.to).collect();
+    assert_eq!(phases, [AppPhase::Unknown, AppPhase::Running]);
+    assert_eq!(after, before);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::*;
 use crate::app::{AppDescription, AppStatus};
 use crate::attempt::{AttemptState, HeldAttempt, Outcome};
+use crate::constraint::Attributes;
 use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
 use crate::now::Now;
@@ -45,16 +46,22 @@ impl Harness {
         )]
         let instant = Instant::now();
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_552_342_651);
+        let now = Now { instant, wall };
         Self {
-            master: MasterCore::new(settings),
-            now: Now { instant, wall },
+            master: MasterCore::new(settings, now),
+            now,
             unclaimed: Vec::new(),
         }
     }
 
     fn tell(&mut self, event: Event) {
         let effects = self.master.handle(event, self.now);
-        self.unclaimed.extend(effects.iter().map(line));
+        // That a heartbeat is answered has a test of its own.
+        let lines = effects
+            .iter()
+            .map(line)
+            .filter(|line| line != "reply: seen");
+        self.unclaimed.extend(lines);
         self.master.check_invariants();
     }
 
@@ -93,6 +100,8 @@ impl Harness {
             offers,
             attempts,
             enforces: CgroupSupport::default(),
+            attributes: Attributes::new(),
+            epoch: 0,
         };
         self.tell(Event::WorkerRegistered {
             registration,
@@ -148,7 +157,10 @@ impl Harness {
     }
 
     fn heartbeat(&mut self, worker: &str) {
-        self.tell(Event::Heartbeat { worker: id(worker) });
+        self.tell(Event::Heartbeat {
+            worker: id(worker),
+            reply: ReplyTo(0),
+        });
     }
 
     fn status(&self, app: &AppId) -> AppStatus {
@@ -211,6 +223,8 @@ fn held(app: &AppId, attempt: u32, state: AttemptState) -> HeldAttempt {
         attempt,
         occupies,
         state,
+        epoch: EPOCH,
+        description: None,
     }
 }
 
@@ -249,6 +263,7 @@ fn line(effect: &Effect) -> String {
             format!("store {}: {}", worker.id, worker.offers)
         }
         Effect::Persist(Record::WorkerForgotten(worker)) => format!("unstore {worker}"),
+        Effect::Persist(Record::NextNumber(number)) => format!("store next number {number}"),
         Effect::Publish(AlohaEvent::AppStateChanged {
             id,
             from,
@@ -265,6 +280,10 @@ fn line(effect: &Effect) -> String {
             reason,
         }) => {
             format!("publish {}: lost #{attempt}: {reason}", short(id))
+        }
+        Effect::Publish(AlohaEvent::WorkerStateChanged { id, from, to, .. }) => {
+            let from = from.map(|from| format!("{from} -> ")).unwrap_or_default();
+            format!("publish {id}: {from}{to}")
         }
         Effect::Send(worker, command) => match command {
             WorkerCommand::LaunchApp {
@@ -309,6 +328,7 @@ fn line(effect: &Effect) -> String {
                 }
                 Reply::Status(status) => format!("{} is {}", short(&status.id), status.phase),
                 Reply::NoSuchApp(app) => format!("no {}", short(app)),
+                Reply::HeartbeatNoted => "seen".to_owned(),
                 Reply::Acknowledged => "noted".to_owned(),
             };
             format!("reply{to}: {text}")

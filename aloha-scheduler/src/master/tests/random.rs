@@ -141,13 +141,18 @@ fn event(t: &Harness, step: Step, token: u64) -> Option<Event> {
                 offers,
                 attempts,
                 enforces: CgroupSupport::default(),
+                attributes: Attributes::new(),
+                epoch: 0,
             };
             Event::WorkerRegistered {
                 registration,
                 reply,
             }
         }
-        Step::Heartbeat(n) => Event::Heartbeat { worker: worker(n) },
+        Step::Heartbeat(n) => Event::Heartbeat {
+            worker: worker(n),
+            reply,
+        },
         Step::Disconnect(n) => Event::WorkerDisconnected { worker: worker(n) },
         Step::Leave(n) => Event::WorkerLeaving { worker: worker(n) },
         Step::Submit {
@@ -285,13 +290,13 @@ proptest! {
                 Step::Register { worker, .. } => {
                     let id = id(&format!("w{worker}"));
                     let attempts = given.get(&id).into_iter().flatten().map(|((app, attempt), occupies)| HeldAttempt {
-                        app: app.clone(), attempt: *attempt, occupies: *occupies, state: AttemptState::Running,
+                        app: app.clone(), attempt: *attempt, occupies: *occupies, state: AttemptState::Running, epoch: EPOCH, description: None,
                     });
                     let offers = Resources { cores: 6, memory_mib: 1024 };
                     let registration =
                         WorkerRegistration {
                             id, host: "h".into(), port: 1, offers, attempts: attempts.collect(),
-                            enforces: CgroupSupport::default(),
+                            enforces: CgroupSupport::default(), attributes: Attributes::new(), epoch: 0,
                         };
                     (Some(Event::WorkerRegistered { registration, reply: ReplyTo(token) }), true)
                 }

@@ -1,0 +1,65 @@
+//! Who of several masters leads.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+/// How a leadership stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It is ours.
+    #[default]
+    Held,
+    /// It may be ours no more: acknowledge nothing, launch nothing, until this changes.
+    Suspended,
+    /// It is over, for good.
+    Lost,
+}
+
+/// A leadership that was won. Dropped, it is given up.
+#[derive(Debug)]
+pub struct Leadership {
+    /// Its epoch where the election gives one, higher than that of every leadership before; 0 where only the store
+    /// counts them.
+    pub epoch: u64,
+    /// How it stands. A sender that is gone is a leadership lost.
+    pub standing: watch::Receiver<Standing>,
+}
+
+/// Why no election could be held.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot take part in the election of a leader: {reason}")]
+pub struct ElectionError {
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Takes part in the election of the leading master.
+///
+/// All implementations pass the same suite, `election::contract` (feature `testing`).
+#[async_trait]
+pub trait LeaderElectionAgent: fmt::Debug + Send + Sync + 'static {
+    /// Waits until this master leads; it may take for ever. Cancel safe: dropped, it no longer stands for election.
+    ///
+    /// # Errors
+    ///
+    /// The election could not be held. It may be tried again.
+    async fn campaign(&self) -> Result<Leadership, ElectionError>;
+}
+
+/// The election of a master that is alone: it leads at once, for as long as it lives.
+#[derive(Debug, Default)]
+pub struct SoleMaster {
+    standing: watch::Sender<Standing>,
+}
+
+#[async_trait]
+impl LeaderElectionAgent for SoleMaster {
+    async fn campaign(&self) -> Result<Leadership, ElectionError> {
+        Ok(Leadership {
+            epoch: 0,
+            standing: self.standing.subscribe(),
+        })
+    }
+}
