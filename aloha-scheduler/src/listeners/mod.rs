@@ -18,6 +18,8 @@ mod error;
 mod lane;
 mod log;
 mod registry;
+#[cfg(test)]
+mod tests;
 
 pub use bus::EventBus;
 pub use error::ListenerError;
