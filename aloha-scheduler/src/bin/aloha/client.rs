@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
-use aloha_scheduler::config::Config;
+use aloha_scheduler::config::{Config, Value};
 use aloha_scheduler::master::{WorkerState, WorkerStatus};
 use aloha_scheduler::worker::LogStream;
 use aloha_scheduler::{
@@ -237,6 +237,7 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
             "CORES",
             "MIB",
             "ENFORCES",
+            "ATTRIBUTES",
             "APPLICATIONS",
         ]);
         for WorkerStatus {
@@ -250,6 +251,7 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
             memory_mib_used,
             apps,
             enforces,
+            attributes,
             ..
         } in workers
         {
@@ -260,6 +262,7 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
                 format!("{cores_used}/{cores}"),
                 format!("{memory_mib_used}/{memory_mib}"),
                 enforces.summary(),
+                Value::Attributes(attributes).to_string(),
                 apps.len().to_string(),
             ]);
         }
