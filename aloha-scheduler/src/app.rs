@@ -488,7 +488,7 @@ pub struct Transition {
     /// Its latest attempt then.
     pub attempt: u32,
     /// Why, where the state alone does not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub reason: Option<String>,
 }
 
