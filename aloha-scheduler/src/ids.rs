@@ -126,6 +126,11 @@ impl AppId {
     pub fn mint(wall: SystemTime, number: u64) -> Self {
         Self(format!("app-{}-{number:04}", timestamp(wall)).into())
     }
+
+    /// The number it was minted with, if it was minted here.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.0.rsplit_once('-')?.1.parse().ok()
+    }
 }
 
 impl WorkerId {

@@ -84,11 +84,15 @@ impl Apps {
         &self.waiting
     }
 
-    /// Puts in an application that was just submitted.
+    /// Puts in an application that is new here. Those that have ended come in the order in which they did.
     pub(crate) fn insert(&mut self, app: AppRecord) {
-        debug_assert!(waits(app.phase()) && !self.apps.contains_key(&app.id));
-        self.waiting
-            .insert(app.description.needs(), app.number, app.id.clone());
+        debug_assert!(!self.apps.contains_key(&app.id));
+        if waits(app.phase()) {
+            self.waiting
+                .insert(app.description.needs(), app.number, app.id.clone());
+        } else if app.phase().is_final() {
+            self.ended.push_back(app.id.clone());
+        }
         self.apps.insert(app.id.clone(), app);
     }
 

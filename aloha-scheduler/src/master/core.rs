@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -6,9 +7,11 @@ use tracing::{debug, error, info};
 use super::apps::{AppRecord, Apps};
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::{Event, ReplyTo};
+use super::numbers::Numbers;
 use super::placement::Scope;
+use super::recovery::Recovery;
 use super::waits::Waits;
-use super::workers::{WorkerStatus, Workers};
+use super::workers::{WorkerState, WorkerStatus, Workers};
 use crate::app::{AppDescription, AppPhase, AppState, AppStatus, Ending};
 use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
@@ -25,6 +28,9 @@ pub struct MasterSettings {
     pub dead_worker_persistence: u32,
     /// The epoch of this leadership, higher than that of every one before.
     pub epoch: u64,
+    /// Whether what is to be stored is. A master without a store takes applications on that it has forgotten and a
+    /// worker still holds; one with a store has them stopped.
+    pub durable: bool,
 }
 
 /// The mind of a master: events and the time in, effects out.
@@ -34,7 +40,10 @@ pub struct MasterCore {
     pub(super) apps: Apps,
     pub(super) workers: Workers,
     waits: Waits,
-    next_number: u64,
+    pub(super) numbers: Numbers,
+    pub(super) recovery: Recovery,
+    /// Applications whose stored record is damaged: what workers hold of them is left alone.
+    pub(super) set_aside: BTreeSet<AppId>,
     /// What placement has to look at, at the end of this event.
     pub(super) scope: Scope,
     pub(super) effects: Vec<Effect>,
@@ -50,10 +59,12 @@ impl MasterCore {
             .saturating_mul(settings.dead_worker_persistence);
         Self {
             workers: Workers::new(settings.worker_timeout, listed_dead),
+            numbers: Numbers::new(settings.durable),
             settings,
             apps: Apps::default(),
             waits: Waits::default(),
-            next_number: 0,
+            recovery: Recovery::default(),
+            set_aside: BTreeSet::new(),
             scope: Scope::Nothing,
             effects: Vec::new(),
             now,
@@ -145,8 +156,11 @@ impl MasterCore {
             self.reply(reply, Reply::SubmissionRefused(error));
             return;
         }
-        let number = self.next_number;
-        self.next_number += 1;
+        let (number, reserved) = self.numbers.take();
+        if let Some(reserved) = reserved {
+            self.effects
+                .push(Effect::Persist(Record::NextNumber(reserved)));
+        }
         let id = AppId::mint(now.wall, number);
         let needs = description.needs();
         let mut record = AppRecord {
@@ -338,6 +352,24 @@ impl MasterCore {
     fn persist_app(&mut self, id: &AppId) {
         if let Some(app) = self.apps.get(id) {
             self.effects.push(Effect::Persist(Record::App(app.clone())));
+        }
+    }
+
+    /// Tells the listeners that a worker is now in another state than it was.
+    pub(super) fn publish_worker(
+        &mut self,
+        id: &WorkerId,
+        from: Option<WorkerState>,
+        reason: impl Into<String>,
+    ) {
+        if let Some(to) = self.workers.state(id).filter(|to| Some(*to) != from) {
+            self.effects
+                .push(Effect::Publish(AlohaEvent::WorkerStateChanged {
+                    id: id.clone(),
+                    from,
+                    to,
+                    reason: reason.into(),
+                }));
         }
     }
 

@@ -76,6 +76,7 @@ impl MasterCore {
                 .push(Effect::Persist(Record::Worker(record.clone())));
         }
         self.workers.register(record, occupied, now.instant);
+        self.no_longer_await(&id, true);
         self.scope = Scope::Everything;
         let heartbeat_interval = self.settings.worker_timeout / 4;
         self.reply(
@@ -213,6 +214,7 @@ impl MasterCore {
         let attempts = self.workers.bury(id, now.instant);
         self.effects
             .push(Effect::Persist(Record::WorkerForgotten(id.clone())));
+        self.no_longer_await(id, false);
         for key in attempts {
             if self.is_current(id, &key).is_some() {
                 self.lose_attempt(&key.0, format!("worker {id} {how}"), now);

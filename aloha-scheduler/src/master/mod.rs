@@ -29,7 +29,9 @@ mod endpoint;
 mod event;
 mod launching;
 mod membership;
+mod numbers;
 mod placement;
+mod recovery;
 mod reports;
 mod resource_index;
 #[cfg(test)]
@@ -42,4 +44,5 @@ pub use self::core::{MasterCore, MasterSettings};
 pub use self::effect::{Effect, Record, Reply, WorkerCommand};
 pub use self::endpoint::{Master, MasterHandle};
 pub use self::event::{Event, ReplyTo};
+pub use self::recovery::Stored;
 pub use self::workers::{WorkerRecord, WorkerState, WorkerStatus};

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::resource_index::ResourceIndex;
+use crate::app::Placement;
 use crate::constraint::Attributes;
 use crate::ids::{AppId, WorkerId};
 use crate::resources::Resources;
@@ -30,6 +31,19 @@ pub struct WorkerRecord {
 }
 
 impl WorkerRecord {
+    /// What a placement tells of its worker.
+    pub(crate) fn of_placement(on: &Placement) -> Self {
+        let (host, port) = on.address.rsplit_once(':').unwrap_or((&on.address, ""));
+        Self {
+            id: on.worker.clone(),
+            host: host.to_owned(),
+            port: port.parse().unwrap_or(0),
+            offers: Resources::default(),
+            enforces: CgroupSupport::default(),
+            attributes: Attributes::new(),
+        }
+    }
+
     /// `host:port`.
     pub fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
@@ -167,6 +181,26 @@ impl Workers {
         attempts: BTreeMap<AttemptKey, Resources>,
         now: Instant,
     ) {
+        self.put(record, WorkerState::Alive, attempts, now);
+    }
+
+    /// Puts a worker in that was stored: away, and with a full timeout from now on to come back.
+    pub(crate) fn restore(
+        &mut self,
+        record: WorkerRecord,
+        attempts: BTreeMap<AttemptKey, Resources>,
+        now: Instant,
+    ) {
+        self.put(record, WorkerState::Disconnected, attempts, now);
+    }
+
+    fn put(
+        &mut self,
+        record: WorkerRecord,
+        state: WorkerState,
+        attempts: BTreeMap<AttemptKey, Resources>,
+        now: Instant,
+    ) {
         let id = record.id.clone();
         self.unlink(&id);
         let used = attempts
@@ -175,7 +209,7 @@ impl Workers {
             .fold(Resources::default(), Resources::plus);
         let worker = Worker {
             record,
-            state: WorkerState::Alive,
+            state,
             heard: now,
             died: None,
             attempts,
