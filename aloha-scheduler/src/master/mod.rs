@@ -22,6 +22,7 @@
 //!   elsewhere, and when it comes back they go on.
 //! - **Attempts are numbered.** A report about any but the current one changes no state.
 
+mod adoption;
 mod apps;
 mod core;
 mod effect;
@@ -34,8 +35,10 @@ mod placement;
 mod recovery;
 mod reports;
 mod resource_index;
+mod restarts;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod waits;
 mod workers;
 
