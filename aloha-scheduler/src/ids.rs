@@ -126,6 +126,12 @@ impl AppId {
     pub fn mint(wall: SystemTime, number: u64) -> Self {
         Self(format!("app-{}-{number:04}", timestamp(wall)).into())
     }
+
+    /// The number it was minted with, if it looks like that. One that no master comes to is none.
+    pub(crate) fn number(&self) -> Option<u64> {
+        let number = self.0.rsplit_once('-')?.1.parse().ok();
+        number.filter(|number| *number < 1 << 48)
+    }
 }
 
 impl WorkerId {

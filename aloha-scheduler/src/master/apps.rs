@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::placement::Waiting;
 use crate::app::{AppDescription, AppPhase, AppState, Transition};
 use crate::ids::AppId;
+use crate::resources::Resources;
 
 /// What is stored of an application, which is all a master knows of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +68,16 @@ pub(crate) struct Apps {
     ended: VecDeque<AppId>,
 }
 
-fn waits(phase: AppPhase) -> bool {
-    matches!(phase, AppPhase::Submitted | AppPhase::Relaunching)
+/// Whether it is in the queue. One that pauses before it runs again is not.
+fn waits(state: &AppState) -> bool {
+    matches!(
+        state,
+        AppState::Submitted
+            | AppState::Relaunching {
+                not_before: None,
+                ..
+            }
+    )
 }
 
 impl Apps {
@@ -84,25 +93,36 @@ impl Apps {
         &self.waiting
     }
 
-    /// Puts in an application that was just submitted.
+    /// Puts in an application that is new here. Those that have ended come in the order in which they did.
     pub(crate) fn insert(&mut self, app: AppRecord) {
-        debug_assert!(waits(app.phase()) && !self.apps.contains_key(&app.id));
-        self.waiting
-            .insert(app.description.needs(), app.number, app.id.clone());
+        debug_assert!(!self.apps.contains_key(&app.id));
+        if waits(&app.state) {
+            self.waiting
+                .insert(app.description.needs(), app.number, app.id.clone());
+        } else if app.phase().is_final() {
+            self.ended.push_back(app.id.clone());
+        }
         self.apps.insert(app.id.clone(), app);
     }
 
     /// Moves an application on, if its state allows it, and returns where it was.
-    pub(crate) fn change(&mut self, id: &AppId, next: AppState, at: u64) -> Option<AppPhase> {
+    pub(crate) fn change(
+        &mut self,
+        id: &AppId,
+        next: AppState,
+        at: u64,
+        reason: Option<String>,
+    ) -> Option<AppPhase> {
         let app = self.apps.get_mut(id)?;
         let (from, to) = (app.phase(), next.phase());
         if !from.may_become(to) {
             return None;
         }
-        let reason = next.reason();
+        let reason = reason.or_else(|| next.reason());
+        let (waited, waits) = (waits(&app.state), waits(&next));
         app.state = next;
         app.note(at, reason);
-        match (waits(from), waits(to)) {
+        match (waited, waits) {
             (false, true) => self
                 .waiting
                 .insert(app.description.needs(), app.number, id.clone()),
@@ -119,13 +139,34 @@ impl Apps {
     pub(crate) fn begin_attempt(&mut self, id: &AppId) -> Option<u32> {
         let app = self.apps.get_mut(id)?;
         app.attempt = app.attempt.saturating_add(1);
+        app.overran = false;
         Some(app.attempt)
     }
 
-    pub(crate) fn request_kill(&mut self, id: &AppId) {
-        if let Some(app) = self.apps.get_mut(id) {
-            app.kill_requested = true;
+    /// Makes the next attempt of a waiting application higher than this one, which a worker holds all the same.
+    pub(crate) fn outnumber(&mut self, id: &AppId, attempt: u32) {
+        if let Some(app) = self.apps.get_mut(id).filter(|app| waits(&app.state)) {
+            app.attempt = app.attempt.max(attempt);
         }
+    }
+
+    /// Changes what no other table rests on.
+    pub(crate) fn update(&mut self, id: &AppId, change: impl FnOnce(&mut AppRecord)) {
+        if let Some(app) = self.apps.get_mut(id) {
+            change(app);
+        }
+    }
+
+    /// Puts an application in the queue whose pause is over, and returns what it needs.
+    pub(crate) fn end_pause(&mut self, id: &AppId) -> Option<Resources> {
+        let app = self.apps.get_mut(id)?;
+        let AppState::Relaunching { not_before, .. } = &mut app.state else {
+            return None;
+        };
+        not_before.take()?;
+        let needs = app.description.needs();
+        self.waiting.insert(needs, app.number, id.clone());
+        Some(needs)
     }
 
     /// Forgets an application, whatever became of it.
@@ -133,10 +174,12 @@ impl Apps {
         let Some(app) = self.apps.remove(id) else {
             return;
         };
-        if waits(app.phase()) {
+        if waits(&app.state) {
             self.waiting.remove(app.description.needs(), app.number);
         }
-        self.ended.retain(|ended| ended != id);
+        if app.phase().is_final() {
+            self.ended.retain(|ended| ended != id);
+        }
     }
 
     /// Forgets the one that ended first if more than so many have ended.
@@ -159,7 +202,7 @@ impl Apps {
         waiting.sort_unstable();
         let expected: Vec<_> = self
             .iter()
-            .filter(|app| waits(app.phase()))
+            .filter(|app| waits(&app.state))
             .map(|app| (&app.id, app.description.needs(), app.number))
             .collect();
         assert_eq!(waiting, expected, "the queue is out of step");

@@ -1,14 +1,19 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info};
 
+use super::adoption::OwnEpochs;
 use super::apps::{AppRecord, Apps};
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::{Event, ReplyTo};
+use super::numbers::Numbers;
 use super::placement::Scope;
+use super::recovery::Recovery;
+use super::restarts::RunClocks;
 use super::waits::Waits;
-use super::workers::{WorkerStatus, Workers};
+use super::workers::{WorkerState, WorkerStatus, Workers};
 use crate::app::{AppDescription, AppPhase, AppState, AppStatus, Ending};
 use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
@@ -25,6 +30,9 @@ pub struct MasterSettings {
     pub dead_worker_persistence: u32,
     /// The epoch of this leadership, higher than that of every one before.
     pub epoch: u64,
+    /// Whether what is to be stored is. A master without a store takes applications on that it has forgotten and a
+    /// worker still holds; one with a store has them stopped.
+    pub durable: bool,
 }
 
 /// The mind of a master: events and the time in, effects out.
@@ -34,7 +42,12 @@ pub struct MasterCore {
     pub(super) apps: Apps,
     pub(super) workers: Workers,
     waits: Waits,
-    next_number: u64,
+    pub(super) clocks: RunClocks,
+    pub(super) own_epochs: OwnEpochs,
+    pub(super) numbers: Numbers,
+    pub(super) recovery: Recovery,
+    /// Applications whose stored record is damaged: what workers hold of them is left alone.
+    pub(super) set_aside: BTreeSet<AppId>,
     /// What placement has to look at, at the end of this event.
     pub(super) scope: Scope,
     pub(super) effects: Vec<Effect>,
@@ -50,10 +63,14 @@ impl MasterCore {
             .saturating_mul(settings.dead_worker_persistence);
         Self {
             workers: Workers::new(settings.worker_timeout, listed_dead),
+            numbers: Numbers::new(settings.durable),
+            own_epochs: OwnEpochs::new(settings.epoch),
+            clocks: RunClocks::default(),
             settings,
             apps: Apps::default(),
             waits: Waits::default(),
-            next_number: 0,
+            recovery: Recovery::default(),
+            set_aside: BTreeSet::new(),
             scope: Scope::Nothing,
             effects: Vec::new(),
             now,
@@ -108,10 +125,12 @@ impl MasterCore {
 
     /// When the shell should send the next [`Event::Tick`], if ever. Changes with every event.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.workers.next_deadline(), self.waits.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [
+            self.workers.next_deadline(),
+            self.waits.next_deadline(),
+            self.clocks.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The epoch of this leadership.
@@ -145,8 +164,11 @@ impl MasterCore {
             self.reply(reply, Reply::SubmissionRefused(error));
             return;
         }
-        let number = self.next_number;
-        self.next_number += 1;
+        let (number, reserved) = self.numbers.take();
+        if let Some(reserved) = reserved {
+            self.effects
+                .push(Effect::Persist(Record::NextNumber(reserved)));
+        }
         let id = AppId::mint(now.wall, number);
         let needs = description.needs();
         let mut record = AppRecord {
@@ -179,6 +201,7 @@ impl MasterCore {
             self.scope = Scope::Everything;
         }
         self.apps.remove(id);
+        self.clocks.remove(id);
         for reply in self.waits.take_for(id) {
             self.reply(reply, Reply::NoSuchApp(id.clone()));
         }
@@ -205,7 +228,7 @@ impl MasterCore {
             (false, format!("{app} has already ended: {phase}"))
         } else if let Some(worker) = worker {
             if !already {
-                self.apps.request_kill(&app);
+                self.apps.update(&app, |app| app.kill_requested = true);
                 self.persist_app(&app);
             }
             if phase == AppPhase::Unknown {
@@ -249,6 +272,7 @@ impl MasterCore {
             });
             self.reply(reply, answer);
         }
+        self.on_run_clocks(now);
         while let Some(worker) = self.workers.due(now.instant) {
             self.on_worker_due(&worker, now);
         }
@@ -258,16 +282,25 @@ impl MasterCore {
     ///
     /// What its attempt occupied is the caller's to give back, before.
     pub(super) fn change(&mut self, id: &AppId, next: AppState) {
+        self.change_because(id, next, None);
+    }
+
+    /// As [`change`](Self::change), with a reason that the state itself does not tell.
+    pub(super) fn change_because(&mut self, id: &AppId, next: AppState, reason: Option<String>) {
         let (to, at) = (next.phase(), self.now.unix_millis());
-        let Some(from) = self.apps.change(id, next, at) else {
+        let Some(from) = self.apps.change(id, next, at, reason) else {
             error!(app = %id, %to, "refused an illegal change of state");
             return;
         };
         debug!(app = %id, %from, %to, "app changed state");
-        if let Some(app) = self.apps.get(id)
-            && matches!(to, AppPhase::Submitted | AppPhase::Relaunching)
-        {
-            self.scope.add_group(app.description.needs());
+        self.clocks.keep_for(id, to);
+        if let Some(app) = self.apps.get(id) {
+            if matches!(to, AppPhase::Submitted | AppPhase::Relaunching) {
+                self.scope.add_group(app.description.needs());
+            }
+            if to == AppPhase::Running {
+                self.clocks.begin_run(app, self.now.instant);
+            }
         }
         // UNKNOWN is what a new leader assumes of every placed application anyway.
         if to != AppPhase::Unknown {
@@ -281,18 +314,28 @@ impl MasterCore {
 
     /// Ends an application that occupies nothing any more.
     pub(super) fn end(&mut self, id: &AppId, how: Ending, message: Option<String>, now: Now) {
+        self.end_because(id, how, message, None, now);
+    }
+
+    /// As [`end`](Self::end), with a reason for the history where the message says none.
+    pub(super) fn end_because(
+        &mut self,
+        id: &AppId,
+        how: Ending,
+        message: Option<String>,
+        reason: impl Into<Option<String>>,
+        now: Now,
+    ) {
         let Some(app) = self.apps.get(id) else { return };
         let (on, since) = (app.state.placement().cloned(), app.state.since());
-        self.change(
-            id,
-            AppState::Ended {
-                how,
-                on,
-                since,
-                at: now.unix_millis(),
-                message,
-            },
-        );
+        let next = AppState::Ended {
+            how,
+            on,
+            since,
+            at: now.unix_millis(),
+            message,
+        };
+        self.change_because(id, next, reason.into());
     }
 
     /// Answers those who waited for this end, and forgets the oldest beyond the limit.
@@ -335,13 +378,31 @@ impl MasterCore {
         self.effects.push(Effect::Send(worker.clone(), command));
     }
 
-    fn persist_app(&mut self, id: &AppId) {
+    pub(super) fn persist_app(&mut self, id: &AppId) {
         if let Some(app) = self.apps.get(id) {
             self.effects.push(Effect::Persist(Record::App(app.clone())));
         }
     }
 
-    fn publish_change(&mut self, id: &AppId, from: Option<AppPhase>) {
+    /// Tells the listeners that a worker is now in another state than it was.
+    pub(super) fn publish_worker(
+        &mut self,
+        id: &WorkerId,
+        from: Option<WorkerState>,
+        reason: impl Into<String>,
+    ) {
+        if let Some(to) = self.workers.state(id).filter(|to| Some(*to) != from) {
+            self.effects
+                .push(Effect::Publish(AlohaEvent::WorkerStateChanged {
+                    id: id.clone(),
+                    from,
+                    to,
+                    reason: reason.into(),
+                }));
+        }
+    }
+
+    pub(super) fn publish_change(&mut self, id: &AppId, from: Option<AppPhase>) {
         if let Some(status) = self.status(id) {
             let (to, status) = (status.phase, Box::new(status));
             self.effects
@@ -417,6 +478,7 @@ impl MasterCore {
         self.apps.check_invariants();
         self.workers.check_invariants();
         self.waits.check_invariants();
+        self.clocks.check_invariants(self.apps.iter());
         for app in self.apps.iter().filter(|app| app.phase().is_placed()) {
             let on = app.state.placement().expect("a placed app has a placement");
             let worker = self
@@ -427,7 +489,7 @@ impl MasterCore {
                 .attempts()
                 .any(|key| *key == (app.id.clone(), app.attempt));
             assert!(held, "{} occupies nothing on {}", app.id, on.worker);
-            let away = worker.state == super::WorkerState::Disconnected;
+            let away = worker.state == WorkerState::Disconnected;
             assert!(
                 !away || app.phase() == AppPhase::Unknown,
                 "{} is {} on a lost worker",

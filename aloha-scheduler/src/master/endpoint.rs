@@ -90,6 +90,7 @@ impl Master {
             retained_apps: 200,
             dead_worker_persistence: 15,
             epoch: clock::now(&**env.runtime()).unix_millis(),
+            durable: false,
         }
     }
 

@@ -22,6 +22,7 @@
 //!   elsewhere, and when it comes back they go on.
 //! - **Attempts are numbered.** A report about any but the current one changes no state.
 
+mod adoption;
 mod apps;
 mod core;
 mod effect;
@@ -29,11 +30,15 @@ mod endpoint;
 mod event;
 mod launching;
 mod membership;
+mod numbers;
 mod placement;
+mod recovery;
 mod reports;
 mod resource_index;
+mod restarts;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod waits;
 mod workers;
 
@@ -42,4 +47,5 @@ pub use self::core::{MasterCore, MasterSettings};
 pub use self::effect::{Effect, Record, Reply, WorkerCommand};
 pub use self::endpoint::{Master, MasterHandle};
 pub use self::event::{Event, ReplyTo};
+pub use self::recovery::Stored;
 pub use self::workers::{WorkerRecord, WorkerState, WorkerStatus};

@@ -3,8 +3,10 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tracing::error;
 
 use super::resource_index::ResourceIndex;
+use crate::app::Placement;
 use crate::constraint::Attributes;
 use crate::ids::{AppId, WorkerId};
 use crate::resources::Resources;
@@ -30,6 +32,19 @@ pub struct WorkerRecord {
 }
 
 impl WorkerRecord {
+    /// What a placement tells of its worker.
+    pub(crate) fn of_placement(on: &Placement) -> Self {
+        let (host, port) = on.address.rsplit_once(':').unwrap_or((&on.address, ""));
+        Self {
+            id: on.worker.clone(),
+            host: host.to_owned(),
+            port: port.parse().unwrap_or(0),
+            offers: Resources::default(),
+            enforces: CgroupSupport::default(),
+            attributes: Attributes::new(),
+        }
+    }
+
     /// `host:port`.
     pub fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
@@ -48,6 +63,21 @@ pub enum WorkerState {
     Disconnected,
     /// It is gone, and listed for a while yet.
     Dead,
+}
+
+impl WorkerState {
+    /// Every state there is.
+    pub const ALL: [Self; 4] = [Self::Alive, Self::Leaving, Self::Disconnected, Self::Dead];
+
+    /// Whether `next` may follow: the one place that says so. One that registers becomes ALIVE from any.
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Alive => matches!(next, Self::Leaving | Self::Disconnected | Self::Dead),
+            Self::Leaving => matches!(next, Self::Alive | Self::Disconnected | Self::Dead),
+            Self::Disconnected => matches!(next, Self::Alive | Self::Dead),
+            Self::Dead => next == Self::Alive,
+        }
+    }
 }
 
 impl fmt::Display for WorkerState {
@@ -167,6 +197,26 @@ impl Workers {
         attempts: BTreeMap<AttemptKey, Resources>,
         now: Instant,
     ) {
+        self.put(record, WorkerState::Alive, attempts, now);
+    }
+
+    /// Puts a worker in that was stored: away, and with a full timeout from now on to come back.
+    pub(crate) fn restore(
+        &mut self,
+        record: WorkerRecord,
+        attempts: BTreeMap<AttemptKey, Resources>,
+        now: Instant,
+    ) {
+        self.put(record, WorkerState::Disconnected, attempts, now);
+    }
+
+    fn put(
+        &mut self,
+        record: WorkerRecord,
+        state: WorkerState,
+        attempts: BTreeMap<AttemptKey, Resources>,
+        now: Instant,
+    ) {
         let id = record.id.clone();
         self.unlink(&id);
         let used = attempts
@@ -175,7 +225,7 @@ impl Workers {
             .fold(Resources::default(), Resources::plus);
         let worker = Worker {
             record,
-            state: WorkerState::Alive,
+            state,
             heard: now,
             died: None,
             attempts,
@@ -189,8 +239,15 @@ impl Workers {
         self.change(id, |worker| worker.heard = now);
     }
 
-    pub(crate) fn set_state(&mut self, id: &WorkerId, state: WorkerState) {
+    /// Moves a worker on, if its state allows it, and returns where it was.
+    pub(crate) fn set_state(&mut self, id: &WorkerId, state: WorkerState) -> Option<WorkerState> {
+        let from = self.state(id)?;
+        if !from.may_become(state) {
+            error!(worker = %id, %from, to = %state, "refused an illegal change of state");
+            return None;
+        }
         self.change(id, |worker| worker.state = state);
+        Some(from)
     }
 
     /// Declares a worker dead, and returns what occupied it.
@@ -238,7 +295,8 @@ impl Workers {
         found
     }
 
-    /// A worker whose time has run out: one that was silent for too long, or a dead one that was listed long enough.
+    /// A worker whose time has run out: one that was silent for half of the timeout, one that was away for all of it, or
+    /// a dead one that was listed long enough.
     pub(crate) fn due(&self, now: Instant) -> Option<WorkerId> {
         self.deadlines
             .first()
@@ -286,7 +344,11 @@ impl Workers {
     fn deadline(&self, worker: &Worker) -> Option<Instant> {
         match worker.died {
             Some(died) => died.checked_add(self.listed_dead),
-            None => worker.heard.checked_add(self.timeout),
+            // One that falls silent is first away and only then dead.
+            None if worker.state == WorkerState::Disconnected => {
+                worker.heard.checked_add(self.timeout)
+            }
+            None => worker.heard.checked_add(self.timeout / 2),
         }
     }
 

@@ -39,6 +39,7 @@ impl Harness {
             retained_apps,
             dead_worker_persistence: 15,
             epoch: EPOCH,
+            durable: false,
         };
         #[expect(
             clippy::disallowed_methods,
