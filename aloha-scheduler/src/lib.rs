@@ -56,7 +56,7 @@ pub use listeners::{AlohaEventListener, EventBus, Listeners};
 pub use log_follower::{FollowError, LogFollower, LogNews};
 pub use master::{Master, MasterCore, MasterHandle, MasterSettings};
 pub use messages::{
-    KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
+    AppsPage, KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
     SubmitAnswer, WORKER, WorkerMessage,
 };
 pub use now::Now;

@@ -147,11 +147,15 @@ impl MasterCore {
     pub fn apps(&self) -> Vec<AppStatus> {
         let mut apps: Vec<_> = self.apps.iter().collect();
         apps.sort_unstable_by_key(|app| app.number);
-        let listed = |app| AppStatus {
+        apps.into_iter().map(|app| self.listed(app)).collect()
+    }
+
+    /// One application as it stands in lists.
+    pub(super) fn listed(&self, app: &AppRecord) -> AppStatus {
+        AppStatus {
             history: Vec::new(),
             ..self.status_of(app)
-        };
-        apps.into_iter().map(listed).collect()
+        }
     }
 
     /// Every listed worker, by id.

@@ -376,7 +376,7 @@ impl RpcEndpoint for Master {
                     ctx,
                 );
             }
-            MasterMessage::Apps { call } => call.reply(self.core.apps()),
+            MasterMessage::Apps { after, call } => call.reply(self.core.apps_page(after)),
             MasterMessage::Workers { call } => {
                 call.reply(self.core.workers(clock::now(&**ctx.env().runtime())))
             }

@@ -29,6 +29,7 @@ mod effect;
 mod endpoint;
 mod event;
 mod launching;
+mod listing;
 mod membership;
 mod numbers;
 mod placement;
