@@ -27,6 +27,7 @@ mod limits;
 mod log_files;
 mod log_follower;
 mod messages;
+mod moment;
 mod now;
 mod procfs;
 mod resources;
@@ -59,6 +60,7 @@ pub use messages::{
     AppsPage, KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
     SubmitAnswer, WORKER, WorkerMessage,
 };
+pub use moment::Moment;
 pub use now::Now;
 pub use resources::Resources;
 pub use restart::{RestartCondition, RestartPolicy, UnknownRestartCondition};

@@ -231,6 +231,22 @@ pub fn parse_bytes(text: &str, unit: ByteUnit) -> Option<u64> {
     bytes(text.trim(), unit)
 }
 
+/// Reads a span of time such as `500ms`, `10s`, `5min`, `1h` or `2d`; a plain number counts `unit`.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use aloha_scheduler::config::{TimeUnit, parse_duration};
+///
+/// assert_eq!(parse_duration("500ms", TimeUnit::Seconds), Some(Duration::from_millis(500)));
+/// assert_eq!(parse_duration("10", TimeUnit::Seconds), Some(Duration::from_secs(10)));
+/// assert_eq!(parse_duration("-1", TimeUnit::Seconds), None);
+/// ```
+pub fn parse_duration(text: &str, unit: TimeUnit) -> Option<Duration> {
+    duration(text.trim(), unit)
+}
+
 fn bytes(text: &str, unit: ByteUnit) -> Option<u64> {
     let (number, suffix) = cut_suffix(text)?;
     let shift = match suffix.as_str() {
