@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,10 @@ use super::apps::{AppRecord, Apps};
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::{Event, ReplyTo};
 use super::numbers::Numbers;
-use super::placement::Scope;
+use super::placement::Placer;
 use super::recovery::Recovery;
+use super::resource_index::Preference;
+use super::tag_limits::TagLimits;
 use super::waits::Waits;
 use super::workers::{WorkerState, WorkerStatus, Workers};
 use crate::app::{AppDescription, AppPhase, AppState, AppStatus, Ending};
@@ -31,6 +33,10 @@ pub struct MasterSettings {
     /// Whether what is to be stored is. A master without a store takes applications on that it has forgotten and a
     /// worker still holds; one with a store has them stopped.
     pub durable: bool,
+    /// Whether applications spread over the workers (`aloha.deploy.spreadOut`) or fill one after the other.
+    pub spread_out: bool,
+    /// How many applications of a tag may be placed at once, of `*` all together (`aloha.deploy.tagLimits`).
+    pub tag_limits: BTreeMap<String, u32>,
 }
 
 /// The mind of a master: events and the time in, effects out.
@@ -44,8 +50,7 @@ pub struct MasterCore {
     pub(super) recovery: Recovery,
     /// Applications whose stored record is damaged: what workers hold of them is left alone.
     pub(super) set_aside: BTreeSet<AppId>,
-    /// What placement has to look at, at the end of this event.
-    pub(super) scope: Scope,
+    pub(super) placer: Placer,
     pub(super) effects: Vec<Effect>,
     /// When the event happened that is being handled.
     pub(super) now: Now,
@@ -57,15 +62,21 @@ impl MasterCore {
         let listed_dead = settings
             .worker_timeout
             .saturating_mul(settings.dead_worker_persistence);
+        let apps = Apps::new(TagLimits::new(&settings.tag_limits));
+        let placer = Placer::new(if settings.spread_out {
+            Preference::Roomiest
+        } else {
+            Preference::Tightest
+        });
         Self {
             workers: Workers::new(settings.worker_timeout, listed_dead),
             numbers: Numbers::new(settings.durable),
             settings,
-            apps: Apps::default(),
+            apps,
             waits: Waits::default(),
             recovery: Recovery::default(),
             set_aside: BTreeSet::new(),
-            scope: Scope::Nothing,
+            placer,
             effects: Vec::new(),
             now,
         }
@@ -162,7 +173,6 @@ impl MasterCore {
                 .push(Effect::Persist(Record::NextNumber(reserved)));
         }
         let id = AppId::mint(now.wall, number);
-        let needs = description.needs();
         let mut record = AppRecord {
             id: id.clone(),
             number,
@@ -178,7 +188,6 @@ impl MasterCore {
         record.note(now.unix_millis(), None);
         info!(app = %id, name = ?record.description.name, "app submitted");
         self.apps.insert(record);
-        self.scope.add_group(needs);
         self.persist_app(&id);
         self.publish_change(&id, None);
         self.reply(reply, Reply::Submitted { app: id });
@@ -190,7 +199,6 @@ impl MasterCore {
         if let (Some(on), false) = (app.state.placement(), app.phase().is_final()) {
             let (worker, attempt) = (on.worker.clone(), app.attempt);
             self.workers.release(&worker, &(id.clone(), attempt));
-            self.scope = Scope::Everything;
         }
         self.apps.remove(id);
         for reply in self.waits.take_for(id) {
@@ -219,7 +227,7 @@ impl MasterCore {
             (false, format!("{app} has already ended: {phase}"))
         } else if let Some(worker) = worker {
             if !already {
-                self.apps.request_kill(&app);
+                self.apps.update(&app, |app| app.kill_requested = true);
                 self.persist_app(&app);
             }
             if phase == AppPhase::Unknown {
@@ -273,16 +281,11 @@ impl MasterCore {
     /// What its attempt occupied is the caller's to give back, before.
     pub(super) fn change(&mut self, id: &AppId, next: AppState) {
         let (to, at) = (next.phase(), self.now.unix_millis());
-        let Some(from) = self.apps.change(id, next, at) else {
+        let Some(from) = self.apps.change(id, next, at, None) else {
             error!(app = %id, %to, "refused an illegal change of state");
             return;
         };
         debug!(app = %id, %from, %to, "app changed state");
-        if let Some(app) = self.apps.get(id)
-            && matches!(to, AppPhase::Submitted | AppPhase::Relaunching)
-        {
-            self.scope.add_group(app.description.needs());
-        }
         // UNKNOWN is what a new leader assumes of every placed application anyway.
         if to != AppPhase::Unknown {
             self.persist_app(id);
@@ -350,8 +353,8 @@ impl MasterCore {
     }
 
     fn persist_app(&mut self, id: &AppId) {
-        if let Some(app) = self.apps.get(id) {
-            self.effects.push(Effect::Persist(Record::App(app.clone())));
+        if let Some(record) = self.apps.record(id) {
+            self.effects.push(Effect::Persist(Record::App(record)));
         }
     }
 
@@ -390,9 +393,9 @@ impl MasterCore {
         let description = &*app.description;
         let (mut exit_code, mut message, mut waiting_for, mut ended_at) = (None, None, None, None);
         match &app.state {
-            AppState::Submitted => waiting_for = self.why_waiting(description.needs()),
+            AppState::Submitted => waiting_for = self.why_waiting(app),
             AppState::Relaunching { reason, .. } => {
-                waiting_for = self.why_waiting(description.needs());
+                waiting_for = self.why_waiting(app);
                 message = Some(reason.clone());
             }
             AppState::Launching { .. } | AppState::Running { .. } => {}
@@ -459,7 +462,7 @@ impl MasterCore {
                 .attempts()
                 .any(|key| *key == (app.id.clone(), app.attempt));
             assert!(held, "{} occupies nothing on {}", app.id, on.worker);
-            let away = worker.state == super::WorkerState::Disconnected;
+            let away = worker.state == WorkerState::Disconnected;
             assert!(
                 !away || app.phase() == AppPhase::Unknown,
                 "{} is {} on a lost worker",
@@ -474,13 +477,8 @@ impl MasterCore {
                 app.id
             );
         }
-        let room = self.workers.free();
-        for (needs, _, id) in self.apps.waiting().iter() {
-            assert!(
-                room.roomiest(needs).is_none(),
-                "{id} waits although it fits"
-            );
-        }
-        assert!(matches!(self.scope, Scope::Nothing) && self.effects.is_empty());
+        let (queue, limits) = (self.apps.queue(), self.apps.limits());
+        self.placer.check_invariants(queue, limits, &self.workers);
+        assert!(self.effects.is_empty());
     }
 }

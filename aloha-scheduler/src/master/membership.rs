@@ -7,7 +7,6 @@ use tracing::{info, warn};
 use super::core::MasterCore;
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::ReplyTo;
-use super::placement::Scope;
 use super::workers::{AttemptKey, WorkerRecord, WorkerState};
 use crate::app::{AppPhase, AppState, CORES_MAX, Ending, MEMORY_MIB_MAX};
 use crate::attempt::{AttemptState, HeldAttempt};
@@ -77,7 +76,6 @@ impl MasterCore {
         }
         self.workers.register(record, occupied, now.instant);
         self.no_longer_await(&id, true);
-        self.scope = Scope::Everything;
         let heartbeat_interval = self.settings.worker_timeout / 4;
         self.reply(
             reply,

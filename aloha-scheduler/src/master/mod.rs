@@ -23,6 +23,7 @@
 //! - **Attempts are numbered.** A report about any but the current one changes no state.
 
 mod apps;
+mod capacity;
 mod core;
 mod effect;
 mod endpoint;
@@ -31,12 +32,16 @@ mod launching;
 mod membership;
 mod numbers;
 mod placement;
+mod queue;
 mod recovery;
 mod reports;
 mod resource_index;
+mod table;
+mod tag_limits;
 #[cfg(test)]
 mod tests;
 mod waits;
+mod why;
 mod workers;
 
 pub use self::apps::AppRecord;
