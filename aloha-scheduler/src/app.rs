@@ -384,13 +384,19 @@ impl AppState {
         }
     }
 
-    /// Why it is so, where the state itself does not say.
+    /// Why it is so, for the history; `None` where the name of the state says it all.
     pub(crate) fn reason(&self) -> Option<String> {
         match self {
-            Self::Submitted | Self::Launching { .. } | Self::Running { .. } => None,
+            Self::Submitted | Self::Running { .. } => None,
+            Self::Launching { on } => Some(format!("on {}", on.worker)),
             Self::Relaunching { reason, .. } => Some(reason.clone()),
             Self::Unknown { on, .. } => Some(format!("{} is disconnected", on.worker)),
-            Self::Ended { message, .. } => message.clone(),
+            Self::Ended { how, message, .. } => match (how, message) {
+                (_, Some(message)) => Some(message.clone()),
+                (Ending::Killed, None) => Some("killed by request".to_owned()),
+                (Ending::Failed(code), None) => Some(format!("exited with code {code}")),
+                (Ending::Finished | Ending::Error, None) => None,
+            },
         }
     }
 

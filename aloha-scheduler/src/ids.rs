@@ -127,9 +127,10 @@ impl AppId {
         Self(format!("app-{}-{number:04}", timestamp(wall)).into())
     }
 
-    /// The number it was minted with, if it was minted here.
+    /// The number it was minted with, if it looks like that. One that no master comes to is none.
     pub(crate) fn number(&self) -> Option<u64> {
-        self.0.rsplit_once('-')?.1.parse().ok()
+        let number = self.0.rsplit_once('-')?.1.parse().ok();
+        number.filter(|number| *number < 1 << 48)
     }
 }
 

@@ -22,6 +22,7 @@ mod clock;
 mod constraint;
 mod events;
 mod ids;
+mod jitter;
 mod limits;
 mod log_files;
 mod log_follower;

@@ -210,6 +210,15 @@ impl Apps {
         attempt
     }
 
+    /// Makes the next attempt of a waiting application higher than this one, which a worker holds all the same.
+    pub(crate) fn outnumber(&mut self, id: &AppId, attempt: u32) {
+        self.update(id, |app| {
+            if waits(&app.state) {
+                app.attempt = app.attempt.max(attempt);
+            }
+        });
+    }
+
     /// Changes what no other table rests on.
     pub(crate) fn update(&mut self, id: &AppId, change: impl FnOnce(&mut AppRecord)) {
         if let Some(slot) = self.apps.slot(id) {
@@ -217,20 +226,17 @@ impl Apps {
         }
     }
 
-    /// Puts an application in the queue whose pause is over; says whether it paused.
-    pub(crate) fn end_pause(&mut self, id: &AppId) -> bool {
+    /// Puts an application in the queue whose pause is over.
+    pub(crate) fn end_pause(&mut self, id: &AppId) {
         let Some(slot) = self.apps.slot(id) else {
-            return false;
+            return;
         };
         let record = Arc::make_mut(&mut self.apps[slot].record);
-        let AppState::Relaunching { not_before, .. } = &mut record.state else {
-            return false;
-        };
-        let paused = not_before.take().is_some();
-        if paused {
+        if let AppState::Relaunching { not_before, .. } = &mut record.state
+            && not_before.take().is_some()
+        {
             self.enqueue(slot);
         }
-        paused
     }
 
     /// Forgets an application, whatever became of it.

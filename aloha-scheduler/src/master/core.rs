@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info};
 
+use super::adoption::OwnEpochs;
 use super::apps::{AppRecord, Apps};
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::{Event, ReplyTo};
@@ -11,6 +12,7 @@ use super::numbers::Numbers;
 use super::placement::Placer;
 use super::recovery::Recovery;
 use super::resource_index::Preference;
+use super::restarts::RunClocks;
 use super::tag_limits::TagLimits;
 use super::waits::Waits;
 use super::workers::{WorkerState, WorkerStatus, Workers};
@@ -46,6 +48,8 @@ pub struct MasterCore {
     pub(super) apps: Apps,
     pub(super) workers: Workers,
     waits: Waits,
+    pub(super) clocks: RunClocks,
+    pub(super) own_epochs: OwnEpochs,
     pub(super) numbers: Numbers,
     pub(super) recovery: Recovery,
     /// Applications whose stored record is damaged: what workers hold of them is left alone.
@@ -71,6 +75,8 @@ impl MasterCore {
         Self {
             workers: Workers::new(settings.worker_timeout, listed_dead),
             numbers: Numbers::new(settings.durable),
+            own_epochs: OwnEpochs::new(settings.epoch),
+            clocks: RunClocks::default(),
             settings,
             apps,
             waits: Waits::default(),
@@ -130,10 +136,12 @@ impl MasterCore {
 
     /// When the shell should send the next [`Event::Tick`], if ever. Changes with every event.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.workers.next_deadline(), self.waits.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [
+            self.workers.next_deadline(),
+            self.waits.next_deadline(),
+            self.clocks.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The epoch of this leadership.
@@ -201,6 +209,7 @@ impl MasterCore {
             self.workers.release(&worker, &(id.clone(), attempt));
         }
         self.apps.remove(id);
+        self.clocks.remove(id);
         for reply in self.waits.take_for(id) {
             self.reply(reply, Reply::NoSuchApp(id.clone()));
         }
@@ -271,6 +280,7 @@ impl MasterCore {
             });
             self.reply(reply, answer);
         }
+        self.on_run_clocks(now);
         while let Some(worker) = self.workers.due(now.instant) {
             self.on_worker_due(&worker, now);
         }
@@ -280,12 +290,23 @@ impl MasterCore {
     ///
     /// What its attempt occupied is the caller's to give back, before.
     pub(super) fn change(&mut self, id: &AppId, next: AppState) {
+        self.change_because(id, next, None);
+    }
+
+    /// As [`change`](Self::change), with a reason that the state itself does not tell.
+    pub(super) fn change_because(&mut self, id: &AppId, next: AppState, reason: Option<String>) {
         let (to, at) = (next.phase(), self.now.unix_millis());
-        let Some(from) = self.apps.change(id, next, at, None) else {
+        let Some(from) = self.apps.change(id, next, at, reason) else {
             error!(app = %id, %to, "refused an illegal change of state");
             return;
         };
         debug!(app = %id, %from, %to, "app changed state");
+        self.clocks.keep_for(id, to);
+        if let Some(app) = self.apps.get(id)
+            && to == AppPhase::Running
+        {
+            self.clocks.begin_run(app, self.now.instant);
+        }
         // UNKNOWN is what a new leader assumes of every placed application anyway.
         if to != AppPhase::Unknown {
             self.persist_app(id);
@@ -298,18 +319,28 @@ impl MasterCore {
 
     /// Ends an application that occupies nothing any more.
     pub(super) fn end(&mut self, id: &AppId, how: Ending, message: Option<String>, now: Now) {
+        self.end_because(id, how, message, None, now);
+    }
+
+    /// As [`end`](Self::end), with a reason for the history where the message says none.
+    pub(super) fn end_because(
+        &mut self,
+        id: &AppId,
+        how: Ending,
+        message: Option<String>,
+        reason: impl Into<Option<String>>,
+        now: Now,
+    ) {
         let Some(app) = self.apps.get(id) else { return };
         let (on, since) = (app.state.placement().cloned(), app.state.since());
-        self.change(
-            id,
-            AppState::Ended {
-                how,
-                on,
-                since,
-                at: now.unix_millis(),
-                message,
-            },
-        );
+        let next = AppState::Ended {
+            how,
+            on,
+            since,
+            at: now.unix_millis(),
+            message,
+        };
+        self.change_because(id, next, reason.into());
     }
 
     /// Answers those who waited for this end, and forgets the oldest beyond the limit.
@@ -352,7 +383,7 @@ impl MasterCore {
         self.effects.push(Effect::Send(worker.clone(), command));
     }
 
-    fn persist_app(&mut self, id: &AppId) {
+    pub(super) fn persist_app(&mut self, id: &AppId) {
         if let Some(record) = self.apps.record(id) {
             self.effects.push(Effect::Persist(Record::App(record)));
         }
@@ -376,7 +407,7 @@ impl MasterCore {
         }
     }
 
-    fn publish_change(&mut self, id: &AppId, from: Option<AppPhase>) {
+    pub(super) fn publish_change(&mut self, id: &AppId, from: Option<AppPhase>) {
         if let Some(status) = self.status(id) {
             let (to, status) = (status.phase, Box::new(status));
             self.effects
@@ -452,6 +483,7 @@ impl MasterCore {
         self.apps.check_invariants();
         self.workers.check_invariants();
         self.waits.check_invariants();
+        self.clocks.check_invariants(self.apps.iter());
         for app in self.apps.iter().filter(|app| app.phase().is_placed()) {
             let on = app.state.placement().expect("a placed app has a placement");
             let worker = self

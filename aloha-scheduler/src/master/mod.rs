@@ -22,6 +22,7 @@
 //!   elsewhere, and when it comes back they go on.
 //! - **Attempts are numbered.** A report about any but the current one changes no state.
 
+mod adoption;
 mod apps;
 mod capacity;
 mod core;
@@ -36,10 +37,12 @@ mod queue;
 mod recovery;
 mod reports;
 mod resource_index;
+mod restarts;
 mod table;
 mod tag_limits;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod waits;
 mod why;
 mod workers;

@@ -3,6 +3,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tracing::error;
 
 use super::capacity::{Capacity, KindSlot};
 use super::table::{Slot, Table};
@@ -63,6 +64,21 @@ pub enum WorkerState {
     Disconnected,
     /// It is gone, and listed for a while yet.
     Dead,
+}
+
+impl WorkerState {
+    /// Every state there is.
+    pub const ALL: [Self; 4] = [Self::Alive, Self::Leaving, Self::Disconnected, Self::Dead];
+
+    /// Whether `next` may follow: the one place that says so. One that registers becomes ALIVE from any.
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Alive => matches!(next, Self::Leaving | Self::Disconnected | Self::Dead),
+            Self::Leaving => matches!(next, Self::Alive | Self::Disconnected | Self::Dead),
+            Self::Disconnected => matches!(next, Self::Alive | Self::Dead),
+            Self::Dead => next == Self::Alive,
+        }
+    }
 }
 
 impl fmt::Display for WorkerState {
@@ -341,8 +357,15 @@ impl Workers {
         self.change(id, |worker| worker.heard = now);
     }
 
-    pub(crate) fn set_state(&mut self, id: &WorkerId, state: WorkerState) {
+    /// Moves a worker on, if its state allows it, and returns where it was.
+    pub(crate) fn set_state(&mut self, id: &WorkerId, state: WorkerState) -> Option<WorkerState> {
+        let from = self.state(id)?;
+        if !from.may_become(state) {
+            error!(worker = %id, %from, to = %state, "refused an illegal change of state");
+            return None;
+        }
         self.change(id, |worker| worker.state = state);
+        Some(from)
     }
 
     /// Declares a worker dead, and returns what occupied it.
@@ -388,7 +411,8 @@ impl Workers {
         found
     }
 
-    /// A worker whose time has run out: one that was silent for too long, or a dead one that was listed long enough.
+    /// A worker whose time has run out: one that was silent for half of the timeout, one that was away for all of it, or
+    /// a dead one that was listed long enough.
     pub(crate) fn due(&self, now: Instant) -> Option<WorkerId> {
         self.deadlines
             .first()
@@ -466,7 +490,11 @@ impl Workers {
     fn deadline(&self, worker: &Worker) -> Option<Instant> {
         match worker.died {
             Some(died) => died.checked_add(self.listed_dead),
-            None => worker.heard.checked_add(self.timeout),
+            // One that falls silent is first away and only then dead.
+            None if worker.state == WorkerState::Disconnected => {
+                worker.heard.checked_add(self.timeout)
+            }
+            None => worker.heard.checked_add(self.timeout / 2),
         }
     }
 
