@@ -1,6 +1,6 @@
 //! The shell around [`MasterCore`]: messages and the timer in, effects out. All state has one writer, this endpoint.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use aloha_rpc::{
@@ -91,6 +91,8 @@ impl Master {
             dead_worker_persistence: 15,
             epoch: clock::now(&**env.runtime()).unix_millis(),
             durable: false,
+            spread_out: true,
+            tag_limits: BTreeMap::new(),
         }
     }
 
