@@ -34,6 +34,7 @@ mod restart;
 pub mod application;
 pub mod config;
 pub mod election;
+pub mod listeners;
 pub mod master;
 pub mod persistence;
 pub mod rest;
@@ -50,6 +51,7 @@ pub use constraint::{Attributes, BadConstraint, Constraint};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
 pub use limits::{LimitError, ProcessLimits, StopPolicy, StopSignal, UnknownStopSignal};
+pub use listeners::{AlohaEventListener, EventBus, Listeners};
 pub use log_follower::{FollowError, LogFollower, LogNews};
 pub use master::{Master, MasterCore, MasterHandle, MasterSettings};
 pub use messages::{

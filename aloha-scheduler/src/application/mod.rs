@@ -44,7 +44,7 @@ mod children;
 mod context;
 mod error;
 mod host;
-mod panics;
+pub(crate) mod panics;
 mod process;
 mod task;
 

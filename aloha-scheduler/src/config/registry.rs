@@ -175,6 +175,14 @@ pub static KEYS: &[Key] = &[
     text("aloha.deploy.recoveryMode",
         Kind::Word { accepted: &["NONE"], later: &["FILESYSTEM", "ZOOKEEPER", "CUSTOM"] }, "NONE",
         "Where the master keeps its state over a restart; NONE keeps it in memory."),
+    key("aloha.extraListeners", Kind::List, Fallback::Unset("none"),
+        "Who listens to what happens: log (a line for each event), command (runs aloha.listeners.command), and names that a program with a master of its own has given."),
+    text("aloha.listeners.queueMax", count(1, 1_000_000), "10000",
+        "Events that may wait for a listener, more are dropped for it and counted; a burst fits in, and ten megabytes at the most are held."),
+    key("aloha.listeners.command", Kind::Path, Fallback::Unset("nothing"),
+        "Executable that the listener command runs for each event: JSON on its standard input, the main things in ALOHA_EVENT variables."),
+    text("aloha.listeners.command.timeout", millis(10, DAY), "30s",
+        "How long that may take before it is killed; the next event waits meanwhile, so it is short."),
     text("aloha.port.maxRetries", count(0, 65_535), "16",
         "How many further ports are tried where one is in use; never where it was given by a flag."),
     text("aloha.rpc.askTimeout", millis(1, DAY), "60s",
@@ -217,7 +225,6 @@ pub static KEYS: &[Key] = &[
 
 /// Keys of the contract that have no function in this version yet.
 pub(super) static LATER: &[&str] = &[
-    "aloha.extraListeners",
     "aloha.deploy.recoveryMode.factory",
     "aloha.deploy.recoveryDirectory",
     "aloha.deploy.zookeeper.url",

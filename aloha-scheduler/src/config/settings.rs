@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Config, Origin, Value};
+use crate::listeners::ListenerSettings;
 use crate::runner::{CpuEnforcement, Enforcement, LogSettings};
 use crate::worker::CleanupSettings;
 
@@ -148,6 +149,16 @@ impl Config {
         }
     }
 
+    /// Who listens to what happens.
+    pub fn listeners(&self) -> ListenerSettings {
+        ListenerSettings {
+            names: self.list("aloha.extraListeners"),
+            queue_max: self.count("aloha.listeners.queueMax"),
+            command: self.path("aloha.listeners.command"),
+            command_timeout: self.duration("aloha.listeners.command.timeout"),
+        }
+    }
+
     /// The REST server's part.
     pub fn rest(&self) -> RestSettings {
         RestSettings {
@@ -157,10 +168,7 @@ impl Config {
             port_retries: self.port_retries("aloha.master.rest.port"),
             token_file: self.path("aloha.master.rest.token.file"),
             insecure: self.is_on("aloha.master.rest.insecure"),
-            allowed_hosts: match self.value("aloha.master.rest.allowedHosts") {
-                Some(Value::List(hosts)) => hosts.clone(),
-                _ => Vec::new(),
-            },
+            allowed_hosts: self.list("aloha.master.rest.allowedHosts"),
             body_bytes_max: self.bytes("aloha.master.rest.bodyBytesMax"),
             body_timeout: self.duration("aloha.master.rest.bodyTimeout"),
         }
@@ -269,6 +277,13 @@ impl Config {
         self.value(key) == Some(&Value::Bool(true))
     }
 
+    fn list(&self, key: &str) -> Vec<String> {
+        match self.value(key) {
+            Some(Value::List(words)) => words.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     fn text(&self, key: &str) -> String {
         match self.value(key) {
             Some(Value::Text(value)) => value.clone(),
@@ -313,6 +328,7 @@ mod tests {
             (true, 6066, false)
         );
         assert_eq!((rest.body_bytes_max, rest.token_file), (1 << 20, None));
+        assert_eq!(config.listeners(), ListenerSettings::default());
         let worker = config.worker();
         assert_eq!(
             (worker.port, worker.cores, worker.memory_mib),

@@ -358,8 +358,8 @@ mod tests {
                 ":1: aloha.deploy.recoveryMode=SOME: expected NONE",
             ),
             (
-                "aloha.extraListeners=a",
-                ":1: aloha.extraListeners is known to Aloha but not supported by this version",
+                "aloha.deploy.zookeeper.url=a",
+                ":1: aloha.deploy.zookeeper.url is known to Aloha but not supported by this version",
             ),
             (
                 "aloha.rpc.codec=java",
