@@ -28,6 +28,7 @@ mod log_follower;
 mod messages;
 mod now;
 mod procfs;
+mod recovery_mode;
 mod resources;
 mod restart;
 
@@ -53,12 +54,15 @@ pub use ids::{AppId, IdError, WorkerId};
 pub use limits::{LimitError, ProcessLimits, StopPolicy, StopSignal, UnknownStopSignal};
 pub use listeners::{AlohaEventListener, EventBus, Listeners};
 pub use log_follower::{FollowError, LogFollower, LogNews};
-pub use master::{Master, MasterCore, MasterHandle, MasterSettings};
+pub use master::{Master, MasterBuilder, MasterCore, MasterHandle, MasterRole, MasterSettings};
 pub use messages::{
     KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
     SubmitAnswer, WORKER, WorkerMessage,
 };
 pub use now::Now;
+pub use recovery_mode::{
+    RecoveryKind, RecoveryMode, RecoveryModeError, RecoveryModes, RecoverySettings,
+};
 pub use resources::Resources;
 pub use restart::{RestartCondition, RestartPolicy, UnknownRestartCondition};
 pub use worker::{Worker, WorkerCore, WorkerHandle, WorkerRegistration, WorkerSettings};

@@ -105,7 +105,7 @@ pub enum MasterMessage {
         call: RpcCallContext<LogAnswer>,
     },
     /// The master to itself.
-    Own(LocalOnly<crate::master::Event>),
+    Own(LocalOnly<crate::master::OwnMessage>),
 }
 
 /// What a worker is told.

@@ -68,6 +68,8 @@ pub enum Kind {
     Path,
     /// Words separated by commas.
     List,
+    /// A name without blanks.
+    Name,
 }
 
 /// The value of a key, read and within its range.
@@ -131,6 +133,8 @@ impl Kind {
             Self::Path => {
                 (!text.is_empty() && !text.contains('\0')).then(|| Value::Path(PathBuf::from(text)))
             }
+            Self::Name => (!text.is_empty() && !text.contains(char::is_whitespace))
+                .then(|| Value::Text(text.to_owned())),
             Self::List => Some(Value::List(
                 text.split(',')
                     .map(str::trim)
@@ -172,6 +176,7 @@ impl fmt::Display for Kind {
             Self::Host => f.write_str("a host name or IP address"),
             Self::Path => f.write_str("a path"),
             Self::List => f.write_str("words separated by commas"),
+            Self::Name => f.write_str("a name without blanks"),
         }
     }
 }

@@ -23,26 +23,34 @@
 //! - **Attempts are numbered.** A report about any but the current one changes no state.
 
 mod apps;
+mod builder;
+mod callers;
 mod core;
 mod effect;
 mod endpoint;
 mod event;
+mod held;
 mod launching;
+mod leader;
 mod membership;
 mod numbers;
+mod own_message;
 mod placement;
 mod recovery;
 mod reports;
 mod resource_index;
+mod store_writer;
 #[cfg(test)]
 mod tests;
 mod waits;
 mod workers;
 
 pub use self::apps::AppRecord;
+pub use self::builder::{MasterBuilder, MasterHandle};
 pub use self::core::{MasterCore, MasterSettings};
 pub use self::effect::{Effect, Record, Reply, WorkerCommand};
-pub use self::endpoint::{Master, MasterHandle};
+pub use self::endpoint::{Master, MasterRole, STANDBY};
 pub use self::event::{Event, ReplyTo};
+pub use self::own_message::OwnMessage;
 pub use self::recovery::Stored;
 pub use self::workers::{WorkerRecord, WorkerState, WorkerStatus};
