@@ -19,7 +19,7 @@ const NAME_CHARS_MAX: usize = 256;
 const CONSTRAINTS_MAX: usize = 32;
 const TAGS_MAX: usize = 32;
 /// The longest time that makes sense anywhere in a description: ten years.
-const MILLIS_MAX: u64 = 10 * 365 * 86_400_000;
+pub(crate) const MILLIS_MAX: u64 = 10 * 365 * 86_400_000;
 
 /// What a user asks to have run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -392,13 +392,19 @@ impl AppState {
         }
     }
 
-    /// Why it is so, where the state itself does not say.
+    /// Why it is so, for the history; `None` where the name of the state says it all.
     pub(crate) fn reason(&self) -> Option<String> {
         match self {
-            Self::Submitted | Self::Launching { .. } | Self::Running { .. } => None,
+            Self::Submitted | Self::Running { .. } => None,
+            Self::Launching { on } => Some(format!("on {}", on.worker)),
             Self::Relaunching { reason, .. } => Some(reason.clone()),
             Self::Unknown { on, .. } => Some(format!("{} is disconnected", on.worker)),
-            Self::Ended { message, .. } => message.clone(),
+            Self::Ended { how, message, .. } => match (how, message) {
+                (_, Some(message)) => Some(message.clone()),
+                (Ending::Killed, None) => Some("killed by request".to_owned()),
+                (Ending::Failed(code), None) => Some(format!("exited with code {code}")),
+                (Ending::Finished | Ending::Error, None) => None,
+            },
         }
     }
 
@@ -496,7 +502,7 @@ pub struct Transition {
     /// Its latest attempt then.
     pub attempt: u32,
     /// Why, where the state alone does not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub reason: Option<String>,
 }
 

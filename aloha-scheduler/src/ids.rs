@@ -127,9 +127,10 @@ impl AppId {
         Self(format!("app-{}-{number:04}", timestamp(wall)).into())
     }
 
-    /// The number it was minted with, if it was minted here.
+    /// The number it was minted with, if it looks like that. One that no master comes to is none.
     pub(crate) fn number(&self) -> Option<u64> {
-        self.0.rsplit_once('-')?.1.parse().ok()
+        let number = self.0.rsplit_once('-')?.1.parse().ok();
+        number.filter(|number| *number < 1 << 48)
     }
 }
 
@@ -164,7 +165,7 @@ fn timestamp(wall: SystemTime) -> String {
 /// The Gregorian date so many days after 1970-01-01.
 ///
 /// Years are counted from March, so that the leap day is a year's last; 400 of them repeat exactly.
-fn civil(days_since_1970: u64) -> (u64, u64, u64) {
+pub(crate) fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     let days = days_since_1970 + 719_468; // since 0000-03-01
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

@@ -22,10 +22,12 @@ mod clock;
 mod constraint;
 mod events;
 mod ids;
+mod jitter;
 mod limits;
 mod log_files;
 mod log_follower;
 mod messages;
+mod moment;
 mod now;
 mod procfs;
 mod recovery_mode;
@@ -56,9 +58,10 @@ pub use listeners::{AlohaEventListener, EventBus, Listeners};
 pub use log_follower::{FollowError, LogFollower, LogNews};
 pub use master::{Master, MasterBuilder, MasterCore, MasterHandle, MasterRole, MasterSettings};
 pub use messages::{
-    KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
+    AppsPage, KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
     SubmitAnswer, WORKER, WorkerMessage,
 };
+pub use moment::Moment;
 pub use now::Now;
 pub use recovery_mode::{
     RecoveryKind, RecoveryMode, RecoveryModeError, RecoveryModes, RecoverySettings,

@@ -129,6 +129,8 @@ pub static KEYS: &[Key] = &[
         Fallback::Unset("all of the machine but 1 GiB"),
         "Memory the worker offers, in MiB where no unit is given; aloha.worker.limits.memory keeps applications to theirs.")
         .or_variable("ALOHA_WORKER_MEMORY"),
+    key("aloha.worker.attributes", Kind::Attributes, Fallback::Unset("nothing"),
+        "What the worker is or has besides, such as zone=a,gpu; applications ask for it by constraints."),
     key("aloha.worker.dir", Kind::Path,
         Fallback::Below {
             places: &[("ALOHA_HOME", "work"), ("XDG_DATA_HOME", "aloha/work"), ("HOME", ".local/share/aloha/work")],
@@ -148,6 +150,8 @@ pub static KEYS: &[Key] = &[
         "How the cores of an application count, by its cgroup: share divides processors where they are short, quota is a limit even where they idle."),
     text("aloha.worker.runner.timeout", seconds(1, Duration::from_secs(30 * 24 * 60 * 60)), "600",
         "How long an application runs on without its worker before it is ended; ten times aloha.worker.timeout, so that an upgrade or a repair fits in."),
+    text("aloha.worker.stopWhenCutOff", Kind::Bool, "false",
+        "Whether a worker that no master answers stops its supervised applications before a master may start them elsewhere; off, because most rather run on."),
     text("aloha.worker.register.backoff.initial", millis(10, DAY), "200ms",
         "First pause between two attempts of a worker to register; short, because a failover should cost seconds."),
     text("aloha.worker.register.backoff.max", millis(10, DAY), "10s",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Config, Origin, Value};
+use crate::constraint::Attributes;
 use crate::listeners::ListenerSettings;
 use crate::recovery_mode::{RecoveryKind, RecoverySettings};
 use crate::runner::{CpuEnforcement, Enforcement, LogSettings};
@@ -69,6 +70,8 @@ pub struct WorkerSettings {
     pub cores: Option<u32>,
     /// Memory offered; none for all of the machine but 1 GiB.
     pub memory_mib: Option<u64>,
+    /// What it is or has besides.
+    pub attributes: Attributes,
     /// Where each application gets its directory.
     pub directory: PathBuf,
     /// Time between TERM and KILL.
@@ -77,6 +80,8 @@ pub struct WorkerSettings {
     pub enforcement: Enforcement,
     /// How long an application runs on without its worker.
     pub runner_timeout: Duration,
+    /// The timeout that a master is taken to have, where supervised applications are stopped without its word.
+    pub cut_off_timeout: Option<Duration>,
     /// First pause between two attempts to register.
     pub register_backoff_initial: Duration,
     /// Longest pause between two attempts to register.
@@ -211,6 +216,10 @@ impl Config {
                 Some(Value::Bytes(bytes)) => Some(bytes >> 20),
                 _ => None,
             },
+            attributes: match self.value("aloha.worker.attributes") {
+                Some(Value::Attributes(attributes)) => attributes.clone(),
+                _ => Attributes::new(),
+            },
             directory: self
                 .path("aloha.worker.dir")
                 .expect("the registry gives it a default"),
@@ -225,6 +234,9 @@ impl Config {
                 },
             },
             runner_timeout: self.duration("aloha.worker.runner.timeout"),
+            cut_off_timeout: self
+                .is_on("aloha.worker.stopWhenCutOff")
+                .then(|| self.duration("aloha.worker.timeout")),
             register_backoff_initial: self.duration("aloha.worker.register.backoff.initial"),
             register_backoff_max: self.duration("aloha.worker.register.backoff.max"),
             retained_applications: self.count("aloha.worker.retainedApplications"),
@@ -361,6 +373,10 @@ mod tests {
             (worker.port, worker.cores, worker.memory_mib),
             (0, None, None)
         );
+        assert_eq!(
+            (worker.attributes, worker.cut_off_timeout),
+            Default::default()
+        );
         assert_eq!(worker.kill_grace, Duration::from_secs(10));
         assert_eq!(worker.retained_applications, 1000);
         assert_eq!(worker.logs, LogSettings::default());
@@ -412,6 +428,19 @@ mod tests {
             ..Enforcement::default()
         };
         assert_eq!(enforcement, expected);
+    }
+
+    #[test]
+    fn a_worker_says_what_it_has_and_may_stop_applications_when_it_is_cut_off() {
+        let builder = Config::builder().overrides([
+            "aloha.worker.attributes=zone=a, gpu",
+            "aloha.worker.stopWhenCutOff=true",
+            "aloha.worker.timeout=4",
+        ]);
+        let worker = builder.load().expect("valid").worker();
+        let attributes = [("zone".into(), "a".into()), ("gpu".into(), String::new())];
+        assert_eq!(worker.attributes, attributes.into());
+        assert_eq!(worker.cut_off_timeout, Some(Duration::from_secs(4)));
     }
 
     #[test]

@@ -362,6 +362,10 @@ mod tests {
                 ":1: aloha.deploy.zookeeper.url is known to Aloha but not supported by this version",
             ),
             (
+                "aloha.worker.attributes=zone=a,zone=b",
+                ":1: aloha.worker.attributes=zone=a,zone=b: expected such as zone=a,gpu, each name once",
+            ),
+            (
                 "aloha.rpc.codec=java",
                 ":1: aloha.rpc.codec=java: expected one of bincode, postcard",
             ),

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aloha_rpc::{RpcEnv, SetupError};
@@ -129,6 +130,8 @@ impl Master {
             dead_worker_persistence: 15,
             epoch: clock::now(&**env.runtime()).unix_millis(),
             durable: false,
+            spread_out: true,
+            tag_limits: BTreeMap::new(),
         }
     }
 

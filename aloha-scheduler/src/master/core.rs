@@ -1,15 +1,19 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info};
 
+use super::adoption::OwnEpochs;
 use super::apps::{AppRecord, Apps};
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::{Event, ReplyTo};
 use super::numbers::Numbers;
-use super::placement::Scope;
+use super::placement::Placer;
 use super::recovery::Recovery;
+use super::resource_index::Preference;
+use super::restarts::RunClocks;
+use super::tag_limits::TagLimits;
 use super::waits::Waits;
 use super::workers::{WorkerState, WorkerStatus, Workers};
 use crate::app::{AppDescription, AppPhase, AppState, AppStatus, Ending};
@@ -31,6 +35,10 @@ pub struct MasterSettings {
     /// Whether what is to be stored is. A master without a store takes applications on that it has forgotten and a
     /// worker still holds; one with a store has them stopped.
     pub durable: bool,
+    /// Whether applications spread over the workers (`aloha.deploy.spreadOut`) or fill one after the other.
+    pub spread_out: bool,
+    /// How many applications of a tag may be placed at once, of `*` all together (`aloha.deploy.tagLimits`).
+    pub tag_limits: BTreeMap<String, u32>,
 }
 
 /// The mind of a master: events and the time in, effects out.
@@ -40,12 +48,13 @@ pub struct MasterCore {
     pub(super) apps: Apps,
     pub(super) workers: Workers,
     waits: Waits,
+    pub(super) clocks: RunClocks,
+    pub(super) own_epochs: OwnEpochs,
     pub(super) numbers: Numbers,
     pub(super) recovery: Recovery,
     /// Applications whose stored record is damaged: what workers hold of them is left alone.
     pub(super) set_aside: BTreeSet<AppId>,
-    /// What placement has to look at, at the end of this event.
-    pub(super) scope: Scope,
+    pub(super) placer: Placer,
     pub(super) effects: Vec<Effect>,
     /// When the event happened that is being handled.
     pub(super) now: Now,
@@ -57,15 +66,23 @@ impl MasterCore {
         let listed_dead = settings
             .worker_timeout
             .saturating_mul(settings.dead_worker_persistence);
+        let apps = Apps::new(TagLimits::new(&settings.tag_limits));
+        let placer = Placer::new(if settings.spread_out {
+            Preference::Roomiest
+        } else {
+            Preference::Tightest
+        });
         Self {
             workers: Workers::new(settings.worker_timeout, listed_dead),
             numbers: Numbers::new(settings.durable),
+            own_epochs: OwnEpochs::new(settings.epoch),
+            clocks: RunClocks::default(),
             settings,
-            apps: Apps::default(),
+            apps,
             waits: Waits::default(),
             recovery: Recovery::default(),
             set_aside: BTreeSet::new(),
-            scope: Scope::Nothing,
+            placer,
             effects: Vec::new(),
             now,
         }
@@ -119,10 +136,12 @@ impl MasterCore {
 
     /// When the shell should send the next [`Event::Tick`], if ever. Changes with every event.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.workers.next_deadline(), self.waits.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [
+            self.workers.next_deadline(),
+            self.waits.next_deadline(),
+            self.clocks.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The epoch of this leadership.
@@ -139,11 +158,15 @@ impl MasterCore {
     pub fn apps(&self) -> Vec<AppStatus> {
         let mut apps: Vec<_> = self.apps.iter().collect();
         apps.sort_unstable_by_key(|app| app.number);
-        let listed = |app| AppStatus {
+        apps.into_iter().map(|app| self.listed(app)).collect()
+    }
+
+    /// One application as it stands in lists.
+    pub(super) fn listed(&self, app: &AppRecord) -> AppStatus {
+        AppStatus {
             history: Vec::new(),
             ..self.status_of(app)
-        };
-        apps.into_iter().map(listed).collect()
+        }
     }
 
     /// Every listed worker, by id.
@@ -162,7 +185,6 @@ impl MasterCore {
                 .push(Effect::Persist(Record::NextNumber(reserved)));
         }
         let id = AppId::mint(now.wall, number);
-        let needs = description.needs();
         let mut record = AppRecord {
             id: id.clone(),
             number,
@@ -178,7 +200,6 @@ impl MasterCore {
         record.note(now.unix_millis(), None);
         info!(app = %id, name = ?record.description.name, "app submitted");
         self.apps.insert(record);
-        self.scope.add_group(needs);
         self.persist_app(&id);
         self.publish_change(&id, None);
         self.reply(reply, Reply::Submitted { app: id });
@@ -190,9 +211,9 @@ impl MasterCore {
         if let (Some(on), false) = (app.state.placement(), app.phase().is_final()) {
             let (worker, attempt) = (on.worker.clone(), app.attempt);
             self.workers.release(&worker, &(id.clone(), attempt));
-            self.scope = Scope::Everything;
         }
         self.apps.remove(id);
+        self.clocks.remove(id);
         for reply in self.waits.take_for(id) {
             self.reply(reply, Reply::NoSuchApp(id.clone()));
         }
@@ -219,7 +240,7 @@ impl MasterCore {
             (false, format!("{app} has already ended: {phase}"))
         } else if let Some(worker) = worker {
             if !already {
-                self.apps.request_kill(&app);
+                self.apps.update(&app, |app| app.kill_requested = true);
                 self.persist_app(&app);
             }
             if phase == AppPhase::Unknown {
@@ -263,6 +284,7 @@ impl MasterCore {
             });
             self.reply(reply, answer);
         }
+        self.on_run_clocks(now);
         while let Some(worker) = self.workers.due(now.instant) {
             self.on_worker_due(&worker, now);
         }
@@ -272,16 +294,22 @@ impl MasterCore {
     ///
     /// What its attempt occupied is the caller's to give back, before.
     pub(super) fn change(&mut self, id: &AppId, next: AppState) {
+        self.change_because(id, next, None);
+    }
+
+    /// As [`change`](Self::change), with a reason that the state itself does not tell.
+    pub(super) fn change_because(&mut self, id: &AppId, next: AppState, reason: Option<String>) {
         let (to, at) = (next.phase(), self.now.unix_millis());
-        let Some(from) = self.apps.change(id, next, at) else {
+        let Some(from) = self.apps.change(id, next, at, reason) else {
             error!(app = %id, %to, "refused an illegal change of state");
             return;
         };
         debug!(app = %id, %from, %to, "app changed state");
+        self.clocks.keep_for(id, to);
         if let Some(app) = self.apps.get(id)
-            && matches!(to, AppPhase::Submitted | AppPhase::Relaunching)
+            && to == AppPhase::Running
         {
-            self.scope.add_group(app.description.needs());
+            self.clocks.begin_run(app, self.now.instant);
         }
         // UNKNOWN is what a new leader assumes of every placed application anyway.
         if to != AppPhase::Unknown {
@@ -295,18 +323,28 @@ impl MasterCore {
 
     /// Ends an application that occupies nothing any more.
     pub(super) fn end(&mut self, id: &AppId, how: Ending, message: Option<String>, now: Now) {
+        self.end_because(id, how, message, None, now);
+    }
+
+    /// As [`end`](Self::end), with a reason for the history where the message says none.
+    pub(super) fn end_because(
+        &mut self,
+        id: &AppId,
+        how: Ending,
+        message: Option<String>,
+        reason: impl Into<Option<String>>,
+        now: Now,
+    ) {
         let Some(app) = self.apps.get(id) else { return };
         let (on, since) = (app.state.placement().cloned(), app.state.since());
-        self.change(
-            id,
-            AppState::Ended {
-                how,
-                on,
-                since,
-                at: now.unix_millis(),
-                message,
-            },
-        );
+        let next = AppState::Ended {
+            how,
+            on,
+            since,
+            at: now.unix_millis(),
+            message,
+        };
+        self.change_because(id, next, reason.into());
     }
 
     /// Answers those who waited for this end, and forgets the oldest beyond the limit.
@@ -349,9 +387,9 @@ impl MasterCore {
         self.effects.push(Effect::Send(worker.clone(), command));
     }
 
-    fn persist_app(&mut self, id: &AppId) {
-        if let Some(app) = self.apps.get(id) {
-            self.effects.push(Effect::Persist(Record::App(app.clone())));
+    pub(super) fn persist_app(&mut self, id: &AppId) {
+        if let Some(record) = self.apps.record(id) {
+            self.effects.push(Effect::Persist(Record::App(record)));
         }
     }
 
@@ -373,7 +411,7 @@ impl MasterCore {
         }
     }
 
-    fn publish_change(&mut self, id: &AppId, from: Option<AppPhase>) {
+    pub(super) fn publish_change(&mut self, id: &AppId, from: Option<AppPhase>) {
         if let Some(status) = self.status(id) {
             let (to, status) = (status.phase, Box::new(status));
             self.effects
@@ -390,9 +428,9 @@ impl MasterCore {
         let description = &*app.description;
         let (mut exit_code, mut message, mut waiting_for, mut ended_at) = (None, None, None, None);
         match &app.state {
-            AppState::Submitted => waiting_for = self.why_waiting(description.needs()),
+            AppState::Submitted => waiting_for = self.why_waiting(app),
             AppState::Relaunching { reason, .. } => {
-                waiting_for = self.why_waiting(description.needs());
+                waiting_for = self.why_waiting(app);
                 message = Some(reason.clone());
             }
             AppState::Launching { .. } | AppState::Running { .. } => {}
@@ -449,6 +487,7 @@ impl MasterCore {
         self.apps.check_invariants();
         self.workers.check_invariants();
         self.waits.check_invariants();
+        self.clocks.check_invariants(self.apps.iter());
         for app in self.apps.iter().filter(|app| app.phase().is_placed()) {
             let on = app.state.placement().expect("a placed app has a placement");
             let worker = self
@@ -459,7 +498,7 @@ impl MasterCore {
                 .attempts()
                 .any(|key| *key == (app.id.clone(), app.attempt));
             assert!(held, "{} occupies nothing on {}", app.id, on.worker);
-            let away = worker.state == super::WorkerState::Disconnected;
+            let away = worker.state == WorkerState::Disconnected;
             assert!(
                 !away || app.phase() == AppPhase::Unknown,
                 "{} is {} on a lost worker",
@@ -474,13 +513,8 @@ impl MasterCore {
                 app.id
             );
         }
-        let room = self.workers.free();
-        for (needs, _, id) in self.apps.waiting().iter() {
-            assert!(
-                room.roomiest(needs).is_none(),
-                "{id} waits although it fits"
-            );
-        }
-        assert!(matches!(self.scope, Scope::Nothing) && self.effects.is_empty());
+        let (queue, limits) = (self.apps.queue(), self.apps.limits());
+        self.placer.check_invariants(queue, limits, &self.workers);
+        assert!(self.effects.is_empty());
     }
 }

@@ -270,7 +270,7 @@ impl Master {
             MasterMessage::Status { call, .. } | MasterMessage::Wait { call, .. } => {
                 fail(self, call);
             }
-            MasterMessage::Apps { call } => fail(self, call),
+            MasterMessage::Apps { call, .. } => fail(self, call),
             MasterMessage::Workers { call } => fail(self, call),
             MasterMessage::ReadLog { call, .. } => fail(self, call),
             MasterMessage::WorkerLeaving { id } => debug!(worker = %id, "a standby heard it leave"),
@@ -305,7 +305,7 @@ impl Leader {
                 let patience = Duration::from_millis(patience_millis).min(PATIENCE_MAX);
                 self.on_wait(app, patience, call, ctx);
             }
-            MasterMessage::Apps { call } => call.reply(self.core().apps()),
+            MasterMessage::Apps { after, call } => call.reply(self.core().apps_page(after)),
             MasterMessage::Workers { call } => {
                 let now = clock::now(&**ctx.env().runtime());
                 call.reply(self.core().workers(now));

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use tracing::{info, warn};
 
+use super::apps::AppRecord;
 use super::core::MasterCore;
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::ReplyTo;
-use super::placement::Scope;
 use super::workers::{AttemptKey, WorkerRecord, WorkerState};
-use crate::app::{AppPhase, AppState, CORES_MAX, Ending, MEMORY_MIB_MAX};
+use crate::app::{AppPhase, AppState, CORES_MAX, MEMORY_MIB_MAX};
 use crate::attempt::{AttemptState, HeldAttempt};
-use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
 use crate::now::Now;
 use crate::resources::Resources;
@@ -30,6 +29,7 @@ impl MasterCore {
             self.reply(reply, Reply::Refused { reason });
             return;
         }
+        self.outdo_epoch_of(&registration);
         let WorkerRegistration {
             id,
             host,
@@ -49,6 +49,7 @@ impl MasterCore {
             attributes,
         };
         let before = self.workers.get(&id);
+        let from = before.map(|w| w.state);
         let stored = before.is_some_and(|w| w.record == record && w.state != WorkerState::Dead);
         let assigned: Vec<AttemptKey> = before
             .into_iter()
@@ -77,7 +78,15 @@ impl MasterCore {
         }
         self.workers.register(record, occupied, now.instant);
         self.no_longer_await(&id, true);
-        self.scope = Scope::Everything;
+        self.publish_worker(
+            &id,
+            from,
+            match from {
+                None => "registered",
+                Some(WorkerState::Dead) => "registered after it had been given up",
+                Some(_) => "registered again",
+            },
+        );
         let heartbeat_interval = self.settings.worker_timeout / 4;
         self.reply(
             reply,
@@ -119,19 +128,7 @@ impl MasterCore {
 
     pub(super) fn on_worker_disconnected(&mut self, id: &WorkerId, now: Now) {
         match self.workers.state(id) {
-            Some(WorkerState::Alive) => {
-                warn!(worker = %id, "worker disconnected");
-                self.workers.set_state(id, WorkerState::Disconnected);
-                for app in self.apps_on(id) {
-                    let Some(state) = self.apps.get(&app).map(|app| app.state.clone()) else {
-                        continue;
-                    };
-                    let since = state.since();
-                    if let AppState::Launching { on } | AppState::Running { on, .. } = state {
-                        self.change(&app, AppState::Unknown { on, since });
-                    }
-                }
-            }
+            Some(WorkerState::Alive) => self.lose_sight_of(id, "its connection ended"),
             Some(WorkerState::Leaving) => self.lose_worker(id, "left", now),
             Some(WorkerState::Disconnected | WorkerState::Dead) | None => {}
         }
@@ -141,7 +138,8 @@ impl MasterCore {
         match self.workers.state(id) {
             Some(WorkerState::Alive) => {
                 info!(worker = %id, "worker is leaving");
-                self.workers.set_state(id, WorkerState::Leaving);
+                let from = self.workers.set_state(id, WorkerState::Leaving);
+                self.publish_worker(id, from, "takes no more applications");
                 self.let_go_if_done(id, now);
             }
             Some(WorkerState::Leaving | WorkerState::Disconnected | WorkerState::Dead) | None => {}
@@ -150,10 +148,30 @@ impl MasterCore {
 
     /// A deadline of the worker table has come.
     pub(super) fn on_worker_due(&mut self, id: &WorkerId, now: Now) {
-        if self.workers.state(id) == Some(WorkerState::Dead) {
-            self.workers.forget(id);
-        } else {
-            self.lose_worker(id, "lost", now);
+        match self.workers.state(id) {
+            Some(WorkerState::Dead) => self.workers.forget(id),
+            Some(WorkerState::Disconnected) => self.lose_worker(id, "lost", now),
+            Some(WorkerState::Alive | WorkerState::Leaving) => {
+                let silence = self.settings.worker_timeout / 2;
+                self.lose_sight_of(id, &format!("silent for {silence:?}"));
+            }
+            None => {}
+        }
+    }
+
+    /// A worker is away. What it has may well run on, and is nobody else's yet.
+    fn lose_sight_of(&mut self, id: &WorkerId, why: &str) {
+        warn!(worker = %id, why, "worker disconnected");
+        let from = self.workers.set_state(id, WorkerState::Disconnected);
+        self.publish_worker(id, from, why);
+        for app in self.apps_on(id) {
+            let Some(state) = self.apps.get(&app).map(|app| app.state.clone()) else {
+                continue;
+            };
+            let since = state.since();
+            if let AppState::Launching { on } | AppState::Running { on, .. } = state {
+                self.change(&app, AppState::Unknown { on, since });
+            }
         }
     }
 
@@ -164,32 +182,6 @@ impl MasterCore {
         };
         if self.workers.get(id).is_some_and(done) {
             self.lose_worker(id, "left", now);
-        }
-    }
-
-    /// An attempt came to nothing through no fault of its own; what it occupied is given back already.
-    pub(super) fn lose_attempt(&mut self, id: &AppId, reason: String, now: Now) {
-        let Some(app) = self.apps.get(id) else { return };
-        let attempt = app.attempt;
-        warn!(app = %id, attempt, reason, "attempt lost");
-        if app.kill_requested {
-            self.end(id, Ending::Killed, Some(reason), now);
-        } else if app.description.survives_its_worker() {
-            self.change(
-                id,
-                AppState::Relaunching {
-                    reason: reason.clone(),
-                    not_before: None,
-                },
-            );
-            self.effects
-                .push(Effect::Publish(AlohaEvent::AppRelaunched {
-                    id: id.clone(),
-                    attempt,
-                    reason,
-                }));
-        } else {
-            self.end(id, Ending::Error, Some(reason), now);
         }
     }
 
@@ -211,9 +203,11 @@ impl MasterCore {
 
     fn lose_worker(&mut self, id: &WorkerId, how: &str, now: Now) {
         warn!(worker = %id, how, "worker gone");
+        let from = self.workers.state(id);
         let attempts = self.workers.bury(id, now.instant);
         self.effects
             .push(Effect::Persist(Record::WorkerForgotten(id.clone())));
+        self.publish_worker(id, from, how);
         self.no_longer_await(id, false);
         for key in attempts {
             if self.is_current(id, &key).is_some() {
@@ -258,22 +252,25 @@ impl MasterCore {
     }
 
     fn reconcile(&mut self, worker: &WorkerId, held: HeldAttempt, now: Now) {
+        if held.state == AttemptState::Ended || self.set_aside.contains(&held.app) {
+            return; // its report follows, and says how; or nobody can say whether it is wanted
+        }
+        let known = self.is_current(worker, &(held.app.clone(), held.attempt));
+        let current = known.is_some() || self.adopt(worker, &held);
         let HeldAttempt {
             app,
             attempt,
             state,
             ..
         } = held;
-        if state == AttemptState::Ended {
-            return; // its report follows, and says how
-        }
-        let current = self.is_current(worker, &(app.clone(), attempt)).is_some();
         if current {
             self.on_app_back(&app, state, now);
         } else {
             warn!(%app, attempt, %worker, "worker holds an attempt that is not wanted");
+            self.apps.outnumber(&app, attempt);
         }
-        if !current || self.apps.get(&app).is_some_and(|app| app.kill_requested) {
+        let is_to_end = |app: &AppRecord| app.kill_requested || app.overran;
+        if !current || self.apps.get(&app).is_some_and(is_to_end) {
             self.send_kill(worker, &app, attempt);
         }
     }

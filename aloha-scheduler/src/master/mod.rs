@@ -22,9 +22,11 @@
 //!   elsewhere, and when it comes back they go on.
 //! - **Attempts are numbered.** A report about any but the current one changes no state.
 
+mod adoption;
 mod apps;
 mod builder;
 mod callers;
+mod capacity;
 mod core;
 mod effect;
 mod endpoint;
@@ -32,17 +34,24 @@ mod event;
 mod held;
 mod launching;
 mod leader;
+mod listing;
 mod membership;
 mod numbers;
 mod own_message;
 mod placement;
+mod queue;
 mod recovery;
 mod reports;
 mod resource_index;
+mod restarts;
 mod store_writer;
+mod table;
+mod tag_limits;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod waits;
+mod why;
 mod workers;
 
 pub use self::apps::AppRecord;

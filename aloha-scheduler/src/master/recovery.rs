@@ -9,6 +9,8 @@
 //! so that any of them may be missing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -16,7 +18,7 @@ use super::apps::AppRecord;
 use super::core::{MasterCore, MasterSettings};
 use super::effect::{Effect, Record};
 use super::workers::{AttemptKey, WorkerRecord};
-use crate::app::{AppState, Ending, Placement};
+use crate::app::{AppState, Ending};
 use crate::ids::{AppId, WorkerId};
 use crate::now::Now;
 use crate::resources::Resources;
@@ -90,7 +92,8 @@ impl MasterCore {
             if app.number < next {
                 warn!(app = %app.id, number = app.number, "moved up, its number is another's");
                 app.number = next;
-                self.effects.push(Effect::Persist(Record::App(app.clone())));
+                let record = Arc::new(app.clone());
+                self.effects.push(Effect::Persist(Record::App(record)));
             }
             next = app.number.saturating_add(1);
         }
@@ -151,17 +154,46 @@ impl MasterCore {
             AppState::Submitted | AppState::Relaunching { .. } if unwanted => {
                 self.end(&id, Ending::Killed, None, now);
             }
-            AppState::Launching { on } => self.await_worker_of(&id, on, None),
-            AppState::Running { on, since } => self.await_worker_of(&id, on, Some(since)),
-            AppState::Submitted
-            | AppState::Relaunching { .. }
-            | AppState::Unknown { .. }
-            | AppState::Ended { .. } => {}
+            AppState::Relaunching {
+                not_before: Some(not_before),
+                ..
+            } => self.restore_pause(&id, not_before, now),
+            AppState::Launching { on } => self.change(&id, AppState::Unknown { on, since: None }),
+            AppState::Running { on, since } => {
+                let since = Some(since);
+                self.restore_run(&id, since, now);
+                self.change(&id, AppState::Unknown { on, since });
+            }
+            AppState::Unknown { since, .. } => self.restore_run(&id, since, now),
+            AppState::Submitted | AppState::Relaunching { .. } | AppState::Ended { .. } => {}
         }
     }
 
-    fn await_worker_of(&mut self, id: &AppId, on: Placement, since: Option<u64>) {
-        self.change(id, AppState::Unknown { on, since });
+    /// A clock on the wall that stepped makes a pause no longer than it was meant to be.
+    fn restore_pause(&mut self, id: &AppId, not_before: u64, now: Now) {
+        let left = Duration::from_millis(not_before.saturating_sub(now.unix_millis()));
+        let mut pause = Duration::ZERO;
+        self.apps.update(id, |app| {
+            let nominal = app.description.restart.pause(app.restarts_in_a_row);
+            pause = left.min(nominal);
+            if let AppState::Relaunching { not_before, .. } = &mut app.state {
+                let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+                *not_before = Some(now.unix_millis().saturating_add(millis));
+            }
+        });
+        if let Some(until) = now.instant.checked_add(pause) {
+            self.clocks.begin_pause(id, until);
+        }
+    }
+
+    /// An attempt ran on while there was no master. A start that lies in the future is one just now.
+    fn restore_run(&mut self, id: &AppId, since: Option<u64>, now: Now) {
+        let Some((app, since)) = self.apps.get(id).zip(since) else {
+            return;
+        };
+        let ran_for = Duration::from_millis(now.unix_millis().saturating_sub(since));
+        let since = now.instant.checked_sub(ran_for).unwrap_or(now.instant);
+        self.clocks.begin_run(app, since);
     }
 
     /// A stored worker has registered or is given up: one less to wait for.

@@ -5,7 +5,7 @@ use tracing::{debug, warn};
 use super::core::MasterCore;
 use super::effect::Reply;
 use super::event::ReplyTo;
-use super::placement::Scope;
+use super::restarts::KILLED_CODE;
 use super::workers::WorkerState;
 use crate::app::{AppPhase, AppState, Ending};
 use crate::attempt::{AttemptState, Outcome};
@@ -20,6 +20,18 @@ enum Standing {
     Stale,
     /// About an attempt that this worker was never given.
     Foreign { reason: String },
+}
+
+/// The longest reason that is kept, in bytes.
+const REASON_MAX: usize = 1024;
+
+/// A reason from outside, cut to what is kept of it.
+fn clipped(mut reason: String) -> String {
+    if reason.len() > REASON_MAX {
+        reason.truncate(reason.floor_char_boundary(REASON_MAX));
+        reason.push('…');
+    }
+    reason
 }
 
 impl MasterCore {
@@ -46,7 +58,10 @@ impl MasterCore {
             Standing::Stale => {
                 debug!(%app, attempt, %worker, "an attempt started that is not wanted");
                 let reachable = self.workers.state(&worker);
-                if matches!(reachable, Some(WorkerState::Alive | WorkerState::Leaving)) {
+                let set_aside = self.set_aside.contains(&app);
+                if !set_aside
+                    && matches!(reachable, Some(WorkerState::Alive | WorkerState::Leaving))
+                {
                     // It occupies the worker until that reports it ended, which it does even if it is already.
                     if let Some(needs) = self.apps.get(&app).map(|app| app.description.needs()) {
                         self.workers.occupy(&worker, (app.clone(), attempt), needs);
@@ -73,9 +88,7 @@ impl MasterCore {
             self.refuse(reply, reason);
             return;
         }
-        if self.workers.release(&worker, &(app.clone(), attempt)) {
-            self.scope = Scope::Everything;
-        }
+        self.workers.release(&worker, &(app.clone(), attempt));
         if matches!(standing, Standing::Current) {
             self.conclude(&app, outcome, now);
         } else {
@@ -113,32 +126,28 @@ impl MasterCore {
     /// Decides what follows the end of the current attempt.
     fn conclude(&mut self, id: &AppId, outcome: Outcome, now: Now) {
         let Some(app) = self.apps.get(id) else { return };
+        let why = clipped(outcome.to_string());
         match outcome {
-            Outcome::Exited(0) => self.end(id, Ending::Finished, None, now),
-            Outcome::Exited(code) => self.end(id, Ending::Failed(code), None, now),
+            Outcome::Exited(0) => self.end_or_restart(id, Ending::Finished, why, None, now),
+            Outcome::Exited(code) => self.end_or_restart(id, Ending::Failed(code), why, None, now),
             Outcome::Signaled(signal) => {
                 let code = signal.saturating_add(128);
-                self.end(
-                    id,
-                    Ending::Failed(code),
-                    Some(format!("ended by signal {signal}")),
-                    now,
-                );
+                let message = Some(why.clone());
+                self.end_or_restart(id, Ending::Failed(code), why, message, now);
             }
             Outcome::OutOfMemory { .. } => {
-                let reason = outcome.to_string();
-                self.end(id, Ending::Failed(137), Some(reason), now)
+                let message = Some(why.clone());
+                self.end_or_restart(id, Ending::Failed(KILLED_CODE), why, message, now);
             }
-            Outcome::Killed => self.end(id, Ending::Killed, None, now),
-            Outcome::CouldNotStart(reason) if app.kill_requested => {
-                self.end(id, Ending::Killed, Some(reason), now)
+            Outcome::Killed => self.on_attempt_killed(id, now),
+            Outcome::CouldNotStart(reason) | Outcome::Declined(reason) if app.kill_requested => {
+                self.end(id, Ending::Killed, Some(clipped(reason)), now);
             }
-            Outcome::CouldNotStart(reason) => self.end(id, Ending::Error, Some(reason), now),
-            Outcome::Lost(reason) => self.lose_attempt(id, reason, now),
-            Outcome::Declined(reason) if app.kill_requested => {
-                self.end(id, Ending::Killed, Some(reason), now)
+            Outcome::CouldNotStart(reason) => {
+                self.end(id, Ending::Error, Some(clipped(reason)), now);
             }
-            Outcome::Declined(reason) => self.requeue(id, reason, now),
+            Outcome::Lost(reason) => self.lose_attempt(id, clipped(reason), now),
+            Outcome::Declined(reason) => self.requeue(id, clipped(reason), now),
         }
     }
 
@@ -148,7 +157,7 @@ impl MasterCore {
         if app.state.since().is_some() {
             self.lose_attempt(id, reason, now); // it was started all the same
         } else if app.attempt <= 1 {
-            self.change(id, AppState::Submitted);
+            self.change_because(id, AppState::Submitted, Some(reason));
         } else {
             self.change(
                 id,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::attempt::HeldAttempt;
 use crate::constraint::Attributes;
 use crate::ids::WorkerId;
+use crate::jitter;
 use crate::resources::Resources;
 use crate::runner::CgroupSupport;
 
@@ -54,19 +55,9 @@ impl Backoff {
             .pause_min
             .saturating_mul(2u32.saturating_pow(round))
             .min(self.pause_max);
-        let scrambled = scramble(self.jitter_seed.wrapping_add(u64::from(round)));
-        let fraction =
-            f64::from(u32::try_from(scrambled >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX);
-        nominal.mul_f64(0.5 + 0.5 * fraction)
+        let seed = self.jitter_seed.wrapping_add(u64::from(round));
+        jitter::shorten(nominal, 0.5, seed)
     }
-}
-
-/// One step of splitmix64: neighbouring seeds give unrelated numbers.
-fn scramble(seed: u64) -> u64 {
-    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Where a worker stands with its masters.
@@ -95,6 +86,8 @@ pub enum Registration {
         epoch: u64,
         /// How often it wants to hear from us.
         heartbeat_interval: Duration,
+        /// The silence after which it gives us up: four such intervals, as it announced them.
+        timeout: Duration,
         /// When to say so next.
         next_heartbeat: Instant,
     },
@@ -131,12 +124,14 @@ impl Registration {
         heartbeat_interval: Duration,
         now: Instant,
     ) -> Self {
+        let timeout = heartbeat_interval.saturating_mul(4);
         let heartbeat_interval = heartbeat_interval.max(HEARTBEAT_INTERVAL_MIN);
         let next_heartbeat = now + heartbeat_interval;
         Self::Registered {
             master,
             epoch,
             heartbeat_interval,
+            timeout,
             next_heartbeat,
         }
     }

@@ -355,6 +355,7 @@ async fn launcher(
     let settings = RunnerSettings {
         kill_grace: config.worker().kill_grace,
         worker_timeout,
+        worker_lost_grace_max: None,
         configuration: config.in_force(),
         enforcement: config.worker().enforcement,
         logs: config.worker().logs,
@@ -402,6 +403,8 @@ async fn serve_worker(
         kill_grace: worker.kill_grace,
         retained_apps: worker.retained_applications,
         enforces: CgroupSupport::detect(&worker.enforcement),
+        attributes: worker.attributes,
+        cut_off_timeout: worker.cut_off_timeout,
         ..defaults
     };
     let handle = Worker::start(&env, settings, directory.path().to_owned(), launcher)

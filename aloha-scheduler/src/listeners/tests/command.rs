@@ -88,7 +88,7 @@ fn a_command_that_fails_or_reads_nothing_is_said_so_and_harms_nobody() {
         command: Some(program.clone()),
         ..ListenerSettings::default()
     };
-    let mut listener = super::super::command::CommandListener::new(&settings).unwrap();
+    let mut listener = crate::listeners::command::CommandListener::new(&settings).unwrap();
     // More than a pipe holds.
     let large = AlohaEvent::AppRelaunched {
         id: "app-1".parse().unwrap(),

@@ -289,7 +289,7 @@ fn what_cannot_listen_is_an_error_that_says_what_to_do() {
 #[test]
 fn the_log_has_a_line_for_each_event() {
     let lines = logged(|| {
-        let mut log = super::log::LogListener;
+        let mut log = log::LogListener;
         log.on_event(&order::changed(None, AppPhase::Submitted));
         log.on_event(&relaunched(1));
         log.on_event(&worker(WorkerState::Alive));

@@ -51,16 +51,16 @@ fn a_client_sees_where_and_when_it_ran_and_how_it_ended() {
         priority: 0,
         not_before: None,
         history: [
-            (0, AppPhase::Submitted, 0),
-            (0, AppPhase::Launching, 1),
-            (1000, AppPhase::Running, 1),
-            (3000, AppPhase::Failed, 1),
+            (0, AppPhase::Submitted, 0, None),
+            (0, AppPhase::Launching, 1, Some("on w1")),
+            (1000, AppPhase::Running, 1, None),
+            (3000, AppPhase::Failed, 1, Some("exited with code 3")),
         ]
-        .map(|(after, to, attempt)| Transition {
+        .map(|(after, to, attempt, reason)| Transition {
             at: submitted_at + after,
             to,
             attempt,
-            reason: None,
+            reason: reason.map(str::to_owned),
         })
         .into(),
     };
@@ -135,6 +135,7 @@ fn a_declined_launch_puts_the_application_back_in_the_queue() {
         "publish app 0: LAUNCHING -> SUBMITTED",
         "reply: noted",
         "unstore w1",
+        "publish w1: LEAVING -> DEAD",
     ]);
     t.register("w2", 4, 1024);
     t.ignore();
@@ -224,6 +225,7 @@ fn a_waiting_application_is_killed_at_once() {
     t.register("w1", 4, 1024);
     t.expect([
         "store w1: 4 cores and 1024 MiB",
+        "publish w1: ALIVE",
         "reply: epoch 7, every 15s",
     ]);
 }
@@ -258,6 +260,7 @@ fn a_kill_is_not_forgotten_while_the_worker_is_away() {
     ]);
     t.register_with("w1", 4, 1024, vec![held(&app, 1, AttemptState::Running)]);
     t.expect([
+        "publish w1: DISCONNECTED -> ALIVE",
         "reply: epoch 7, every 15s",
         "store app 0: RUNNING #1 on w1, to be killed",
         "publish app 0: UNKNOWN -> RUNNING",
@@ -269,12 +272,14 @@ fn a_kill_is_not_forgotten_while_the_worker_is_away() {
 fn an_application_that_is_to_be_killed_is_not_relaunched() {
     let (mut t, app) = Harness::with_one_running(true);
     t.kill(&app);
+    t.advance(TIMEOUT / 2);
     t.ignore();
-    t.advance(TIMEOUT);
+    t.advance(TIMEOUT / 2);
     t.expect([
         "unstore w1",
+        "publish w1: DISCONNECTED -> DEAD",
         "store app 0: KILLED #1 on w1",
-        "publish app 0: RUNNING -> KILLED",
+        "publish app 0: UNKNOWN -> KILLED",
     ]);
     assert_eq!(t.status(&app).message.as_deref(), Some("worker w1 lost"));
 }
@@ -324,14 +329,14 @@ fn a_wait_is_answered_at_the_end_of_the_application() {
 #[test]
 fn a_wait_is_answered_at_its_deadline_with_how_things_stand() {
     let (mut t, app) = Harness::with_one_running(false);
-    let deadline = t.now.instant + TIMEOUT / 2;
+    let deadline = t.now.instant + TIMEOUT / 4;
     t.tell(Event::WaitRequested {
         app,
         reply: ReplyTo(1),
         deadline,
     });
     assert_eq!(t.master.next_deadline(), Some(deadline));
-    t.advance(TIMEOUT / 2);
+    t.advance(TIMEOUT / 4);
     t.expect(["reply 1: app 0 is RUNNING"]);
     t.tell(Event::WaitRequested {
         app: "app-x".parse().unwrap(),

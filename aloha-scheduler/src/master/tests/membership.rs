@@ -8,6 +8,7 @@ fn a_worker_is_stored_before_it_is_welcomed_and_learns_the_heartbeat_interval() 
     t.register("w1", 4, 1024);
     t.expect([
         "store w1: 4 cores and 1024 MiB",
+        "publish w1: ALIVE",
         "reply: epoch 7, every 15s",
     ]);
     let status = WorkerStatus {
@@ -31,11 +32,7 @@ fn a_worker_is_stored_before_it_is_welcomed_and_learns_the_heartbeat_interval() 
 fn what_a_worker_enforces_is_stored_and_shown_as_it_last_said() {
     let mut t = Harness::new();
     t.register("w1", 4, 1024);
-    let stored = [
-        "store w1: 4 cores and 1024 MiB",
-        "reply: epoch 7, every 15s",
-    ];
-    t.expect(stored);
+    t.ignore();
     let enforces = CgroupSupport {
         memory: Enforced::By(CgroupVersion::V2),
         ..CgroupSupport::none("no reason")
@@ -57,7 +54,10 @@ fn what_a_worker_enforces_is_stored_and_shown_as_it_last_said() {
         registration,
         reply: ReplyTo(0),
     });
-    t.expect(stored);
+    t.expect([
+        "store w1: 4 cores and 1024 MiB",
+        "reply: epoch 7, every 15s",
+    ]);
     assert_eq!(t.worker("w1").enforces, enforces);
 }
 
@@ -96,16 +96,25 @@ fn a_heartbeat_of_a_stranger_is_answered_with_a_wish_to_register() {
 }
 
 #[test]
-fn a_silent_worker_is_lost_at_its_deadline_and_not_before() {
+fn a_silent_worker_is_first_away_and_then_lost_at_its_deadlines_and_not_before() {
+    const MOMENT: Duration = Duration::from_millis(1);
     let (mut t, app) = Harness::with_one_running(false);
-    assert_eq!(t.master.next_deadline(), Some(t.now.instant + TIMEOUT));
-    t.advance(TIMEOUT - Duration::from_millis(1));
+    assert_eq!(t.master.next_deadline(), Some(t.now.instant + TIMEOUT / 2));
+    t.advance(TIMEOUT / 2 - MOMENT);
     t.expect([]);
-    t.advance(Duration::from_millis(1));
+    t.advance(MOMENT);
+    t.expect([
+        "publish w1: ALIVE -> DISCONNECTED",
+        "publish app 0: RUNNING -> UNKNOWN",
+    ]);
+    t.advance(TIMEOUT / 2 - MOMENT);
+    t.expect([]);
+    t.advance(MOMENT);
     t.expect([
         "unstore w1",
+        "publish w1: DISCONNECTED -> DEAD",
         "store app 0: ERROR #1 on w1",
-        "publish app 0: RUNNING -> ERROR",
+        "publish app 0: UNKNOWN -> ERROR",
     ]);
     assert_eq!(t.status(&app).message.as_deref(), Some("worker w1 lost"));
     assert_eq!(t.worker("w1").state, WorkerState::Dead);
@@ -142,16 +151,21 @@ fn a_short_disconnection_relaunches_nothing_and_the_application_goes_on() {
     t.ignore();
     let before = t.status(&app);
     t.disconnect("w1");
-    t.expect(["publish app 0: RUNNING -> UNKNOWN"]);
+    t.expect([
+        "publish w1: ALIVE -> DISCONNECTED",
+        "publish app 0: RUNNING -> UNKNOWN",
+    ]);
     assert_eq!(
         t.status(&app).message.as_deref(),
         Some("w1 is disconnected")
     );
-    t.advance(TIMEOUT / 2);
+    t.advance(TIMEOUT / 4);
     t.heartbeat("w2");
+    t.advance(TIMEOUT / 4);
     t.expect([]);
     t.register_with("w1", 4, 1024, vec![held(&app, 1, AttemptState::Running)]);
     t.expect([
+        "publish w1: DISCONNECTED -> ALIVE",
         "reply: epoch 7, every 15s",
         "store app 0: RUNNING #1 on w1",
         "publish app 0: UNKNOWN -> RUNNING",
@@ -176,7 +190,7 @@ fn nothing_is_placed_on_a_disconnected_worker() {
     ]);
     assert_eq!(
         t.status(&app).waiting_for.as_deref(),
-        Some("needs 1 core and 1 MiB; no worker is registered")
+        Some("every worker is disconnected or leaving")
     );
     t.heartbeat("w1");
     t.expect(["tell w1: register again"]);
@@ -190,6 +204,7 @@ fn a_disconnected_worker_is_lost_when_it_stays_silent() {
     t.advance(TIMEOUT);
     t.expect([
         "unstore w1",
+        "publish w1: DISCONNECTED -> DEAD",
         "store app 0: ERROR #1 on w1",
         "publish app 0: UNKNOWN -> ERROR",
     ]);
@@ -201,11 +216,14 @@ fn a_supervised_application_of_a_lost_worker_runs_again_elsewhere_and_can_be_wat
     t.advance(TIMEOUT / 2);
     t.register("w2", 4, 1024);
     t.ignore();
-    t.advance(TIMEOUT / 2);
+    t.advance(TIMEOUT / 4);
+    t.heartbeat("w2");
+    t.advance(TIMEOUT / 4);
     t.expect([
         "unstore w1",
+        "publish w1: DISCONNECTED -> DEAD",
         "store app 0: RELAUNCHING #1",
-        "publish app 0: RUNNING -> RELAUNCHING",
+        "publish app 0: UNKNOWN -> RELAUNCHING",
         "publish app 0: lost #1: worker w1 lost",
         "store app 0: LAUNCHING #2 on w2",
         "publish app 0: RELAUNCHING -> LAUNCHING",
@@ -233,6 +251,7 @@ fn a_lost_worker_that_comes_back_has_its_copy_killed_and_its_room_stays_taken_un
     t.register_with("w1", 4, 1024, vec![held(&app, 1, AttemptState::Running)]);
     t.expect([
         "store w1: 4 cores and 1024 MiB",
+        "publish w1: DEAD -> ALIVE",
         "reply: epoch 7, every 15s",
         "tell w1: kill app 0 #1",
     ]);
@@ -265,6 +284,7 @@ fn attempts_that_the_master_never_heard_of_are_killed() {
     );
     t.expect([
         "store w1: 4 cores and 1024 MiB",
+        "publish w1: ALIVE",
         "reply: epoch 7, every 15s",
         "tell w1: kill app-x #3",
     ]);
@@ -326,6 +346,7 @@ fn a_launch_that_never_arrived_is_sent_again() {
     t.ignore();
     t.register("w1", 4, 1024);
     t.expect([
+        "publish w1: DISCONNECTED -> ALIVE",
         "reply: epoch 7, every 15s",
         "store app 0: LAUNCHING #1 on w1",
         "publish app 0: UNKNOWN -> LAUNCHING",
@@ -340,7 +361,10 @@ fn an_end_during_the_disconnection_is_what_counts() {
     t.disconnect("w1");
     t.ignore();
     t.register_with("w1", 4, 1024, vec![held(&app, 1, AttemptState::Ended)]);
-    t.expect(["reply: epoch 7, every 15s"]);
+    t.expect([
+        "publish w1: DISCONNECTED -> ALIVE",
+        "reply: epoch 7, every 15s",
+    ]);
     t.ended("w1", &app, 1, Outcome::Exited(0));
     t.expect([
         "store app 0: FINISHED #1 on w1",
@@ -354,7 +378,7 @@ fn an_end_during_the_disconnection_is_what_counts() {
 fn a_leaving_worker_gets_nothing_more_and_is_gone_when_its_last_application_is() {
     let (mut t, app) = Harness::with_one_running(false);
     t.tell(Event::WorkerLeaving { worker: id("w1") });
-    t.expect([]);
+    t.expect(["publish w1: ALIVE -> LEAVING"]);
     assert_eq!(t.worker("w1").state, WorkerState::Leaving);
     t.submit(1, 1, false);
     t.expect([
@@ -368,6 +392,7 @@ fn a_leaving_worker_gets_nothing_more_and_is_gone_when_its_last_application_is()
         "publish app 0: RUNNING -> FINISHED",
         "reply: noted",
         "unstore w1",
+        "publish w1: LEAVING -> DEAD",
     ]);
     assert_eq!(t.worker("w1").state, WorkerState::Dead);
 }
@@ -378,7 +403,9 @@ fn a_leaving_worker_that_disconnects_is_not_waited_for() {
     t.tell(Event::WorkerLeaving { worker: id("w1") });
     t.disconnect("w1");
     t.expect([
+        "publish w1: ALIVE -> LEAVING",
         "unstore w1",
+        "publish w1: LEAVING -> DEAD",
         "store app 0: ERROR #1 on w1",
         "publish app 0: RUNNING -> ERROR",
     ]);

@@ -4,7 +4,10 @@ mod lifecycle;
 mod membership;
 mod queue;
 mod random;
+mod reservation;
+mod waiting_for;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
@@ -34,13 +37,20 @@ impl Harness {
     }
 
     fn retaining(retained_apps: usize) -> Self {
-        let settings = MasterSettings {
+        Self::with(|settings| settings.retained_apps = retained_apps)
+    }
+
+    fn with(change: impl FnOnce(&mut MasterSettings)) -> Self {
+        let mut settings = MasterSettings {
             worker_timeout: TIMEOUT,
-            retained_apps,
+            retained_apps: 200,
             dead_worker_persistence: 15,
             epoch: EPOCH,
             durable: false,
+            spread_out: true,
+            tag_limits: BTreeMap::new(),
         };
+        change(&mut settings);
         #[expect(
             clippy::disallowed_methods,
             reason = "any instant will do, and there is no other way to have one"

@@ -81,7 +81,7 @@ fn a_record_is_laid_out_as_ever_and_what_is_written_is_read() {
     let number = stored(&Record::NextNumber(4711));
     assert_eq!(String::from_utf8(number.value).unwrap(), GOLDEN_NUMBER);
     let read = decoded(vec![
-        stored(&Record::App(app())),
+        stored(&Record::App(app().into())),
         stored(&Record::Worker(worker())),
     ]);
     assert_eq!(read.damaged, []);
@@ -123,7 +123,7 @@ fn what_is_forgotten_is_deleted() {
 #[test]
 fn any_single_bit_that_falls_over_is_noticed_and_costs_no_other_record() {
     let (good, other) = (
-        stored(&Record::App(app())),
+        stored(&Record::App(app().into())),
         stored(&Record::Worker(worker())),
     );
     for at in 0..good.value.len() {
@@ -142,7 +142,7 @@ fn any_single_bit_that_falls_over_is_noticed_and_costs_no_other_record() {
 
 #[test]
 fn a_record_that_is_cut_off_anywhere_is_damaged() {
-    let good = stored(&Record::App(app()));
+    let good = stored(&Record::App(app().into()));
     for length in 0..good.value.len() {
         let mut torn = good.clone();
         torn.value.truncate(length);
@@ -157,7 +157,7 @@ fn a_record_that_is_cut_off_anywhere_is_damaged() {
 
 #[test]
 fn a_record_under_the_key_of_another_is_damaged() {
-    let mut wrong = stored(&Record::App(app()));
+    let mut wrong = stored(&Record::App(app().into()));
     wrong.key = "app/app-2".into();
     let mut foreign = stored(&Record::NextNumber(1));
     foreign.key = "meta/other".into();

@@ -1,0 +1,101 @@
+//! A master without a store that was started anew takes on what workers still hold: what runs, runs on, under its id.
+
+use std::collections::BTreeSet;
+
+use tracing::{info, warn};
+
+use super::apps::AppRecord;
+use super::core::MasterCore;
+use crate::app::{AppState, Placement};
+use crate::attempt::{AttemptState, HeldAttempt};
+use crate::ids::WorkerId;
+use crate::worker::WorkerRegistration;
+
+/// The epochs under which this master has spoken. What was launched in one of them and is not known any more is
+/// forgotten, not new.
+#[derive(Debug)]
+pub(super) struct OwnEpochs(BTreeSet<u64>);
+
+impl OwnEpochs {
+    pub(super) fn new(epoch: u64) -> Self {
+        Self(BTreeSet::from([epoch]))
+    }
+}
+
+impl MasterCore {
+    /// Without a store the epoch is a time on the wall. A clock that stepped back must lock no worker out, which has
+    /// seen a higher one.
+    pub(super) fn outdo_epoch_of(&mut self, registration: &WorkerRegistration) {
+        let (theirs, ours) = (registration.epoch, self.settings.epoch);
+        let stranger = self.workers.get(&registration.id).is_none();
+        if !self.settings.durable && (theirs > ours || theirs == ours && stranger) {
+            let epoch = theirs.saturating_add(1);
+            warn!(worker = %registration.id, theirs, ours, epoch, "a worker has seen a later epoch; raised ours");
+            self.settings.epoch = epoch;
+            self.own_epochs.0.insert(epoch);
+        }
+    }
+
+    /// Whether an attempt is of an earlier leadership that stored nothing, and not known to be over or outdated.
+    fn may_adopt(&self, held: &HeldAttempt) -> bool {
+        let earlier = held.epoch < self.settings.epoch && !self.own_epochs.0.contains(&held.epoch);
+        let newest = self.apps.get(&held.app).is_none_or(|app| {
+            let same = held.description.as_ref() == Some(&app.description);
+            same && !app.phase().is_final() && held.attempt > app.attempt
+        });
+        !self.settings.durable && earlier && newest && held.state != AttemptState::Ended
+    }
+
+    /// Makes an attempt that a worker holds the current one of its application, if it is to be that; says whether it is.
+    ///
+    /// Of several attempts of one application the highest is the one that an earlier master wanted.
+    pub(super) fn adopt(&mut self, worker: &WorkerId, held: &HeldAttempt) -> bool {
+        let description = held.description.as_ref().filter(|_| self.may_adopt(held));
+        let Some(description) = description.filter(|it| it.validate().is_ok()) else {
+            return false;
+        };
+        let Some(on) = self.workers.get(worker).map(|found| Placement {
+            worker: worker.clone(),
+            address: found.record.address(),
+        }) else {
+            return false;
+        };
+        let (id, attempt) = (&held.app, held.attempt);
+        info!(app = %id, attempt, %worker, "took an application on that was forgotten");
+        let reason = format!("found on {worker}");
+        if let Some(app) = self.apps.get(id) {
+            let outdated = app.state.placement().cloned().map(|on| (on, app.attempt));
+            if let Some((on, attempt)) = outdated {
+                let state = AppState::Relaunching {
+                    reason: reason.clone(),
+                    not_before: None,
+                };
+                self.change(id, state);
+                self.send_kill(&on.worker, id, attempt);
+            }
+            self.apps.update(id, |app| app.attempt = attempt);
+        } else {
+            if let Some(number) = id.number() {
+                self.numbers.leave_out(number);
+            }
+            let (number, _) = self.numbers.take();
+            let mut record = AppRecord {
+                id: id.clone(),
+                number,
+                description: description.clone(),
+                state: AppState::Submitted,
+                attempt,
+                kill_requested: false,
+                submitted_at: self.now.unix_millis(),
+                restarts_in_a_row: 0,
+                overran: false,
+                history: Vec::new(),
+            };
+            record.note(self.now.unix_millis(), Some(reason));
+            self.apps.insert(record);
+            self.publish_change(id, None);
+        }
+        self.change(id, AppState::Launching { on });
+        true
+    }
+}
