@@ -30,7 +30,9 @@ pub async fn check<E: PersistenceEngine>(open: impl AsyncFn() -> E) {
     it_does_what_a_map_does(&open).await;
 }
 
-async fn epochs_rise_and_older_ones_write_nothing<E: PersistenceEngine>(open: &impl AsyncFn() -> E) {
+async fn epochs_rise_and_older_ones_write_nothing<E: PersistenceEngine>(
+    open: &impl AsyncFn() -> E,
+) {
     let store = open().await;
     assert_eq!(read(&store).await, BTreeMap::new(), "a new store is empty");
     let first = begin(&store, 0).await;
@@ -39,9 +41,14 @@ async fn epochs_rise_and_older_ones_write_nothing<E: PersistenceEngine>(open: &i
     let second = begin(&store, 0).await;
     assert!(second > first, "epoch {second} follows {first}");
     let third = begin(&store, second + 1000).await;
-    assert!(third >= second + 1000, "an epoch is at least what was asked for");
+    assert!(
+        third >= second + 1000,
+        "an epoch is at least what was asked for"
+    );
     for old in [first, second] {
-        let refused = store.write(old, vec![put("a", b"old"), put("b", b"old")]).await;
+        let refused = store
+            .write(old, vec![put("a", b"old"), put("b", b"old")])
+            .await;
         match refused {
             Err(PersistenceError::Fenced { ours, newest }) => assert_eq!(
                 (ours, newest),
@@ -52,13 +59,24 @@ async fn epochs_rise_and_older_ones_write_nothing<E: PersistenceEngine>(open: &i
         }
     }
     let expected = BTreeMap::from([("a".to_owned(), b"first".to_vec())]);
-    assert_eq!(read(&store).await, expected, "a fenced batch changes nothing");
+    assert_eq!(
+        read(&store).await,
+        expected,
+        "a fenced batch changes nothing"
+    );
     drop(store);
 
     let store = open().await;
-    assert_eq!(read(&store).await, expected, "what was written outlives the engine");
+    assert_eq!(
+        read(&store).await,
+        expected,
+        "what was written outlives the engine"
+    );
     let fourth = begin(&store, 0).await;
-    assert!(fourth > third, "epochs rise over restarts: {fourth} follows {third}");
+    assert!(
+        fourth > third,
+        "epochs rise over restarts: {fourth} follows {third}"
+    );
     let refused = store.write(third, vec![put("a", b"old")]).await;
     assert!(
         matches!(refused, Err(PersistenceError::Fenced { .. })),
@@ -81,9 +99,17 @@ async fn batches_apply_in_order<E: PersistenceEngine>(store: &E) {
     ];
     write(store, epoch, changes).await;
     let expected = BTreeMap::from([("a".to_owned(), b"2".to_vec())]);
-    assert_eq!(read(store).await, expected, "the last change of a key holds");
+    assert_eq!(
+        read(store).await,
+        expected,
+        "the last change of a key holds"
+    );
     write(store, epoch, Vec::new()).await;
-    assert_eq!(read(store).await, expected, "an empty batch changes nothing");
+    assert_eq!(
+        read(store).await,
+        expected,
+        "an empty batch changes nothing"
+    );
     write(store, epoch, vec![delete("a")]).await;
 }
 
@@ -103,12 +129,18 @@ async fn values_and_keys_come_back_byte_by_byte<E: PersistenceEngine>(open: &imp
     );
     let store = open().await;
     let epoch = begin(&store, 0).await;
-    let puts = expected.iter().map(|(key, value)| put(key, value)).collect();
+    let puts = expected
+        .iter()
+        .map(|(key, value)| put(key, value))
+        .collect();
     write(&store, epoch, puts).await;
     assert!(read(&store).await == expected, "what was put is read");
     drop(store);
     let store = open().await;
-    assert!(read(&store).await == expected, "what was put is read after a restart");
+    assert!(
+        read(&store).await == expected,
+        "what was put is read after a restart"
+    );
     let epoch = begin(&store, 0).await;
     let deletes = expected.keys().map(|key| delete(key)).collect();
     write(&store, epoch, deletes).await;

@@ -63,7 +63,10 @@ impl FileEngine {
             store: directory.display().to_string(),
             reason: format!("{error}; the recovery directory must be one that this user may write"),
         };
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory);
         made.map_err(unusable)?;
         let directory = directory.canonicalize().map_err(unusable)?;
         let lock = lock(&directory).map_err(|error| match error {
@@ -281,8 +284,15 @@ enum Unlocked {
 /// Takes the lock of a directory, and notes in it who has it.
 fn lock(directory: &Path) -> Result<File, Unlocked> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(directory.join("recovery.lock")).map_err(Unlocked::Failed)?;
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let mut file = options
+        .open(directory.join("recovery.lock"))
+        .map_err(Unlocked::Failed)?;
     match lock_soon(&file) {
         Ok(()) => {}
         Err(TryLockError::Error(error)) => return Err(Unlocked::Failed(error)),
@@ -295,7 +305,9 @@ fn lock(directory: &Path) -> Result<File, Unlocked> {
                 pid => format!(" (process {pid} has it)"),
             };
             let directory = directory.display();
-            return Err(Unlocked::Taken(format!("recovery directory {directory}{holder}")));
+            return Err(Unlocked::Taken(format!(
+                "recovery directory {directory}{holder}"
+            )));
         }
     }
     let noted = file

@@ -74,16 +74,21 @@ fn decoded(records: Vec<StoredRecord>) -> Decoded {
 /// own. Fields may be added, with defaults.
 const GOLDEN_WORKER: &str = include_str!("golden/worker.json");
 const GOLDEN_APP: &str = include_str!("golden/app.json");
-const GOLDEN_NUMBER: &str =
-    r#"{"kind":"next-number","version":1,"crc32":"3e1f1a3e","body":4711}"#;
+const GOLDEN_NUMBER: &str = r#"{"kind":"next-number","version":1,"crc32":"3e1f1a3e","body":4711}"#;
 
 #[test]
 fn a_record_is_laid_out_as_ever_and_what_is_written_is_read() {
     let number = stored(&Record::NextNumber(4711));
     assert_eq!(String::from_utf8(number.value).unwrap(), GOLDEN_NUMBER);
-    let read = decoded(vec![stored(&Record::App(app())), stored(&Record::Worker(worker()))]);
+    let read = decoded(vec![
+        stored(&Record::App(app().into())),
+        stored(&Record::Worker(worker())),
+    ]);
     assert_eq!(read.damaged, []);
-    assert_eq!((read.stored.apps, read.stored.workers), (vec![app()], vec![worker()]));
+    assert_eq!(
+        (read.stored.apps, read.stored.workers),
+        (vec![app()], vec![worker()])
+    );
 }
 
 #[test]
@@ -117,7 +122,10 @@ fn what_is_forgotten_is_deleted() {
 
 #[test]
 fn any_single_bit_that_falls_over_is_noticed_and_costs_no_other_record() {
-    let (good, other) = (stored(&Record::App(app())), stored(&Record::Worker(worker())));
+    let (good, other) = (
+        stored(&Record::App(app().into())),
+        stored(&Record::Worker(worker())),
+    );
     for at in 0..good.value.len() {
         for bit in 0..8 {
             let mut bad = good.clone();
@@ -134,18 +142,22 @@ fn any_single_bit_that_falls_over_is_noticed_and_costs_no_other_record() {
 
 #[test]
 fn a_record_that_is_cut_off_anywhere_is_damaged() {
-    let good = stored(&Record::App(app()));
+    let good = stored(&Record::App(app().into()));
     for length in 0..good.value.len() {
         let mut torn = good.clone();
         torn.value.truncate(length);
         let read = decoded(vec![torn]);
-        assert_eq!((read.stored.apps, read.damaged.len()), (Vec::new(), 1), "{length}");
+        assert_eq!(
+            (read.stored.apps, read.damaged.len()),
+            (Vec::new(), 1),
+            "{length}"
+        );
     }
 }
 
 #[test]
 fn a_record_under_the_key_of_another_is_damaged() {
-    let mut wrong = stored(&Record::App(app()));
+    let mut wrong = stored(&Record::App(app().into()));
     wrong.key = "app/app-2".into();
     let mut foreign = stored(&Record::NextNumber(1));
     foreign.key = "meta/other".into();
@@ -169,11 +181,17 @@ fn what_is_set_aside_is_kept_byte_by_byte_and_its_application_is_remembered() {
     let Change::Put(aside) = put else {
         panic!("{put:?}")
     };
-    assert_eq!((&*aside.key, &aside.value), ("set-aside/7/app/app-1", &bad.value));
+    assert_eq!(
+        (&*aside.key, &aside.value),
+        ("set-aside/7/app/app-1", &bad.value)
+    );
     assert_eq!(delete, Change::Delete { key: bad.key });
     let read = decoded(vec![aside]);
     assert_eq!(read.damaged, []);
-    assert_eq!(Vec::from_iter(read.stored.set_aside), ["app-1".parse().unwrap()]);
+    assert_eq!(
+        Vec::from_iter(read.stored.set_aside),
+        ["app-1".parse().unwrap()]
+    );
 }
 
 #[test]
