@@ -143,13 +143,6 @@ impl Apps {
         Some(app.attempt)
     }
 
-    /// Makes the next attempt of a waiting application higher than this one, which a worker holds all the same.
-    pub(crate) fn outnumber(&mut self, id: &AppId, attempt: u32) {
-        if let Some(app) = self.apps.get_mut(id).filter(|app| waits(&app.state)) {
-            app.attempt = app.attempt.max(attempt);
-        }
-    }
-
     /// Changes what no other table rests on.
     pub(crate) fn update(&mut self, id: &AppId, change: impl FnOnce(&mut AppRecord)) {
         if let Some(app) = self.apps.get_mut(id) {

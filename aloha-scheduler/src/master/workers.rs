@@ -139,6 +139,11 @@ impl Worker {
         self.attempts.keys()
     }
 
+    /// What an attempt occupies.
+    pub(crate) fn occupied_by(&self, attempt: &AttemptKey) -> Resources {
+        self.attempts.get(attempt).copied().unwrap_or_default()
+    }
+
     fn free(&self) -> Resources {
         self.record.offers.minus(self.used)
     }

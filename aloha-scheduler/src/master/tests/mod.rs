@@ -2,6 +2,7 @@
 
 mod lifecycle;
 mod membership;
+mod model;
 mod queue;
 mod random;
 
@@ -21,6 +22,16 @@ use crate::worker::WorkerRegistration;
 const TIMEOUT: Duration = Duration::from_secs(60);
 const EPOCH: u64 = 7;
 
+fn settings() -> MasterSettings {
+    MasterSettings {
+        worker_timeout: TIMEOUT,
+        retained_apps: 200,
+        dead_worker_persistence: 15,
+        epoch: EPOCH,
+        durable: false,
+    }
+}
+
 /// A master, a hand-turned clock, and the effects no assertion has claimed yet.
 struct Harness {
     master: MasterCore,
@@ -35,11 +46,8 @@ impl Harness {
 
     fn retaining(retained_apps: usize) -> Self {
         let settings = MasterSettings {
-            worker_timeout: TIMEOUT,
             retained_apps,
-            dead_worker_persistence: 15,
-            epoch: EPOCH,
-            durable: false,
+            ..settings()
         };
         #[expect(
             clippy::disallowed_methods,
