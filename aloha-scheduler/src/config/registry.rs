@@ -129,6 +129,8 @@ pub static KEYS: &[Key] = &[
         Fallback::Unset("all of the machine but 1 GiB"),
         "Memory the worker offers, in MiB where no unit is given; aloha.worker.limits.memory keeps applications to theirs.")
         .or_variable("ALOHA_WORKER_MEMORY"),
+    key("aloha.worker.attributes", Kind::Attributes, Fallback::Unset("nothing"),
+        "What the worker is or has besides, such as zone=a,gpu; applications ask for it by constraints."),
     key("aloha.worker.dir", Kind::Path,
         Fallback::Below {
             places: &[("ALOHA_HOME", "work"), ("XDG_DATA_HOME", "aloha/work"), ("HOME", ".local/share/aloha/work")],
@@ -148,6 +150,8 @@ pub static KEYS: &[Key] = &[
         "How the cores of an application count, by its cgroup: share divides processors where they are short, quota is a limit even where they idle."),
     text("aloha.worker.runner.timeout", seconds(1, Duration::from_secs(30 * 24 * 60 * 60)), "600",
         "How long an application runs on without its worker before it is ended; ten times aloha.worker.timeout, so that an upgrade or a repair fits in."),
+    text("aloha.worker.stopWhenCutOff", Kind::Bool, "false",
+        "Whether a worker that no master answers stops its supervised applications before a master may start them elsewhere; off, because most rather run on."),
     text("aloha.worker.register.backoff.initial", millis(10, DAY), "200ms",
         "First pause between two attempts of a worker to register; short, because a failover should cost seconds."),
     text("aloha.worker.register.backoff.max", millis(10, DAY), "10s",
@@ -175,6 +179,14 @@ pub static KEYS: &[Key] = &[
     text("aloha.deploy.recoveryMode",
         Kind::Word { accepted: &["NONE"], later: &["FILESYSTEM", "ZOOKEEPER", "CUSTOM"] }, "NONE",
         "Where the master keeps its state over a restart; NONE keeps it in memory."),
+    key("aloha.extraListeners", Kind::List, Fallback::Unset("none"),
+        "Who listens to what happens: log (a line for each event), command (runs aloha.listeners.command), and names that a program with a master of its own has given."),
+    text("aloha.listeners.queueMax", count(1, 1_000_000), "10000",
+        "Events that may wait for a listener, more are dropped for it and counted; a burst fits in, and ten megabytes at the most are held."),
+    key("aloha.listeners.command", Kind::Path, Fallback::Unset("nothing"),
+        "Executable that the listener command runs for each event: JSON on its standard input, the main things in ALOHA_EVENT variables."),
+    text("aloha.listeners.command.timeout", millis(10, DAY), "30s",
+        "How long that may take before it is killed; the next event waits meanwhile, so it is short."),
     text("aloha.port.maxRetries", count(0, 65_535), "16",
         "How many further ports are tried where one is in use; never where it was given by a flag."),
     text("aloha.rpc.askTimeout", millis(1, DAY), "60s",
@@ -217,7 +229,6 @@ pub static KEYS: &[Key] = &[
 
 /// Keys of the contract that have no function in this version yet.
 pub(super) static LATER: &[&str] = &[
-    "aloha.extraListeners",
     "aloha.deploy.recoveryMode.factory",
     "aloha.deploy.recoveryDirectory",
     "aloha.deploy.zookeeper.url",

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Config, Origin, Value};
+use crate::constraint::Attributes;
+use crate::listeners::ListenerSettings;
 use crate::runner::{CpuEnforcement, Enforcement, LogSettings};
 use crate::worker::CleanupSettings;
 
@@ -63,6 +65,8 @@ pub struct WorkerSettings {
     pub cores: Option<u32>,
     /// Memory offered; none for all of the machine but 1 GiB.
     pub memory_mib: Option<u64>,
+    /// What it is or has besides.
+    pub attributes: Attributes,
     /// Where each application gets its directory.
     pub directory: PathBuf,
     /// Time between TERM and KILL.
@@ -71,6 +75,8 @@ pub struct WorkerSettings {
     pub enforcement: Enforcement,
     /// How long an application runs on without its worker.
     pub runner_timeout: Duration,
+    /// The timeout that a master is taken to have, where supervised applications are stopped without its word.
+    pub cut_off_timeout: Option<Duration>,
     /// First pause between two attempts to register.
     pub register_backoff_initial: Duration,
     /// Longest pause between two attempts to register.
@@ -148,6 +154,16 @@ impl Config {
         }
     }
 
+    /// Who listens to what happens.
+    pub fn listeners(&self) -> ListenerSettings {
+        ListenerSettings {
+            names: self.list("aloha.extraListeners"),
+            queue_max: self.count("aloha.listeners.queueMax"),
+            command: self.path("aloha.listeners.command"),
+            command_timeout: self.duration("aloha.listeners.command.timeout"),
+        }
+    }
+
     /// The REST server's part.
     pub fn rest(&self) -> RestSettings {
         RestSettings {
@@ -157,10 +173,7 @@ impl Config {
             port_retries: self.port_retries("aloha.master.rest.port"),
             token_file: self.path("aloha.master.rest.token.file"),
             insecure: self.is_on("aloha.master.rest.insecure"),
-            allowed_hosts: match self.value("aloha.master.rest.allowedHosts") {
-                Some(Value::List(hosts)) => hosts.clone(),
-                _ => Vec::new(),
-            },
+            allowed_hosts: self.list("aloha.master.rest.allowedHosts"),
             body_bytes_max: self.bytes("aloha.master.rest.bodyBytesMax"),
             body_timeout: self.duration("aloha.master.rest.bodyTimeout"),
         }
@@ -179,6 +192,10 @@ impl Config {
                 Some(Value::Bytes(bytes)) => Some(bytes >> 20),
                 _ => None,
             },
+            attributes: match self.value("aloha.worker.attributes") {
+                Some(Value::Attributes(attributes)) => attributes.clone(),
+                _ => Attributes::new(),
+            },
             directory: self
                 .path("aloha.worker.dir")
                 .expect("the registry gives it a default"),
@@ -193,6 +210,9 @@ impl Config {
                 },
             },
             runner_timeout: self.duration("aloha.worker.runner.timeout"),
+            cut_off_timeout: self
+                .is_on("aloha.worker.stopWhenCutOff")
+                .then(|| self.duration("aloha.worker.timeout")),
             register_backoff_initial: self.duration("aloha.worker.register.backoff.initial"),
             register_backoff_max: self.duration("aloha.worker.register.backoff.max"),
             retained_applications: self.count("aloha.worker.retainedApplications"),
@@ -269,6 +289,13 @@ impl Config {
         self.value(key) == Some(&Value::Bool(true))
     }
 
+    fn list(&self, key: &str) -> Vec<String> {
+        match self.value(key) {
+            Some(Value::List(words)) => words.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     fn text(&self, key: &str) -> String {
         match self.value(key) {
             Some(Value::Text(value)) => value.clone(),
@@ -313,10 +340,15 @@ mod tests {
             (true, 6066, false)
         );
         assert_eq!((rest.body_bytes_max, rest.token_file), (1 << 20, None));
+        assert_eq!(config.listeners(), ListenerSettings::default());
         let worker = config.worker();
         assert_eq!(
             (worker.port, worker.cores, worker.memory_mib),
             (0, None, None)
+        );
+        assert_eq!(
+            (worker.attributes, worker.cut_off_timeout),
+            Default::default()
         );
         assert_eq!(worker.kill_grace, Duration::from_secs(10));
         assert_eq!(worker.retained_applications, 1000);
@@ -369,6 +401,19 @@ mod tests {
             ..Enforcement::default()
         };
         assert_eq!(enforcement, expected);
+    }
+
+    #[test]
+    fn a_worker_says_what_it_has_and_may_stop_applications_when_it_is_cut_off() {
+        let builder = Config::builder().overrides([
+            "aloha.worker.attributes=zone=a, gpu",
+            "aloha.worker.stopWhenCutOff=true",
+            "aloha.worker.timeout=4",
+        ]);
+        let worker = builder.load().expect("valid").worker();
+        let attributes = [("zone".into(), "a".into()), ("gpu".into(), String::new())];
+        assert_eq!(worker.attributes, attributes.into());
+        assert_eq!(worker.cut_off_timeout, Some(Duration::from_secs(4)));
     }
 
     #[test]

@@ -358,8 +358,12 @@ mod tests {
                 ":1: aloha.deploy.recoveryMode=SOME: expected NONE",
             ),
             (
-                "aloha.extraListeners=a",
-                ":1: aloha.extraListeners is known to Aloha but not supported by this version",
+                "aloha.deploy.zookeeper.url=a",
+                ":1: aloha.deploy.zookeeper.url is known to Aloha but not supported by this version",
+            ),
+            (
+                "aloha.worker.attributes=zone=a,zone=b",
+                ":1: aloha.worker.attributes=zone=a,zone=b: expected such as zone=a,gpu, each name once",
             ),
             (
                 "aloha.rpc.codec=java",

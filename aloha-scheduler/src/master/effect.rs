@@ -53,7 +53,7 @@ impl Effect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// An application as it stands now.
-    App(AppRecord),
+    App(Arc<AppRecord>),
     /// An application is no longer listed.
     AppForgotten(AppId),
     /// A worker as it stands now.

@@ -1,6 +1,6 @@
 //! The shell around [`MasterCore`]: messages and the timer in, effects out. All state has one writer, this endpoint.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use aloha_rpc::{
@@ -8,7 +8,7 @@ use aloha_rpc::{
     RpcEnv, SetupError,
 };
 use tokio::sync::broadcast;
-use tracing::{debug, info, trace, warn};
+use tracing::{debug, trace, warn};
 
 use super::{Effect, Event, MasterCore, MasterSettings, Record, ReplyTo};
 use crate::app::AppStatus;
@@ -17,6 +17,7 @@ use crate::client::MasterClient;
 use crate::clock::{self, Alarm};
 use crate::events::AlohaEvent;
 use crate::ids::WorkerId;
+use crate::listeners::EventBus;
 use crate::messages::{
     KillAnswer, LocalOnly, LogAnswer, MASTER, MasterMessage, RegisterAnswer, SubmitAnswer,
     WorkerMessage,
@@ -24,8 +25,6 @@ use crate::messages::{
 
 /// The longest a caller may wait for the end of an application before it must ask again.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
-/// Events that a listener may fall behind before it misses some.
-const EVENTS_BEHIND_MAX: usize = 1024;
 
 /// The master's endpoint.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub struct Master {
     callers: HashMap<ReplyTo, Caller>,
     next_caller: u64,
     workers: HashMap<WorkerId, RpcEndpointRef<WorkerMessage>>,
-    events: broadcast::Sender<AlohaEvent>,
+    events: EventBus,
     alarm: Option<Alarm>,
 }
 
@@ -58,7 +57,7 @@ enum Caller {
 #[derive(Debug, Clone)]
 pub struct MasterHandle {
     client: MasterClient,
-    events: broadcast::Sender<AlohaEvent>,
+    events: EventBus,
 }
 
 impl MasterHandle {
@@ -74,6 +73,12 @@ impl MasterHandle {
     pub fn events(&self) -> broadcast::Receiver<AlohaEvent> {
         self.events.subscribe()
     }
+
+    /// Where it publishes them: what became of them for each listener, and when all are done.
+    #[must_use]
+    pub fn event_bus(&self) -> &EventBus {
+        &self.events
+    }
 }
 
 impl Master {
@@ -86,6 +91,8 @@ impl Master {
             dead_worker_persistence: 15,
             epoch: clock::now(&**env.runtime()).unix_millis(),
             durable: false,
+            spread_out: true,
+            tag_limits: BTreeMap::new(),
         }
     }
 
@@ -95,7 +102,19 @@ impl Master {
     ///
     /// The environment has a master already, or is shut down.
     pub fn start(env: &RpcEnv, settings: MasterSettings) -> Result<MasterHandle, SetupError> {
-        let (events, _) = broadcast::channel(EVENTS_BEHIND_MAX);
+        Self::start_with(env, settings, EventBus::default())
+    }
+
+    /// Sets a master up in `env`, which tells those who listen on `events` what happens.
+    ///
+    /// # Errors
+    ///
+    /// The environment has a master already, or is shut down.
+    pub fn start_with(
+        env: &RpcEnv,
+        settings: MasterSettings,
+        events: EventBus,
+    ) -> Result<MasterHandle, SetupError> {
         let master = Self {
             core: MasterCore::new(settings, clock::now(&**env.runtime())),
             callers: HashMap::new(),
@@ -128,11 +147,7 @@ impl Master {
                 }
                 Effect::Reply(to, reply) => self.reply(to, reply),
                 Effect::Send(worker, command) => self.send(&worker, command, ctx),
-                // Nobody listening is no error.
-                Effect::Publish(event) => {
-                    log_event(&event);
-                    drop(self.events.send(event));
-                }
+                Effect::Publish(event) => self.events.publish(&event),
             }
         }
         if let Some(alarm) = &self.alarm {
@@ -363,7 +378,7 @@ impl RpcEndpoint for Master {
                     ctx,
                 );
             }
-            MasterMessage::Apps { call } => call.reply(self.core.apps()),
+            MasterMessage::Apps { after, call } => call.reply(self.core.apps_page(after)),
             MasterMessage::Workers { call } => {
                 call.reply(self.core.workers(clock::now(&**ctx.env().runtime())))
             }
@@ -382,24 +397,5 @@ impl RpcEndpoint for Master {
             self.tell(Event::WorkerDisconnected { worker }, ctx);
         }
         Ok(())
-    }
-}
-
-fn log_event(event: &AlohaEvent) {
-    match event {
-        AlohaEvent::AppStateChanged { id, to, status, .. } => {
-            let message = status.message.as_deref();
-            info!(app = %id, state = %to, attempt = status.attempt, message, "application");
-        }
-        AlohaEvent::AppRelaunched {
-            id,
-            attempt,
-            reason,
-        } => {
-            info!(app = %id, attempt, reason, "application to be relaunched");
-        }
-        AlohaEvent::WorkerStateChanged { id, to, reason, .. } => {
-            info!(worker = %id, state = %to, reason, "worker");
-        }
     }
 }

@@ -8,7 +8,6 @@ use super::apps::AppRecord;
 use super::core::MasterCore;
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::ReplyTo;
-use super::placement::Scope;
 use super::workers::{AttemptKey, WorkerRecord, WorkerState};
 use crate::app::{AppPhase, AppState, CORES_MAX, MEMORY_MIB_MAX};
 use crate::attempt::{AttemptState, HeldAttempt};
@@ -90,7 +89,6 @@ impl MasterCore {
                 Some(_) => "registered again",
             },
         );
-        self.scope = Scope::Everything;
         let heartbeat_interval = self.settings.worker_timeout / 4;
         self.reply(
             reply,

@@ -24,22 +24,28 @@
 
 mod adoption;
 mod apps;
+mod capacity;
 mod core;
 mod effect;
 mod endpoint;
 mod event;
 mod launching;
+mod listing;
 mod membership;
 mod numbers;
 mod placement;
+mod queue;
 mod recovery;
 mod reports;
 mod resource_index;
 mod restarts;
+mod table;
+mod tag_limits;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod waits;
+mod why;
 mod workers;
 
 pub use self::apps::AppRecord;

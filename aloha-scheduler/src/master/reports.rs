@@ -7,7 +7,6 @@ use tracing::{debug, warn};
 use super::core::MasterCore;
 use super::effect::Reply;
 use super::event::ReplyTo;
-use super::placement::Scope;
 use super::restarts::KILLED_CODE;
 use super::workers::WorkerState;
 use crate::app::{AppPhase, AppState, Ending};
@@ -94,9 +93,7 @@ impl MasterCore {
             self.refuse(reply, reason);
             return;
         }
-        if self.workers.release(&worker, &(app.clone(), attempt)) {
-            self.scope = Scope::Everything;
-        }
+        self.workers.release(&worker, &(app.clone(), attempt));
         if matches!(standing, Standing::Current) {
             self.conclude(&app, outcome, now);
         } else {

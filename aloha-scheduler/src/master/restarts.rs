@@ -197,16 +197,10 @@ impl MasterCore {
     pub(super) fn on_run_clocks(&mut self, now: Now) {
         while let Some(app) = self.clocks.pauses.take_due(now.instant) {
             debug!(%app, "its pause is over");
-            self.end_pause(&app);
+            self.apps.end_pause(&app);
         }
         while let Some(app) = self.clocks.overruns.take_due(now.instant) {
             self.on_overrun(&app);
-        }
-    }
-
-    fn end_pause(&mut self, id: &AppId) {
-        if let Some(needs) = self.apps.end_pause(id) {
-            self.scope.add_group(needs);
         }
     }
 

@@ -190,7 +190,7 @@ fn nothing_is_placed_on_a_disconnected_worker() {
     ]);
     assert_eq!(
         t.status(&app).waiting_for.as_deref(),
-        Some("needs 1 core and 1 MiB; no worker is registered")
+        Some("every worker is disconnected or leaving")
     );
     t.heartbeat("w1");
     t.expect(["tell w1: register again"]);

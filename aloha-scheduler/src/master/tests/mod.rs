@@ -5,7 +5,10 @@ mod membership;
 mod model;
 mod queue;
 mod random;
+mod reservation;
+mod waiting_for;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
@@ -29,6 +32,8 @@ fn settings() -> MasterSettings {
         dead_worker_persistence: 15,
         epoch: EPOCH,
         durable: false,
+        spread_out: true,
+        tag_limits: BTreeMap::new(),
     }
 }
 
@@ -45,10 +50,12 @@ impl Harness {
     }
 
     fn retaining(retained_apps: usize) -> Self {
-        let settings = MasterSettings {
-            retained_apps,
-            ..settings()
-        };
+        Self::with(|settings| settings.retained_apps = retained_apps)
+    }
+
+    fn with(change: impl FnOnce(&mut MasterSettings)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
         #[expect(
             clippy::disallowed_methods,
             reason = "any instant will do, and there is no other way to have one"

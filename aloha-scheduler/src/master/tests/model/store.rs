@@ -1,13 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::app::AppPhase;
 use crate::ids::{AppId, WorkerId};
 use crate::master::{AppRecord, Record, Stored, WorkerRecord};
 
 /// Holds exactly what was persisted, and objects to what must not be.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    apps: BTreeMap<AppId, AppRecord>,
+    apps: BTreeMap<AppId, Arc<AppRecord>>,
     workers: BTreeMap<WorkerId, WorkerRecord>,
     next_number: u64,
     pub(super) forgotten: BTreeSet<AppId>,
@@ -59,12 +59,12 @@ impl Store {
 
     pub(super) fn is_placed(&self, id: &AppId, attempt: u32) -> bool {
         let app = self.apps.get(id).filter(|app| app.attempt == attempt);
-        app.map(AppRecord::phase).is_some_and(AppPhase::is_placed)
+        app.is_some_and(|app| app.phase().is_placed())
     }
 
     pub(super) fn read(&self) -> Stored {
         Stored {
-            apps: self.apps.values().cloned().collect(),
+            apps: self.apps.values().map(|app| (**app).clone()).collect(),
             workers: self.workers.values().cloned().collect(),
             next_number: self.next_number,
             set_aside: BTreeSet::new(),
