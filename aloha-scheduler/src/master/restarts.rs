@@ -140,8 +140,10 @@ impl MasterCore {
                 self.publish_relaunch(id, reason);
             }
             NextRun::TooOften { in_a_row_max } => {
-                let message =
-                    format!("{why}; not restarted again after {in_a_row_max} restarts in a row");
+                let plural = if in_a_row_max == 1 { "" } else { "s" };
+                let message = format!(
+                    "{why}; not restarted again after {in_a_row_max} restart{plural} in a row"
+                );
                 info!(app = %id, message, "app gives up");
                 self.end(id, how, Some(message), now);
             }

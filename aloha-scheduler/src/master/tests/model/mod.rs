@@ -9,7 +9,6 @@
 //! `ALOHA_SEQUENCES=n` runs so many sequences, `ALOHA_SEED=n` only that one, and prints its steps. A sequence that fails
 //! is shortened, and printed as what [`run`] takes.
 
-mod store;
 mod worker;
 mod world;
 

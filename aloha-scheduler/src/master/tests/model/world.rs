@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::super::store::Store;
 use super::Rng;
-use super::store::Store;
 use super::worker::{Key, SimWorker, ToMaster, ToWorker, total};
 use crate::app::{AppDescription, AppPhase, AppState};
 use crate::attempt::{AttemptReport, Outcome};

@@ -62,6 +62,7 @@ impl Store {
         app.is_some_and(|app| app.phase().is_placed())
     }
 
+    /// What a master that is started now finds.
     pub(super) fn read(&self) -> Stored {
         Stored {
             apps: self.apps.values().map(|app| (**app).clone()).collect(),
