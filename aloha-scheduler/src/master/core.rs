@@ -223,7 +223,11 @@ impl MasterCore {
 
     fn on_kill_requested(&mut self, app: AppId, reply: ReplyTo, now: Now) {
         let Some(record) = self.apps.get(&app) else {
-            let message = format!("there is no application {app}");
+            let message = if self.set_aside.contains(&app) {
+                format!("the record of {app} is damaged and was set aside; see the master's log")
+            } else {
+                format!("there is no application {app}")
+            };
             self.reply(
                 reply,
                 Reply::Kill {
