@@ -1,12 +1,14 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::placement::Waiting;
+use super::queue::{GroupSlot, Queue, Shape, Ticket};
+use super::table::{Slot, Table};
+use super::tag_limits::{Applying, TagLimits};
 use crate::app::{AppDescription, AppPhase, AppState, Transition};
 use crate::ids::AppId;
-use crate::resources::Resources;
 
 /// What is stored of an application, which is all a master knows of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,11 +62,24 @@ impl AppRecord {
     }
 }
 
-/// The applications, and in step with them who waits and who ended in which order.
-#[derive(Debug, Default)]
+/// Where an application lies in the table.
+pub(crate) type AppSlot = Slot<App>;
+
+/// An application in the table.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// Shared with effects that are still to be carried out; changed, it is first copied if there are such.
+    record: Arc<AppRecord>,
+    /// Where it waits, if it does.
+    group: Option<GroupSlot>,
+}
+
+/// The applications, and in step with them who waits, how many of a tag are placed, and who ended in which order.
+#[derive(Debug)]
 pub(crate) struct Apps {
-    apps: BTreeMap<AppId, AppRecord>,
-    waiting: Waiting,
+    apps: Table<AppId, App>,
+    queue: Queue,
+    limits: TagLimits,
     ended: VecDeque<AppId>,
 }
 
@@ -80,29 +95,73 @@ fn waits(state: &AppState) -> bool {
     )
 }
 
+fn ticket(record: &AppRecord, app: AppSlot) -> Ticket {
+    Ticket {
+        priority: Reverse(record.description.priority),
+        number: record.number,
+        app,
+    }
+}
+
 impl Apps {
+    /// An empty table, with at most so many placed of the tags that `limits` names.
+    pub(crate) fn new(limits: TagLimits) -> Self {
+        Self {
+            apps: Table::default(),
+            queue: Queue::default(),
+            limits,
+            ended: VecDeque::new(),
+        }
+    }
+
     pub(crate) fn get(&self, id: &AppId) -> Option<&AppRecord> {
-        self.apps.get(id)
+        self.apps.get(id).map(|app| &*app.record)
     }
 
+    /// What is to be stored of an application.
+    pub(crate) fn record(&self, id: &AppId) -> Option<Arc<AppRecord>> {
+        self.apps.get(id).map(|app| Arc::clone(&app.record))
+    }
+
+    pub(crate) fn at(&self, slot: AppSlot) -> &AppRecord {
+        &self.apps[slot].record
+    }
+
+    /// Every application, in an order that means nothing.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &AppRecord> {
-        self.apps.values()
+        self.apps.iter().map(|(_, app)| &*app.record)
     }
 
-    pub(crate) fn waiting(&self) -> &Waiting {
-        &self.waiting
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// What placement works on.
+    pub(crate) fn waiting(&mut self) -> (&mut Queue, &TagLimits) {
+        (&mut self.queue, &self.limits)
+    }
+
+    pub(crate) fn limits(&self) -> &TagLimits {
+        &self.limits
     }
 
     /// Puts in an application that is new here. Those that have ended come in the order in which they did.
     pub(crate) fn insert(&mut self, app: AppRecord) {
-        debug_assert!(!self.apps.contains_key(&app.id));
-        if waits(&app.state) {
-            self.waiting
-                .insert(app.description.needs(), app.number, app.id.clone());
-        } else if app.phase().is_final() {
-            self.ended.push_back(app.id.clone());
+        let (id, phase, waits) = (app.id.clone(), app.phase(), waits(&app.state));
+        let slot = self.apps.insert(
+            id.clone(),
+            App {
+                record: Arc::new(app),
+                group: None,
+            },
+        );
+        if waits {
+            self.enqueue(slot);
+        } else if phase.is_placed() {
+            self.count(slot);
+        } else if phase.is_final() {
+            self.ended.push_back(id);
         }
-        self.apps.insert(app.id.clone(), app);
     }
 
     /// Moves an application on, if its state allows it, and returns where it was.
@@ -113,20 +172,25 @@ impl Apps {
         at: u64,
         reason: Option<String>,
     ) -> Option<AppPhase> {
-        let app = self.apps.get_mut(id)?;
-        let (from, to) = (app.phase(), next.phase());
+        let slot = self.apps.slot(id)?;
+        let app = &mut self.apps[slot];
+        let (from, to) = (app.record.phase(), next.phase());
         if !from.may_become(to) {
             return None;
         }
         let reason = reason.or_else(|| next.reason());
-        let (waited, waits) = (waits(&app.state), waits(&next));
-        app.state = next;
-        app.note(at, reason);
+        let (waited, waits) = (waits(&app.record.state), waits(&next));
+        let record = Arc::make_mut(&mut app.record);
+        record.state = next;
+        record.note(at, reason);
         match (waited, waits) {
-            (false, true) => self
-                .waiting
-                .insert(app.description.needs(), app.number, id.clone()),
-            (true, false) => self.waiting.remove(app.description.needs(), app.number),
+            (false, true) => self.enqueue(slot),
+            (true, false) => self.dequeue(slot),
+            (true, true) | (false, false) => {}
+        }
+        match (from.is_placed(), to.is_placed()) {
+            (false, true) => self.count(slot),
+            (true, false) => self.discount(slot),
             (true, true) | (false, false) => {}
         }
         if to.is_final() {
@@ -137,49 +201,49 @@ impl Apps {
 
     /// Counts a new attempt, and returns its number.
     pub(crate) fn begin_attempt(&mut self, id: &AppId) -> Option<u32> {
-        let app = self.apps.get_mut(id)?;
-        app.attempt = app.attempt.saturating_add(1);
-        app.overran = false;
-        Some(app.attempt)
-    }
-
-    /// Makes the next attempt of a waiting application higher than this one, which a worker holds all the same.
-    pub(crate) fn outnumber(&mut self, id: &AppId, attempt: u32) {
-        if let Some(app) = self.apps.get_mut(id).filter(|app| waits(&app.state)) {
-            app.attempt = app.attempt.max(attempt);
-        }
+        let mut attempt = None;
+        self.update(id, |app| {
+            app.attempt = app.attempt.saturating_add(1);
+            app.overran = false;
+            attempt = Some(app.attempt);
+        });
+        attempt
     }
 
     /// Changes what no other table rests on.
     pub(crate) fn update(&mut self, id: &AppId, change: impl FnOnce(&mut AppRecord)) {
-        if let Some(app) = self.apps.get_mut(id) {
-            change(app);
+        if let Some(slot) = self.apps.slot(id) {
+            change(Arc::make_mut(&mut self.apps[slot].record));
         }
     }
 
-    /// Puts an application in the queue whose pause is over, and returns what it needs.
-    pub(crate) fn end_pause(&mut self, id: &AppId) -> Option<Resources> {
-        let app = self.apps.get_mut(id)?;
-        let AppState::Relaunching { not_before, .. } = &mut app.state else {
-            return None;
+    /// Puts an application in the queue whose pause is over.
+    pub(crate) fn end_pause(&mut self, id: &AppId) {
+        let Some(slot) = self.apps.slot(id) else {
+            return;
         };
-        not_before.take()?;
-        let needs = app.description.needs();
-        self.waiting.insert(needs, app.number, id.clone());
-        Some(needs)
+        let record = Arc::make_mut(&mut self.apps[slot].record);
+        if let AppState::Relaunching { not_before, .. } = &mut record.state
+            && not_before.take().is_some()
+        {
+            self.enqueue(slot);
+        }
     }
 
     /// Forgets an application, whatever became of it.
     pub(crate) fn remove(&mut self, id: &AppId) {
-        let Some(app) = self.apps.remove(id) else {
+        let Some(slot) = self.apps.slot(id) else {
             return;
         };
-        if waits(&app.state) {
-            self.waiting.remove(app.description.needs(), app.number);
-        }
-        if app.phase().is_final() {
+        let phase = self.at(slot).phase();
+        if waits(&self.at(slot).state) {
+            self.dequeue(slot);
+        } else if phase.is_placed() {
+            self.discount(slot);
+        } else if phase.is_final() {
             self.ended.retain(|ended| ended != id);
         }
+        self.apps.remove(id);
     }
 
     /// Forgets the one that ended first if more than so many have ended.
@@ -192,26 +256,62 @@ impl Apps {
         Some(id)
     }
 
+    fn enqueue(&mut self, slot: AppSlot) {
+        let app = &mut self.apps[slot];
+        let description = &app.record.description;
+        let shape = Shape {
+            needs: description.needs(),
+            constraints: description.constraints.clone(),
+            limits: self.limits.applying_to(&description.tags),
+        };
+        app.group = Some(self.queue.insert(shape, ticket(&app.record, slot)));
+    }
+
+    fn dequeue(&mut self, slot: AppSlot) {
+        let app = &mut self.apps[slot];
+        if let Some(group) = app.group.take() {
+            self.queue.remove(group, ticket(&app.record, slot));
+        }
+    }
+
+    fn count(&mut self, slot: AppSlot) {
+        let tags = &self.apps[slot].record.description.tags;
+        let applying = self.limits.applying_to(tags);
+        self.limits.count(&applying);
+    }
+
+    fn discount(&mut self, slot: AppSlot) {
+        let tags = &self.apps[slot].record.description.tags;
+        let applying = self.limits.applying_to(tags);
+        let opened = self.limits.discount(&applying);
+        if opened != Applying::default() {
+            self.queue.opened(&opened);
+        }
+    }
+
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn check_invariants(&self) {
-        let mut waiting: Vec<_> = self
-            .waiting
-            .iter()
-            .map(|(needs, number, id)| (id, needs, number))
+        self.queue.check_invariants();
+        let groups = self.queue.groups();
+        let queued: std::collections::BTreeSet<_> = groups
+            .flat_map(|(slot, group)| group.waiting().map(move |ticket| (*ticket, Some(slot))))
             .collect();
-        waiting.sort_unstable();
-        let expected: Vec<_> = self
-            .iter()
-            .filter(|app| waits(&app.state))
-            .map(|app| (&app.id, app.description.needs(), app.number))
-            .collect();
-        assert_eq!(waiting, expected, "the queue is out of step");
+        let waiting = self.apps.iter().filter(|(_, app)| waits(&app.record.state));
+        let waiting = waiting.map(|(slot, app)| (ticket(&app.record, slot), app.group));
+        assert_eq!(queued, waiting.collect(), "the queue is out of step");
+        let mut counted = vec![0; self.limits.placed().len()];
+        for app in self.iter().filter(|app| app.phase().is_placed()) {
+            for place in self.limits.applying_to(&app.description.tags).places() {
+                counted[*place] += 1;
+            }
+        }
+        assert_eq!(self.limits.placed(), counted, "a tag is miscounted");
         let ended: std::collections::BTreeSet<_> = self.ended.iter().collect();
         assert_eq!(ended.len(), self.ended.len(), "an application ended twice");
         assert!(
             self.iter()
                 .all(|app| app.phase().is_final() == ended.contains(&app.id))
         );
-        assert!(ended.iter().all(|id| self.apps.contains_key(*id)));
+        assert!(ended.iter().all(|id| self.get(id).is_some()));
     }
 }

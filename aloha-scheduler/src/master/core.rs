@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,11 @@ use super::apps::{AppRecord, Apps};
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::{Event, ReplyTo};
 use super::numbers::Numbers;
-use super::placement::Scope;
+use super::placement::Placer;
 use super::recovery::Recovery;
+use super::resource_index::Preference;
 use super::restarts::RunClocks;
+use super::tag_limits::TagLimits;
 use super::waits::Waits;
 use super::workers::{WorkerState, WorkerStatus, Workers};
 use crate::app::{AppDescription, AppPhase, AppState, AppStatus, Ending};
@@ -33,6 +35,10 @@ pub struct MasterSettings {
     /// Whether what is to be stored is. A master without a store takes applications on that it has forgotten and a
     /// worker still holds; one with a store has them stopped.
     pub durable: bool,
+    /// Whether applications spread over the workers (`aloha.deploy.spreadOut`) or fill one after the other.
+    pub spread_out: bool,
+    /// How many applications of a tag may be placed at once, of `*` all together (`aloha.deploy.tagLimits`).
+    pub tag_limits: BTreeMap<String, u32>,
 }
 
 /// The mind of a master: events and the time in, effects out.
@@ -48,8 +54,7 @@ pub struct MasterCore {
     pub(super) recovery: Recovery,
     /// Applications whose stored record is damaged: what workers hold of them is left alone.
     pub(super) set_aside: BTreeSet<AppId>,
-    /// What placement has to look at, at the end of this event.
-    pub(super) scope: Scope,
+    pub(super) placer: Placer,
     pub(super) effects: Vec<Effect>,
     /// When the event happened that is being handled.
     pub(super) now: Now,
@@ -61,17 +66,23 @@ impl MasterCore {
         let listed_dead = settings
             .worker_timeout
             .saturating_mul(settings.dead_worker_persistence);
+        let apps = Apps::new(TagLimits::new(&settings.tag_limits));
+        let placer = Placer::new(if settings.spread_out {
+            Preference::Roomiest
+        } else {
+            Preference::Tightest
+        });
         Self {
             workers: Workers::new(settings.worker_timeout, listed_dead),
             numbers: Numbers::new(settings.durable),
             own_epochs: OwnEpochs::new(settings.epoch),
             clocks: RunClocks::default(),
             settings,
-            apps: Apps::default(),
+            apps,
             waits: Waits::default(),
             recovery: Recovery::default(),
             set_aside: BTreeSet::new(),
-            scope: Scope::Nothing,
+            placer,
             effects: Vec::new(),
             now,
         }
@@ -174,7 +185,6 @@ impl MasterCore {
                 .push(Effect::Persist(Record::NextNumber(reserved)));
         }
         let id = AppId::mint(now.wall, number);
-        let needs = description.needs();
         let mut record = AppRecord {
             id: id.clone(),
             number,
@@ -190,7 +200,6 @@ impl MasterCore {
         record.note(now.unix_millis(), None);
         info!(app = %id, name = ?record.description.name, "app submitted");
         self.apps.insert(record);
-        self.scope.add_group(needs);
         self.persist_app(&id);
         self.publish_change(&id, None);
         self.reply(reply, Reply::Submitted { app: id });
@@ -202,7 +211,6 @@ impl MasterCore {
         if let (Some(on), false) = (app.state.placement(), app.phase().is_final()) {
             let (worker, attempt) = (on.worker.clone(), app.attempt);
             self.workers.release(&worker, &(id.clone(), attempt));
-            self.scope = Scope::Everything;
         }
         self.apps.remove(id);
         self.clocks.remove(id);
@@ -215,7 +223,11 @@ impl MasterCore {
 
     fn on_kill_requested(&mut self, app: AppId, reply: ReplyTo, now: Now) {
         let Some(record) = self.apps.get(&app) else {
-            let message = format!("there is no application {app}");
+            let message = if self.set_aside.contains(&app) {
+                format!("the record of {app} is damaged and was set aside; see the master's log")
+            } else {
+                format!("there is no application {app}")
+            };
             self.reply(
                 reply,
                 Reply::Kill {
@@ -298,13 +310,10 @@ impl MasterCore {
         };
         debug!(app = %id, %from, %to, "app changed state");
         self.clocks.keep_for(id, to);
-        if let Some(app) = self.apps.get(id) {
-            if matches!(to, AppPhase::Submitted | AppPhase::Relaunching) {
-                self.scope.add_group(app.description.needs());
-            }
-            if to == AppPhase::Running {
-                self.clocks.begin_run(app, self.now.instant);
-            }
+        if let Some(app) = self.apps.get(id)
+            && to == AppPhase::Running
+        {
+            self.clocks.begin_run(app, self.now.instant);
         }
         // UNKNOWN is what a new leader assumes of every placed application anyway.
         if to != AppPhase::Unknown {
@@ -383,8 +392,8 @@ impl MasterCore {
     }
 
     pub(super) fn persist_app(&mut self, id: &AppId) {
-        if let Some(app) = self.apps.get(id) {
-            self.effects.push(Effect::Persist(Record::App(app.clone())));
+        if let Some(record) = self.apps.record(id) {
+            self.effects.push(Effect::Persist(Record::App(record)));
         }
     }
 
@@ -423,9 +432,9 @@ impl MasterCore {
         let description = &*app.description;
         let (mut exit_code, mut message, mut waiting_for, mut ended_at) = (None, None, None, None);
         match &app.state {
-            AppState::Submitted => waiting_for = self.why_waiting(description.needs()),
+            AppState::Submitted => waiting_for = self.why_waiting(app),
             AppState::Relaunching { reason, .. } => {
-                waiting_for = self.why_waiting(description.needs());
+                waiting_for = self.why_waiting(app);
                 message = Some(reason.clone());
             }
             AppState::Launching { .. } | AppState::Running { .. } => {}
@@ -508,13 +517,8 @@ impl MasterCore {
                 app.id
             );
         }
-        let room = self.workers.free();
-        for (needs, _, id) in self.apps.waiting().iter() {
-            assert!(
-                room.roomiest(needs).is_none(),
-                "{id} waits although it fits"
-            );
-        }
-        assert!(matches!(self.scope, Scope::Nothing) && self.effects.is_empty());
+        let (queue, limits) = (self.apps.queue(), self.apps.limits());
+        self.placer.check_invariants(queue, limits, &self.workers);
+        assert!(self.effects.is_empty());
     }
 }

@@ -40,10 +40,9 @@ impl Effect {
                 | Reply::SubmissionRefused(_)
                 | Reply::HeartbeatNoted
                 | Reply::NoSuchApp(_) => true,
-                Reply::Submitted { .. }
-                | Reply::Kill { .. }
-                | Reply::Status(_)
-                | Reply::Acknowledged => false,
+                // An end that is told must not be forgotten; anything before it promises nothing.
+                Reply::Status(status) => !status.phase.is_final(),
+                Reply::Submitted { .. } | Reply::Kill { .. } | Reply::Acknowledged => false,
             },
         }
     }
@@ -53,7 +52,7 @@ impl Effect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// An application as it stands now.
-    App(AppRecord),
+    App(Arc<AppRecord>),
     /// An application is no longer listed.
     AppForgotten(AppId),
     /// A worker as it stands now.

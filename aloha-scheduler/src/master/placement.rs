@@ -1,214 +1,344 @@
-//! Which waiting application goes where: waiting applications and free resources in, one assignment at a time out.
+//! Which waiting application goes where: the queue and the workers in, one assignment at a time out.
 //!
-//! First in, first out, but an application that fits nowhere lets those behind it pass: a large one can starve behind
-//! a stream of small ones. (Reservations, which prevent that, would be decided here.)
+//! Higher priority first, then who came first. One that fits nowhere lets those behind it pass, but nothing starves:
+//! the first that fits nowhere, though some worker would hold it were it empty, has one worker reserved. Nobody behind
+//! it is placed there any more, so that room gathers until it fits. (Such a reservation is known as that of EASY
+//! backfilling: D. Lifka, "The ANL/IBM SP Scheduling System", 1995; here without estimates of run times.)
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::ops::Bound;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
 
-use super::resource_index::ResourceIndex;
-use crate::ids::{AppId, WorkerId};
+use super::apps::AppSlot;
+use super::capacity::KindSlot;
+use super::queue::{GroupSlot, Queue, Shape, Ticket};
+use super::resource_index::Preference;
+use super::tag_limits::TagLimits;
+use super::workers::{WorkerSlot, Workers};
 use crate::resources::Resources;
 
-/// The applications that wait, grouped by what they need.
-///
-/// If the first of a group fits nowhere then none of it does, so a decision looks at groups and never at everybody.
-#[derive(Debug, Default)]
-pub(crate) struct Waiting {
-    groups: BTreeMap<Resources, BTreeMap<u64, AppId>>,
-}
-
-impl Waiting {
-    /// Adds an application at its place in the queue.
-    pub(crate) fn insert(&mut self, needs: Resources, number: u64, app: AppId) {
-        self.groups.entry(needs).or_default().insert(number, app);
-    }
-
-    pub(crate) fn remove(&mut self, needs: Resources, number: u64) {
-        if let Some(group) = self.groups.get_mut(&needs) {
-            group.remove(&number);
-            if group.is_empty() {
-                self.groups.remove(&needs);
-            }
-        }
-    }
-
-    fn after(&self, needs: Resources, number: Bound<u64>) -> Option<(u64, AppId)> {
-        let (number, app) = self
-            .groups
-            .get(&needs)?
-            .range((number, Bound::Unbounded))
-            .next()?;
-        Some((*number, app.clone()))
-    }
-
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Resources, u64, &AppId)> {
-        self.groups
-            .iter()
-            .flat_map(|(needs, group)| group.iter().map(|(number, app)| (*needs, *number, app)))
-    }
-}
-
-/// What changed since the last round, and so which groups may fit now that did not then.
-#[derive(Debug, Default)]
-pub(crate) enum Scope {
-    /// Nothing that matters.
-    #[default]
-    Nothing,
-    /// Applications with these needs arrived.
-    Groups(BTreeSet<Resources>),
-    /// Room became free.
-    Everything,
-}
-
-impl Scope {
-    /// Notes that an application with these needs began to wait.
-    pub(crate) fn add_group(&mut self, needs: Resources) {
-        match self {
-            Self::Nothing => *self = Self::Groups(BTreeSet::from([needs])),
-            Self::Groups(groups) => {
-                groups.insert(needs);
-            }
-            Self::Everything => {}
-        }
-    }
-}
+/// How many workers are looked at for a reservation, and how many of them of one kind.
+const LOOKED_AT_MAX: usize = 64;
+const LOOKED_AT_OF_KIND: usize = 16;
+/// A reservation is not reviewed before so many others were placed.
+const PLACED_BEFORE_REVIEW: u64 = 16;
 
 /// One assignment: this application goes to that worker.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Assignment {
-    pub(crate) app: AppId,
-    pub(crate) worker: WorkerId,
+    pub(crate) app: AppSlot,
+    pub(crate) worker: WorkerSlot,
     pub(crate) needs: Resources,
 }
 
-/// One pass over the heads of the groups, oldest application first.
+/// What placement remembers from one round to the next.
 #[derive(Debug)]
-pub(crate) struct Round {
-    heads: BinaryHeap<Reverse<(u64, Resources, AppId)>>,
+pub(crate) struct Placer {
+    by: Preference,
+    /// Whom the reserved worker is kept for.
+    holder: Option<(Ticket, GroupSlot)>,
+    /// When it is asked whether another worker were better, by the number of attempts ever placed.
+    review_at: u64,
+    /// The first of each group that may fit now and did not before.
+    candidates: BinaryHeap<Reverse<(Ticket, GroupSlot)>>,
+    /// What was placed last, and is carried out by now.
+    last: Option<(Ticket, GroupSlot, WorkerSlot)>,
+    /// The queue and the kinds of workers as they were at the end of the last round.
+    seen: (u64, u64),
 }
 
-impl Round {
-    pub(crate) fn new(scope: &Scope, waiting: &Waiting, free: &ResourceIndex) -> Self {
-        let room = free.largest().unwrap_or_default();
-        let head = |needs: &Resources| {
-            let (number, app) = waiting.after(*needs, Bound::Unbounded)?;
-            Some(Reverse((number, *needs, app)))
-        };
-        let fits = |needs: &&Resources| needs.fits_in(&room);
-        let heads = match scope {
-            Scope::Nothing => BinaryHeap::new(),
-            Scope::Groups(groups) => groups.iter().filter(fits).filter_map(head).collect(),
-            Scope::Everything => {
-                let largest = Resources {
-                    cores: room.cores,
-                    memory_mib: u64::MAX,
-                };
-                waiting
-                    .groups
-                    .range(..=largest)
-                    .map(|(needs, _)| needs)
-                    .filter(fits)
-                    .filter_map(head)
-                    .collect()
-            }
-        };
-        Self { heads }
+impl Placer {
+    pub(crate) fn new(by: Preference) -> Self {
+        Self {
+            by,
+            holder: None,
+            review_at: 0,
+            candidates: BinaryHeap::new(),
+            last: None,
+            seen: (0, 0),
+        }
     }
 
-    /// The next assignment; the caller carries it out in `free` before it asks for another.
-    pub(crate) fn next(&mut self, waiting: &Waiting, free: &ResourceIndex) -> Option<Assignment> {
-        while let Some(Reverse((number, needs, app))) = self.heads.pop() {
-            let Some(worker) = free.roomiest(needs) else {
-                continue;
+    /// Whom a worker is reserved for.
+    pub(crate) fn holder(&self) -> Option<Ticket> {
+        self.holder.map(|(ticket, _)| ticket)
+    }
+
+    /// The next assignment, none at the end of a round. The caller carries it out before it asks for another.
+    pub(crate) fn next(
+        &mut self,
+        queue: &mut Queue,
+        limits: &TagLimits,
+        workers: &mut Workers,
+    ) -> Option<Assignment> {
+        if let Some((ticket, group, worker)) = self.last.take() {
+            if let Some(head) = queue.head_of(group) {
+                self.candidates.push(Reverse((head, group)));
+            }
+            if self.holder() == Some(ticket) {
+                self.pass_on(worker, queue, limits, workers);
+            }
+        }
+        loop {
+            self.gather(queue, workers);
+            while let Some(Reverse((ticket, group))) = self.candidates.pop() {
+                if let Some(assignment) = self.try_to_place(ticket, group, queue, limits, workers) {
+                    self.last = Some((ticket, group, assignment.worker));
+                    return Some(assignment);
+                }
+                let is_first = self.holder().is_none_or(|holder| ticket < holder);
+                if is_first && lacks_room(ticket, group, queue, limits, workers) {
+                    self.reserve(queue, limits, workers);
+                }
+            }
+            self.reserve(queue, limits, workers);
+            let is_over = self.candidates.is_empty() && !queue.has_fresh();
+            if is_over && !workers.has_roomier() {
+                return None;
+            }
+        }
+    }
+
+    /// Collects what may fit now and did not before.
+    fn gather(&mut self, queue: &mut Queue, workers: &mut Workers) {
+        for group in queue.take_fresh() {
+            if let Some(head) = queue.head_of(group) {
+                self.candidates.push(Reverse((head, group)));
+            }
+        }
+        if !workers.has_roomier() {
+            return;
+        }
+        let mut room: Option<Resources> = None;
+        let mut kept: Option<Resources> = None;
+        for worker in workers.take_roomier() {
+            let free = workers.at(worker).free();
+            let most = if workers.reserved() == Some(worker) {
+                &mut kept
+            } else {
+                &mut room
             };
-            if let Some((number, app)) = waiting.after(needs, Bound::Excluded(number)) {
-                self.heads.push(Reverse((number, needs, app)));
-            }
-            return Some(Assignment {
-                app,
-                worker: worker.clone(),
-                needs,
-            });
+            *most = Some(most.map_or(free, |most| Resources {
+                cores: most.cores.max(free.cores),
+                memory_mib: most.memory_mib.max(free.memory_mib),
+            }));
         }
-        None
+        let candidate = |group| Some(Reverse((queue.head_of(group)?, group)));
+        if let Some(room) = room {
+            self.candidates
+                .extend(queue.fitting(room).filter_map(candidate));
+        }
+        if let (Some(kept), Some(holder)) = (kept, self.holder()) {
+            let before = |candidate: &Reverse<(Ticket, _)>| candidate.0.0 <= holder;
+            let fitting = queue.fitting(kept).filter_map(candidate);
+            self.candidates.extend(fitting.filter(before));
+        }
+    }
+
+    fn try_to_place(
+        &self,
+        ticket: Ticket,
+        group: GroupSlot,
+        queue: &mut Queue,
+        limits: &TagLimits,
+        workers: &Workers,
+    ) -> Option<Assignment> {
+        let shape = queue.group_of(group, ticket)?.shape();
+        if limits.reached(&shape.limits).is_some() {
+            return None;
+        }
+        let needs = shape.needs;
+        let worker = self.listed_for(group, queue, workers);
+        let worker = worker.or_else(|| {
+            let shape = queue.group_of(group, ticket)?.shape();
+            self.reserved_for(ticket, shape, workers)
+        })?;
+        Some(Assignment {
+            app: ticket.app,
+            worker,
+            needs,
+        })
+    }
+
+    /// The worker with room for one of this group that is preferred among those that are not reserved.
+    fn listed_for(
+        &self,
+        group: GroupSlot,
+        queue: &mut Queue,
+        workers: &Workers,
+    ) -> Option<WorkerSlot> {
+        let shape = queue.shape_of(group);
+        let (needs, capacity) = (shape.needs, workers.capacity());
+        if shape.constraints.is_empty() {
+            let best = capacity.free().best(needs, self.by);
+            best.map(|(_, worker)| worker)
+        } else {
+            capacity.best_of(queue.suitable(group, capacity), needs, self.by)
+        }
+    }
+
+    /// The reserved worker, if it is not kept for somebody behind this one and has room.
+    fn reserved_for(
+        &self,
+        ticket: Ticket,
+        shape: &Arc<Shape>,
+        workers: &Workers,
+    ) -> Option<WorkerSlot> {
+        let slot = workers.reserved()?;
+        let worker = workers.at(slot);
+        let kind = workers.capacity().kind(worker.kind()?);
+        let may = self.holder().is_some_and(|holder| ticket <= holder);
+        (may && kind.meets(&shape.constraints) && shape.needs.fits_in(&worker.free()))
+            .then_some(slot)
+    }
+
+    /// The holder was placed: what was kept for it is kept for the next, unless that is where it went.
+    fn pass_on(
+        &mut self,
+        placed_on: WorkerSlot,
+        queue: &mut Queue,
+        limits: &TagLimits,
+        workers: &mut Workers,
+    ) {
+        self.holder = None;
+        if workers.reserved() == Some(placed_on) {
+            workers.reserve(None);
+        }
+        self.reserve(queue, limits, workers);
+    }
+
+    /// Sees to it that the head of the queue, if it fits nowhere, has a worker reserved, and nobody else.
+    fn reserve(&mut self, queue: &mut Queue, limits: &TagLimits, workers: &mut Workers) {
+        let seen = (queue.revision(), workers.capacity().version());
+        let due = workers.placed() >= self.review_at;
+        let whole = self.holder.is_some() == workers.reserved().is_some();
+        if self.seen == seen && whole && !(due && self.holder.is_some()) {
+            return;
+        }
+        self.seen = seen;
+        let Some((ticket, group)) = queue.head(limits, workers.capacity()) else {
+            self.holder = None;
+            workers.reserve(None);
+            return;
+        };
+        let kept = workers
+            .reserved()
+            .filter(|worker| suits(*worker, group, queue, workers));
+        if self.listed_for(group, queue, workers).is_some() {
+            // It is about to be placed, and what was kept may go to the next.
+            self.holder = kept.map(|_| (ticket, group));
+            workers.reserve(kept);
+            self.candidates.push(Reverse((ticket, group)));
+            return;
+        }
+        let needs = queue.shape_of(group).needs;
+        let kinds = queue.suitable(group, workers.capacity());
+        let chosen = match kept {
+            Some(kept) if due => Some(best_of_all(kept, kinds, needs, workers)),
+            Some(kept) => Some(kept),
+            None => best_at_a_glance(kinds, needs, workers),
+        };
+        if due || chosen != kept {
+            let patience = PLACED_BEFORE_REVIEW.max(workers.count());
+            self.review_at = workers.placed().saturating_add(patience);
+        }
+        self.holder = chosen.map(|_| (ticket, group));
+        workers.reserve(chosen);
+        if chosen.is_some_and(|worker| needs.fits_in(&workers.at(worker).free())) {
+            self.candidates.push(Reverse((ticket, group)));
+        }
+    }
+
+    /// Panics if anything waits that could be placed.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn check_invariants(&self, queue: &Queue, limits: &TagLimits, workers: &Workers) {
+        assert!(self.candidates.is_empty() && self.last.is_none());
+        assert!(!queue.has_fresh() && !workers.has_roomier());
+        assert_eq!(self.holder.is_some(), workers.reserved().is_some());
+        for (slot, group) in queue.groups() {
+            let (shape, head) = (group.shape(), group.head());
+            if limits.reached(&shape.limits).is_some() {
+                continue;
+            }
+            let fits = |worker: &super::workers::Worker| {
+                let kind = worker.kind().map(|kind| workers.capacity().kind(kind));
+                kind.is_some_and(|kind| kind.meets(&shape.constraints))
+                    && shape.needs.fits_in(&worker.free())
+            };
+            for (at, worker) in workers.iter().filter(|(_, worker)| fits(worker)) {
+                let kept = workers.reserved() == Some(at)
+                    && self.holder().is_some_and(|holder| holder < head);
+                assert!(
+                    kept,
+                    "{head:?} of {slot:?} waits and fits {}",
+                    worker.record.id
+                );
+            }
+            let some_suits = workers
+                .capacity()
+                .kinds()
+                .any(|(_, kind)| kind.suits(shape.needs, &shape.constraints));
+            assert!(
+                !some_suits || self.holder().is_some_and(|holder| holder <= head),
+                "{head:?} comes first and nothing is reserved for it"
+            );
+        }
+        if let Some((ticket, group)) = self.holder {
+            assert!(
+                queue.group_of(group, ticket).is_some(),
+                "the holder waits no more"
+            );
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// Whether one that was not placed would be, were there room.
+fn lacks_room(
+    ticket: Ticket,
+    group: GroupSlot,
+    queue: &mut Queue,
+    limits: &TagLimits,
+    workers: &Workers,
+) -> bool {
+    let held_back = match queue.group_of(group, ticket) {
+        Some(group) => limits.reached(&group.shape().limits).is_some(),
+        None => true,
+    };
+    !held_back && !queue.suitable(group, workers.capacity()).is_empty()
+}
 
-    use super::*;
+/// Whether a worker would hold one of this group, were it empty.
+fn suits(worker: WorkerSlot, group: GroupSlot, queue: &mut Queue, workers: &Workers) -> bool {
+    let kind = workers.at(worker).kind();
+    let kinds = queue.suitable(group, workers.capacity());
+    kind.is_some_and(|kind| kinds.contains(&kind))
+}
 
-    fn r(cores: u32, memory_mib: u64) -> Resources {
-        Resources { cores, memory_mib }
-    }
+/// Of some of the roomiest workers of these kinds, the one that is likely to have room first.
+fn best_at_a_glance(kinds: &[KindSlot], needs: Resources, workers: &Workers) -> Option<WorkerSlot> {
+    let roomiest = kinds.iter().flat_map(|kind| {
+        let free = workers.capacity().kind(*kind).free();
+        free.iter().take(LOOKED_AT_OF_KIND)
+    });
+    let looked_at = roomiest.take(LOOKED_AT_MAX);
+    let best =
+        looked_at.max_by_key(|(free, worker)| (workers.at(*worker).likely_room(needs), *free));
+    best.map(|(_, worker)| worker)
+}
 
-    /// Runs a whole round over everything, and returns what went where.
-    fn place(apps: &[Resources], workers: &[Resources]) -> (Vec<(u64, usize)>, Vec<Resources>) {
-        let mut free = ResourceIndex::default();
-        let mut left = workers.to_vec();
-        for (n, has) in workers.iter().enumerate() {
-            free.insert(format!("w{n}").parse().unwrap(), *has);
-        }
-        let mut waiting = Waiting::default();
-        for (number, needs) in (0..).zip(apps) {
-            waiting.insert(*needs, number, format!("{number}").parse().unwrap());
-        }
-        let mut round = Round::new(&Scope::Everything, &waiting, &free);
-        let mut placed = Vec::new();
-        while let Some(Assignment { app, worker, needs }) = round.next(&waiting, &free) {
-            let n: usize = worker.as_str()[1..].parse().unwrap();
-            assert!(
-                needs.fits_in(&left[n]),
-                "{needs} promised out of {}",
-                left[n]
-            );
-            free.remove(&worker, left[n]);
-            left[n] = left[n].minus(needs);
-            free.insert(worker, left[n]);
-            let number = app.as_str().parse().unwrap();
-            waiting.remove(needs, number);
-            placed.push((number, n));
-        }
-        (placed, left)
-    }
-
-    #[test]
-    fn three_small_applications_spread_over_three_workers() {
-        let (mut placed, left) = place(&[r(1, 1); 3], &[r(10, 4096); 3]);
-        placed.sort_by_key(|(_, worker)| *worker);
-        assert_eq!(left, [r(9, 4095); 3]);
-    }
-
-    #[test]
-    fn the_oldest_is_placed_first_across_groups() {
-        let (placed, _) = place(&[r(2, 1), r(1, 1), r(2, 1)], &[r(4, 4)]);
-        assert_eq!(placed, [(0, 0), (1, 0)]);
-    }
-
-    #[test]
-    fn one_that_fits_nowhere_lets_the_smaller_ones_pass() {
-        let (placed, _) = place(&[r(8, 1), r(1, 1), r(1, 9999), r(1, 1)], &[r(4, 4)]);
-        assert_eq!(placed, [(1, 0), (3, 0)]);
-    }
-
-    proptest! {
-        #[test]
-        fn a_round_places_all_that_fit_and_promises_nothing_twice(
-            apps in prop::collection::vec((1u32..6, 0u64..6), 0..40),
-            workers in prop::collection::vec((0u32..12, 0u64..12), 0..8),
-        ) {
-            let apps: Vec<_> = apps.into_iter().map(|(c, m)| r(c, m)).collect();
-            let workers: Vec<_> = workers.into_iter().map(|(c, m)| r(c, m)).collect();
-            let (placed, left) = place(&apps, &workers);
-            for (number, needs) in (0..).zip(&apps) {
-                let was_placed = placed.iter().any(|(n, _)| *n == number);
-                prop_assert!(was_placed || !left.iter().any(|room| needs.fits_in(room)));
-            }
-        }
-    }
+/// Of all workers of these kinds, the one that is likely to have room first; `kept` unless another is better.
+fn best_of_all(
+    kept: WorkerSlot,
+    kinds: &[KindSlot],
+    needs: Resources,
+    workers: &Workers,
+) -> WorkerSlot {
+    let likely = |worker: WorkerSlot| workers.at(worker).likely_room(needs);
+    let all = kinds
+        .iter()
+        .flat_map(|kind| workers.capacity().kind(*kind).free().iter());
+    all.map(|(_, worker)| worker)
+        .max_by_key(|worker| likely(*worker))
+        .filter(|worker| likely(*worker) > likely(kept))
+        .unwrap_or(kept)
 }

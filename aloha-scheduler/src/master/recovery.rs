@@ -9,6 +9,7 @@
 //! so that any of them may be missing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -70,6 +71,7 @@ impl MasterCore {
             "recovered"
         );
         core.end_recovery_if_done();
+        core.place();
         let effects = std::mem::take(&mut core.effects);
         (core, effects)
     }
@@ -91,7 +93,8 @@ impl MasterCore {
             if app.number < next {
                 warn!(app = %app.id, number = app.number, "moved up, its number is another's");
                 app.number = next;
-                self.effects.push(Effect::Persist(Record::App(app.clone())));
+                let record = Arc::new(app.clone());
+                self.effects.push(Effect::Persist(Record::App(record)));
             }
             next = app.number.saturating_add(1);
         }

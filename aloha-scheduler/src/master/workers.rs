@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
-use super::resource_index::ResourceIndex;
+use super::capacity::{Capacity, KindSlot};
+use super::table::{Slot, Table};
 use crate::app::Placement;
 use crate::constraint::Attributes;
 use crate::ids::{AppId, WorkerId};
@@ -123,14 +124,26 @@ pub struct WorkerStatus {
 /// An attempt: of which application, and which.
 pub(crate) type AttemptKey = (AppId, u32);
 
+/// Where a worker lies in the table.
+pub(crate) type WorkerSlot = Slot<Worker>;
+
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) record: WorkerRecord,
     pub(crate) state: WorkerState,
     heard: Instant,
     died: Option<Instant>,
-    attempts: BTreeMap<AttemptKey, Resources>,
+    attempts: BTreeMap<AttemptKey, Occupant>,
     used: Resources,
+    /// Set while it takes applications.
+    kind: Option<KindSlot>,
+}
+
+/// What an attempt occupies, and since how many others.
+#[derive(Debug, Clone, Copy)]
+struct Occupant {
+    needs: Resources,
+    place: u64,
 }
 
 impl Worker {
@@ -139,9 +152,54 @@ impl Worker {
         self.attempts.keys()
     }
 
-    fn free(&self) -> Resources {
+    /// What an attempt occupies.
+    pub(crate) fn occupied_by(&self, attempt: &AttemptKey) -> Resources {
+        self.attempts
+            .get(attempt)
+            .map_or_else(Resources::default, |occupant| occupant.needs)
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.state == WorkerState::Dead
+    }
+
+    /// What nothing occupies.
+    pub(crate) fn free(&self) -> Resources {
         self.record.offers.minus(self.used)
     }
+
+    /// Its kind, while it takes applications.
+    pub(crate) fn kind(&self) -> Option<KindSlot> {
+        self.kind
+    }
+
+    /// Of those that would have to end before `needs` fit, the latest to go, by the order in which they were placed;
+    /// the largest number there is if nothing has to.
+    ///
+    /// What has run for long will run for longer: the larger the answer, the sooner there is likely to be room.
+    pub(crate) fn likely_room(&self, needs: Resources) -> u64 {
+        let mut latest: Vec<_> = self.attempts.values().copied().collect();
+        latest.sort_unstable_by_key(|occupant| std::cmp::Reverse(occupant.place));
+        let (mut used, mut gone) = (self.used, u64::MAX);
+        for occupant in latest {
+            if needs.fits_in(&self.record.offers.minus(used)) {
+                break;
+            }
+            used = used.minus(occupant.needs);
+            gone = occupant.place;
+        }
+        gone
+    }
+
+    fn count(&mut self) {
+        self.used = total(self.attempts.values());
+    }
+}
+
+fn total<'a>(occupants: impl Iterator<Item = &'a Occupant>) -> Resources {
+    occupants
+        .map(|occupant| occupant.needs)
+        .fold(Resources::default(), Resources::plus)
 }
 
 /// The workers, and in step with them who has room and whose time runs out.
@@ -150,25 +208,36 @@ pub(crate) struct Workers {
     timeout: Duration,
     /// How long a dead worker stays listed.
     listed_dead: Duration,
-    workers: BTreeMap<WorkerId, Worker>,
-    /// What is free on those that take applications.
-    free: ResourceIndex,
-    /// What those offer altogether.
-    offered: ResourceIndex,
-    deadlines: BTreeSet<(Instant, WorkerId)>,
+    workers: Table<WorkerId, Worker>,
+    /// What those that take applications offer and have free, but for the reserved one.
+    capacity: Capacity,
+    /// The one whose room is kept for the head of the queue.
+    reserved: Option<WorkerSlot>,
+    /// Those that may have more room than when somebody last asked.
+    roomier: Vec<WorkerSlot>,
+    /// How many attempts were ever placed.
+    placed: u64,
+    deadlines: BTreeSet<(Instant, WorkerSlot)>,
+}
+
+/// Where a worker stands in what is kept in step with it.
+#[derive(Clone, Copy)]
+struct Listing {
+    deadline: Option<Instant>,
+    free: Resources,
 }
 
 impl Workers {
     pub(crate) fn new(timeout: Duration, listed_dead: Duration) -> Self {
-        let (workers, deadlines) = (BTreeMap::new(), BTreeSet::new());
-        let (free, offered) = (ResourceIndex::default(), ResourceIndex::default());
         Self {
             timeout,
             listed_dead,
-            workers,
-            free,
-            offered,
-            deadlines,
+            workers: Table::default(),
+            capacity: Capacity::default(),
+            reserved: None,
+            roomier: Vec::new(),
+            placed: 0,
+            deadlines: BTreeSet::new(),
         }
     }
 
@@ -176,18 +245,63 @@ impl Workers {
         self.workers.get(id)
     }
 
+    pub(crate) fn at(&self, slot: WorkerSlot) -> &Worker {
+        &self.workers[slot]
+    }
+
     pub(crate) fn state(&self, id: &WorkerId) -> Option<WorkerState> {
-        self.workers.get(id).map(|worker| worker.state)
+        self.get(id).map(|worker| worker.state)
     }
 
-    /// What is free where something can be placed.
-    pub(crate) fn free(&self) -> &ResourceIndex {
-        &self.free
+    /// What those that take applications offer and have free, but for what is reserved.
+    pub(crate) fn capacity(&self) -> &Capacity {
+        &self.capacity
     }
 
-    /// What those workers have on which something can be placed.
-    pub(crate) fn offered(&self) -> &ResourceIndex {
-        &self.offered
+    /// Every worker, in an order that means nothing.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerSlot, &Worker)> {
+        self.workers.iter()
+    }
+
+    /// Those that may have more room than when this was last asked.
+    pub(crate) fn take_roomier(&mut self) -> Vec<WorkerSlot> {
+        let mut roomier = std::mem::take(&mut self.roomier);
+        roomier.retain(|slot| self.workers.at(*slot).is_some_and(|it| it.kind.is_some()));
+        roomier
+    }
+
+    pub(crate) fn has_roomier(&self) -> bool {
+        !self.roomier.is_empty()
+    }
+
+    /// How many workers are listed.
+    pub(crate) fn count(&self) -> u64 {
+        self.workers.len() as u64
+    }
+
+    /// How many attempts were ever placed.
+    pub(crate) fn placed(&self) -> u64 {
+        self.placed
+    }
+
+    /// The one whose room is kept for the head of the queue; it takes applications.
+    pub(crate) fn reserved(&self) -> Option<WorkerSlot> {
+        self.reserved
+    }
+
+    /// Keeps the room of this worker, or of none, for the head of the queue.
+    pub(crate) fn reserve(&mut self, slot: Option<WorkerSlot>) {
+        if self.reserved == slot {
+            return;
+        }
+        if let Some(before) = self.reserved.take() {
+            self.list(before);
+            self.roomier.push(before);
+        }
+        if let Some(slot) = slot {
+            self.unlist(slot, self.workers[slot].free());
+            self.reserved = Some(slot);
+        }
     }
 
     /// Puts a worker in, alive, in the place of what was known of it.
@@ -218,21 +332,32 @@ impl Workers {
         now: Instant,
     ) {
         let id = record.id.clone();
-        self.unlink(&id);
-        let used = attempts
-            .values()
-            .copied()
-            .fold(Resources::default(), Resources::plus);
-        let worker = Worker {
+        let before = self.workers.slot(&id);
+        let mut occupants = BTreeMap::new();
+        for (key, needs) in attempts {
+            let known = before.and_then(|slot| self.workers[slot].attempts.get(&key));
+            let place = known.map_or(self.placed, |occupant| occupant.place);
+            occupants.insert(key, Occupant { needs, place });
+        }
+        let mut worker = Worker {
             record,
             state,
             heard: now,
             died: None,
-            attempts,
-            used,
+            attempts: occupants,
+            used: Resources::default(),
+            kind: None,
         };
-        self.workers.insert(id.clone(), worker);
-        self.link(&id);
+        worker.count();
+        let slot = match before {
+            Some(slot) => {
+                self.unlink(slot);
+                self.workers[slot] = worker;
+                slot
+            }
+            None => self.workers.insert(id, worker),
+        };
+        self.link(slot);
     }
 
     pub(crate) fn heard_from(&mut self, id: &WorkerId, now: Instant) {
@@ -256,28 +381,30 @@ impl Workers {
         self.change(id, |worker| {
             worker.state = WorkerState::Dead;
             worker.died = Some(now);
-            worker.used = Resources::default();
             attempts = std::mem::take(&mut worker.attempts);
+            worker.count();
         });
         attempts.into_keys().collect()
     }
 
     pub(crate) fn forget(&mut self, id: &WorkerId) {
-        self.unlink(id);
-        self.workers.remove(id);
+        if let Some(slot) = self.workers.slot(id) {
+            self.unlink(slot);
+            self.workers.remove(id);
+        }
     }
 
     /// Counts an attempt. One that is counted already, as a stray, never becomes smaller by it: room does not grow here.
     pub(crate) fn occupy(&mut self, id: &WorkerId, attempt: AttemptKey, needs: Resources) {
+        self.placed += 1;
+        let place = self.placed;
         self.change(id, |worker| {
-            let counted = worker.attempts.entry(attempt).or_default();
-            counted.cores = counted.cores.max(needs.cores);
-            counted.memory_mib = counted.memory_mib.max(needs.memory_mib);
-            worker.used = worker
-                .attempts
-                .values()
-                .copied()
-                .fold(Resources::default(), Resources::plus);
+            let none = Resources::default();
+            let counted = worker.attempts.entry(attempt);
+            let counted = counted.or_insert(Occupant { needs: none, place });
+            counted.needs.cores = counted.needs.cores.max(needs.cores);
+            counted.needs.memory_mib = counted.needs.memory_mib.max(needs.memory_mib);
+            worker.count();
         });
     }
 
@@ -286,11 +413,7 @@ impl Workers {
         let mut found = false;
         self.change(id, |worker| {
             found = worker.attempts.remove(attempt).is_some();
-            worker.used = worker
-                .attempts
-                .values()
-                .copied()
-                .fold(Resources::default(), Resources::plus);
+            worker.count();
         });
         found
     }
@@ -301,13 +424,14 @@ impl Workers {
         self.deadlines
             .first()
             .filter(|(deadline, _)| *deadline <= now)
-            .map(|(_, id)| id.clone())
+            .map(|(_, slot)| self.workers[*slot].record.id.clone())
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
+    /// What a client sees of the workers, by id.
     pub(crate) fn statuses(&self, now: Instant) -> Vec<WorkerStatus> {
         let status = |worker: &Worker| {
             let Resources { cores, memory_mib } = worker.record.offers;
@@ -329,16 +453,45 @@ impl Workers {
                 attributes: worker.record.attributes.clone(),
             }
         };
-        self.workers.values().map(status).collect()
+        let mut statuses: Vec<_> = self.iter().map(|(_, worker)| status(worker)).collect();
+        statuses.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        statuses
     }
 
-    /// Changes a worker while it is out of the indexes, so that they cannot fall out of step.
+    /// Changes a worker, and with it what depends on it. Its record stays as it is.
     fn change(&mut self, id: &WorkerId, change: impl FnOnce(&mut Worker)) {
-        self.unlink(id);
-        if let Some(worker) = self.workers.get_mut(id) {
-            change(worker);
+        let Some(slot) = self.workers.slot(id) else {
+            return;
+        };
+        let before = self.listing(slot);
+        let worker = &mut self.workers[slot];
+        change(worker);
+        let takes_more = worker.state == WorkerState::Alive;
+        let after = self.listing(slot);
+        if before.deadline != after.deadline {
+            self.forget_deadline(slot, before);
+            self.note_deadline(slot, after);
         }
-        self.link(id);
+        match (self.workers[slot].kind, takes_more) {
+            (Some(_), true) if before.free != after.free => {
+                self.unlist(slot, before.free);
+                self.list(slot);
+                if !after.free.fits_in(&before.free) {
+                    self.roomier.push(slot);
+                }
+            }
+            (Some(_), false) => self.leave(slot, before.free),
+            (None, true) => self.join(slot),
+            (Some(_), true) | (None, false) => {}
+        }
+    }
+
+    fn listing(&self, slot: WorkerSlot) -> Listing {
+        let worker = &self.workers[slot];
+        Listing {
+            deadline: self.deadline(worker),
+            free: worker.free(),
+        }
     }
 
     fn deadline(&self, worker: &Worker) -> Option<Instant> {
@@ -352,69 +505,111 @@ impl Workers {
         }
     }
 
-    fn unlink(&mut self, id: &WorkerId) {
-        let Some(worker) = self.workers.get(id) else {
-            return;
-        };
-        if let Some(deadline) = self.deadline(worker) {
-            self.deadlines.remove(&(deadline, id.clone()));
-        }
-        self.free.remove(id, worker.free());
-        self.offered.remove(id, worker.record.offers);
+    fn unlink(&mut self, slot: WorkerSlot) {
+        let listing = self.listing(slot);
+        self.forget_deadline(slot, listing);
+        self.leave(slot, listing.free);
     }
 
-    fn link(&mut self, id: &WorkerId) {
-        let Some(worker) = self.workers.get(id) else {
-            return;
-        };
-        if let Some(deadline) = self.deadline(worker) {
-            self.deadlines.insert((deadline, id.clone()));
-        }
-        if worker.state == WorkerState::Alive {
-            self.free.insert(id.clone(), worker.free());
-            self.offered.insert(id.clone(), worker.record.offers);
+    fn link(&mut self, slot: WorkerSlot) {
+        self.note_deadline(slot, self.listing(slot));
+        if self.workers[slot].state == WorkerState::Alive {
+            self.join(slot);
         }
     }
 
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Worker> {
-        self.workers.values()
+    fn forget_deadline(&mut self, slot: WorkerSlot, listing: Listing) {
+        if let Some(deadline) = listing.deadline {
+            self.deadlines.remove(&(deadline, slot));
+        }
+    }
+
+    fn note_deadline(&mut self, slot: WorkerSlot, listing: Listing) {
+        if let Some(deadline) = listing.deadline {
+            self.deadlines.insert((deadline, slot));
+        }
+    }
+
+    /// Has a worker take applications from now on.
+    fn join(&mut self, slot: WorkerSlot) {
+        let record = &self.workers[slot].record;
+        let kind = self.capacity.join(record.offers, &record.attributes);
+        self.workers[slot].kind = Some(kind);
+        self.list(slot);
+        self.roomier.push(slot);
+    }
+
+    /// Has it take none from now on; `free` is what was listed.
+    fn leave(&mut self, slot: WorkerSlot, free: Resources) {
+        self.unlist(slot, free);
+        if let Some(kind) = self.workers[slot].kind.take() {
+            self.capacity.leave(kind);
+        }
+        if self.reserved == Some(slot) {
+            self.reserved = None;
+        }
+    }
+
+    /// Lists what is free on a worker that takes applications. What is reserved is not listed.
+    fn list(&mut self, slot: WorkerSlot) {
+        let worker = &self.workers[slot];
+        if let (Some(kind), false) = (worker.kind, self.reserved == Some(slot)) {
+            self.capacity.list(slot, kind, worker.free());
+        }
+    }
+
+    fn unlist(&mut self, slot: WorkerSlot, free: Resources) {
+        if let (Some(kind), false) = (self.workers[slot].kind, self.reserved == Some(slot)) {
+            self.capacity.unlist(slot, kind, free);
+        }
     }
 
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn check_invariants(&self) {
-        let alive = |worker: &&Worker| worker.state == WorkerState::Alive;
-        let mut free: Vec<_> = self.free.iter().collect();
-        free.sort_unstable();
+        let takes_more = |worker: &Worker| worker.state == WorkerState::Alive;
+        let mut listed: Vec<_> = self.capacity.free().iter().collect();
+        listed.sort_unstable_by_key(|(_, slot)| *slot);
         let expected: Vec<_> = self
             .iter()
-            .filter(alive)
-            .map(|w| (&w.record.id, w.free()))
+            .filter(|(slot, w)| takes_more(w) && self.reserved != Some(*slot))
+            .map(|(slot, w)| (w.free(), slot))
             .collect();
-        assert_eq!(free, expected, "the index of free resources is out of step");
-        assert_eq!(
-            self.offered.iter().count(),
-            expected.len(),
-            "the index of offers is out of step"
-        );
+        assert_eq!(listed, expected, "what is listed as free is out of step");
+        let mut by_kind: Vec<_> = self
+            .capacity
+            .kinds()
+            .flat_map(|(_, kind)| kind.free().iter())
+            .collect();
+        by_kind.sort_unstable_by_key(|(_, slot)| *slot);
+        assert_eq!(by_kind, expected, "what is free by kind is out of step");
         let deadlines = self
             .iter()
-            .filter_map(|w| Some((self.deadline(w)?, w.record.id.clone())))
+            .filter_map(|(slot, w)| Some((self.deadline(w)?, slot)))
             .collect();
         assert_eq!(self.deadlines, deadlines, "the deadlines are out of step");
-        for worker in self.iter() {
-            let used = worker
-                .attempts
-                .values()
-                .copied()
-                .fold(Resources::default(), Resources::plus);
-            assert_eq!(worker.used, used, "{} is miscounted", worker.record.id);
+        if let Some(slot) = self.reserved {
+            assert!(
+                takes_more(self.at(slot)),
+                "a worker is reserved that takes nothing"
+            );
+        }
+        for (_, worker) in self.iter() {
+            let id = &worker.record.id;
+            let used = total(worker.attempts.values());
+            assert_eq!(worker.used, used, "{id} is miscounted");
             assert_eq!(worker.died.is_some(), worker.state == WorkerState::Dead);
             assert!(
                 worker.died.is_none() || worker.attempts.is_empty(),
-                "{} is dead and busy",
-                worker.record.id
+                "{id} is dead and busy"
             );
+            let kind = worker.kind.map(|kind| self.capacity.kind(kind));
+            assert_eq!(
+                kind.is_some(),
+                takes_more(worker),
+                "{id} is of no kind, or of one"
+            );
+            assert!(kind.is_none_or(|kind| kind.offers == worker.record.offers
+                && kind.attributes == worker.record.attributes));
         }
     }
 }

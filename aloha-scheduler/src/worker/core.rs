@@ -255,7 +255,7 @@ impl WorkerCore {
         } else if !needs.fits_in(&free) {
             self.conclude(
                 key,
-                Outcome::CouldNotStart(format!("needs {needs}; the worker has {free} left")),
+                Outcome::Declined(format!("needs {needs}; the worker has {free} left")),
                 now,
             );
         } else {
