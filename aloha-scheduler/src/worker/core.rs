@@ -249,9 +249,6 @@ impl WorkerCore {
         let (needs, free) = (description.needs(), self.attempts.free());
         if self.stopping.is_some() {
             self.conclude(key, Outcome::Declined("the worker is stopping".into()), now);
-        } else if description.survives_its_worker() && self.is_cut_off() {
-            let reason = "the worker is cut off from every master";
-            self.conclude(key, Outcome::Declined(reason.into()), now);
         } else if !needs.fits_in(&free) {
             self.conclude(
                 key,
@@ -439,13 +436,17 @@ impl WorkerCore {
         });
     }
 
-    /// Starts the latest attempt of an application if no other is in its way.
-    fn start_next(&mut self, app: &AppId) {
+    /// Starts the latest attempt of an application if no other is in its way, nor that it may be started elsewhere.
+    pub(super) fn start_next(&mut self, app: &AppId) {
         let held = self.attempts.held_of(app);
         let [key] = held.as_slice() else { return };
+        let is_cut_off = self.is_cut_off();
         let Some(held) = self.attempts.get_mut(key) else {
             return;
         };
+        if is_cut_off && held.description.survives_its_worker() {
+            return; // it waits for word from a master
+        }
         if held.stage == Stage::Queued {
             let description = Arc::clone(&held.description);
             held.stage = Stage::Starting;
