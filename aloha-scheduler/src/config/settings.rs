@@ -1,5 +1,6 @@
 //! The configuration cut to what each part needs, as plain typed fields.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ pub struct MasterSettings {
     pub dead_worker_persistence: u32,
     /// Ended applications remembered.
     pub retained_applications: usize,
+    /// Whether applications spread over the workers, or fill one after the other.
+    pub spread_out: bool,
+    /// How many applications of a tag may run at once, of `*` all together.
+    pub tag_limits: BTreeMap<String, u32>,
 }
 
 /// What the REST server is told.
@@ -145,6 +150,11 @@ impl Config {
             worker_timeout: self.duration("aloha.worker.timeout"),
             dead_worker_persistence: self.count("aloha.dead.worker.persistence"),
             retained_applications: self.count("aloha.deploy.retainedApplications"),
+            spread_out: self.is_on("aloha.deploy.spreadOut"),
+            tag_limits: match self.value("aloha.deploy.tagLimits") {
+                Some(Value::TagLimits(limits)) => limits.clone(),
+                _ => BTreeMap::new(),
+            },
         }
     }
 
@@ -308,6 +318,7 @@ mod tests {
         assert_eq!(master.worker_timeout, Duration::from_secs(60));
         assert_eq!(master.dead_worker_persistence, 15);
         assert_eq!(master.retained_applications, 200);
+        assert!(master.spread_out && master.tag_limits.is_empty());
         assert_eq!(
             (rest.enabled, rest.port, rest.insecure),
             (true, 6066, false)
@@ -369,6 +380,21 @@ mod tests {
             ..Enforcement::default()
         };
         assert_eq!(enforcement, expected);
+    }
+
+    #[test]
+    fn where_applications_go_is_set_by_two_keys() {
+        let overrides = [
+            "aloha.deploy.spreadOut=false",
+            "aloha.deploy.tagLimits=etl=4,*=9",
+        ];
+        let master = Config::builder().overrides(overrides).load();
+        let master = master.expect("valid").master();
+        assert!(!master.spread_out);
+        assert_eq!(
+            master.tag_limits,
+            [("*".into(), 9), ("etl".into(), 4)].into()
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The shell around [`MasterCore`]: messages and the timer in, effects out. All state has one writer, this endpoint.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use aloha_rpc::{
@@ -80,15 +80,7 @@ impl Master {
     /// The usual settings. Without a store the epoch is the time in milliseconds: a later master has a higher one.
     #[must_use]
     pub fn default_settings(env: &RpcEnv) -> MasterSettings {
-        MasterSettings {
-            worker_timeout: Duration::from_secs(60),
-            retained_apps: 200,
-            dead_worker_persistence: 15,
-            epoch: clock::now(&**env.runtime()).unix_millis(),
-            durable: false,
-            spread_out: true,
-            tag_limits: BTreeMap::new(),
-        }
+        MasterSettings::new(clock::now(&**env.runtime()).unix_millis())
     }
 
     /// Sets a master up in `env`, under the name [`MASTER`].

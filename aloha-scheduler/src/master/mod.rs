@@ -47,6 +47,8 @@ mod waits;
 mod why;
 mod workers;
 
+pub(crate) use self::tag_limits::ALL_TAGS;
+
 pub use self::apps::AppRecord;
 pub use self::core::{MasterCore, MasterSettings};
 pub use self::effect::{Effect, Record, Reply, WorkerCommand};

@@ -2,12 +2,12 @@
 
 mod lifecycle;
 mod membership;
+mod placement;
 mod queue;
 mod random;
 mod reservation;
 mod waiting_for;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
@@ -41,15 +41,8 @@ impl Harness {
     }
 
     fn with(change: impl FnOnce(&mut MasterSettings)) -> Self {
-        let mut settings = MasterSettings {
-            worker_timeout: TIMEOUT,
-            retained_apps: 200,
-            dead_worker_persistence: 15,
-            epoch: EPOCH,
-            durable: false,
-            spread_out: true,
-            tag_limits: BTreeMap::new(),
-        };
+        let mut settings = MasterSettings::new(EPOCH);
+        settings.worker_timeout = TIMEOUT;
         change(&mut settings);
         #[expect(
             clippy::disallowed_methods,
