@@ -155,8 +155,8 @@ impl Worker {
         keys.into_iter()
     }
 
-    #[cfg(any(test, feature = "testing"))]
     /// Whether an attempt occupies it.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn has(&self, attempt: &AttemptKey) -> bool {
         self.attempts.contains_key(attempt)
     }
