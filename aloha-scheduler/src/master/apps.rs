@@ -132,6 +132,7 @@ impl Apps {
         self.apps.iter().map(|(_, app)| &*app.record)
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
     }
@@ -208,15 +209,6 @@ impl Apps {
             attempt = Some(app.attempt);
         });
         attempt
-    }
-
-    /// Makes the next attempt of a waiting application higher than this one, which a worker holds all the same.
-    pub(crate) fn outnumber(&mut self, id: &AppId, attempt: u32) {
-        self.update(id, |app| {
-            if waits(&app.state) {
-                app.attempt = app.attempt.max(attempt);
-            }
-        });
     }
 
     /// Changes what no other table rests on.

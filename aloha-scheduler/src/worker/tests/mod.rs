@@ -462,7 +462,7 @@ fn a_launch_that_does_not_fit_is_reported_and_starts_nothing() {
     let reason = "needs 2 cores and 512 MiB; the worker has 0 cores and 0 MiB left".to_owned();
     t.expect([
         start("app-1", 1),
-        report(M1, ended("app-2", 1, Outcome::CouldNotStart(reason))),
+        report(M1, ended("app-2", 1, Outcome::Declined(reason))),
     ]);
     assert_eq!(t.worker.used(), OFFERS);
 }
@@ -648,7 +648,7 @@ fn more_than_is_offered_may_be_found_and_then_nothing_is_free() {
     let reason = "needs 2 cores and 512 MiB; the worker has 0 cores and 0 MiB left";
     t.expect([report(
         M1,
-        ended("app-3", 1, Outcome::CouldNotStart(reason.into())),
+        ended("app-3", 1, Outcome::Declined(reason.into())),
     )]);
 }
 
