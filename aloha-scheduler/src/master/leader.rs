@@ -287,6 +287,16 @@ impl Leader {
         }
     }
 
+    /// Waits until all is stored that is to be, and lets out what rests on it: the last thing a leader does.
+    pub(super) async fn settle(&mut self) {
+        if let Some(writer) = &mut self.writer
+            && writer.settled().await
+        {
+            self.stored = self.pushed;
+            self.release();
+        }
+    }
+
     // ---- what workers say ----------------------------------------------------------------------
 
     pub(super) fn on_register(
