@@ -69,7 +69,10 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .start()
         .await?;
     let settings = Master::default_settings(&master_env);
-    let master = Master::start_with(&master_env, settings, events)?;
+    let master = Master::builder(&master_env)
+        .settings(settings)
+        .events(events)
+        .start()?;
 
     let worker_env = RpcEnv::builder("worker")
         .bind("127.0.0.1:0")

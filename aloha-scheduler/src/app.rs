@@ -158,6 +158,14 @@ impl AppDescription {
         }
     }
 
+    /// How many bytes of text there are in it.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let lists = self.libs.iter().chain(&self.args).map(String::len);
+        let variables = self.environment.iter();
+        let variables = variables.map(|(name, value)| name.len() + value.len());
+        self.name.len() + self.entry_point.len() + lists.chain(variables).sum::<usize>()
+    }
+
     /// Checks every field that could do harm or never work.
     ///
     /// # Errors

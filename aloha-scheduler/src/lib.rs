@@ -30,6 +30,7 @@ mod messages;
 mod moment;
 mod now;
 mod procfs;
+mod recovery_mode;
 mod resources;
 mod restart;
 
@@ -55,13 +56,16 @@ pub use ids::{AppId, IdError, WorkerId};
 pub use limits::{LimitError, ProcessLimits, StopPolicy, StopSignal, UnknownStopSignal};
 pub use listeners::{AlohaEventListener, EventBus, Listeners};
 pub use log_follower::{FollowError, LogFollower, LogNews};
-pub use master::{Master, MasterCore, MasterHandle, MasterSettings};
+pub use master::{Master, MasterBuilder, MasterCore, MasterHandle, MasterRole, MasterSettings};
 pub use messages::{
     AppsPage, KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
     SubmitAnswer, WORKER, WorkerMessage,
 };
 pub use moment::Moment;
 pub use now::Now;
+pub use recovery_mode::{
+    RecoveryKind, RecoveryMode, RecoveryModeError, RecoveryModes, RecoverySettings,
+};
 pub use resources::Resources;
 pub use restart::{RestartCondition, RestartPolicy, UnknownRestartCondition};
 pub use worker::{Worker, WorkerCore, WorkerHandle, WorkerRegistration, WorkerSettings};

@@ -107,7 +107,7 @@ pub enum MasterMessage {
         call: RpcCallContext<LogAnswer>,
     },
     /// The master to itself.
-    Own(LocalOnly<crate::master::Event>),
+    Own(LocalOnly<crate::master::OwnMessage>),
 }
 
 /// What a worker is told.

@@ -177,8 +177,18 @@ pub static KEYS: &[Key] = &[
     text("aloha.deploy.retainedApplications", count(0, 1_000_000), "200",
         "Ended applications the master remembers; older ones become unknown ids."),
     text("aloha.deploy.recoveryMode",
-        Kind::Word { accepted: &["NONE"], later: &["FILESYSTEM", "ZOOKEEPER", "CUSTOM"] }, "NONE",
-        "Where the master keeps its state over a restart; NONE keeps it in memory."),
+        Kind::Word { accepted: &["NONE", "FILESYSTEM", "CUSTOM"], later: &["ZOOKEEPER"] }, "NONE",
+        "Where the master keeps its state over a restart: NONE in memory alone, FILESYSTEM in a file of this machine, CUSTOM as a factory of your own program does."),
+    key("aloha.deploy.recoveryMode.factory", Kind::Name, Fallback::Unset("no factory"),
+        "Name of the factory of recovery mode CUSTOM, as the program that starts the master has given it."),
+    key("aloha.deploy.recoveryDirectory", Kind::Path,
+        Fallback::Below {
+            places: &[("ALOHA_HOME", "recovery"), ("XDG_DATA_HOME", "aloha/recovery"), ("HOME", ".local/share/aloha/recovery")],
+            otherwise: "recovery",
+        },
+        "Directory of the master's own in recovery mode FILESYSTEM; not below /tmp, which machines empty at their leisure."),
+    text("aloha.deploy.slowStoreAfter", millis(10, DAY), "5s",
+        "How long submissions may wait to be stored before more are refused; a disk takes milliseconds, and clients should hear of one that hangs."),
     key("aloha.extraListeners", Kind::List, Fallback::Unset("none"),
         "Who listens to what happens: log (a line for each event), command (runs aloha.listeners.command), and names that a program with a master of its own has given."),
     text("aloha.listeners.queueMax", count(1, 1_000_000), "10000",
@@ -229,8 +239,6 @@ pub static KEYS: &[Key] = &[
 
 /// Keys of the contract that have no function in this version yet.
 pub(super) static LATER: &[&str] = &[
-    "aloha.deploy.recoveryMode.factory",
-    "aloha.deploy.recoveryDirectory",
     "aloha.deploy.zookeeper.url",
     "aloha.deploy.zookeeper.dir",
     "aloha.deploy.zookeeper.sessionTimeout",

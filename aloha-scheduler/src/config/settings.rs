@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Config, Origin, Value};
 use crate::constraint::Attributes;
 use crate::listeners::ListenerSettings;
+use crate::recovery_mode::{RecoveryKind, RecoverySettings};
 use crate::runner::{CpuEnforcement, Enforcement, LogSettings};
 use crate::worker::CleanupSettings;
 
@@ -25,6 +26,10 @@ pub struct MasterSettings {
     pub dead_worker_persistence: u32,
     /// Ended applications remembered.
     pub retained_applications: usize,
+    /// What survives it.
+    pub recovery: RecoverySettings,
+    /// How long submissions may wait to be stored before more are refused.
+    pub slow_store_after: Duration,
 }
 
 /// What the REST server is told.
@@ -151,6 +156,25 @@ impl Config {
             worker_timeout: self.duration("aloha.worker.timeout"),
             dead_worker_persistence: self.count("aloha.dead.worker.persistence"),
             retained_applications: self.count("aloha.deploy.retainedApplications"),
+            recovery: self.recovery(),
+            slow_store_after: self.duration("aloha.deploy.slowStoreAfter"),
+        }
+    }
+
+    fn recovery(&self) -> RecoverySettings {
+        RecoverySettings {
+            kind: match self.value("aloha.deploy.recoveryMode") {
+                Some(Value::Word("FILESYSTEM")) => RecoveryKind::FileSystem,
+                Some(Value::Word("CUSTOM")) => RecoveryKind::Custom,
+                _ => RecoveryKind::None,
+            },
+            factory: match self.value("aloha.deploy.recoveryMode.factory") {
+                Some(Value::Text(name)) => Some(name.clone()),
+                _ => None,
+            },
+            directory: self
+                .path("aloha.deploy.recoveryDirectory")
+                .unwrap_or_default(),
         }
     }
 
@@ -335,6 +359,9 @@ mod tests {
         assert_eq!(master.worker_timeout, Duration::from_secs(60));
         assert_eq!(master.dead_worker_persistence, 15);
         assert_eq!(master.retained_applications, 200);
+        assert_eq!(master.slow_store_after, Duration::from_secs(5));
+        let recovery = (master.recovery.kind, master.recovery.factory);
+        assert_eq!(recovery, (RecoveryKind::None, None));
         assert_eq!(
             (rest.enabled, rest.port, rest.insecure),
             (true, 6066, false)

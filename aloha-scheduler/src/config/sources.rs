@@ -350,12 +350,12 @@ mod tests {
                 ":1: aloha.worker.timeout=-5: expected a duration from 1s to 86400s (plain number: seconds)",
             ),
             (
-                "aloha.deploy.recoveryMode=FILESYSTEM",
-                ":1: aloha.deploy.recoveryMode=FILESYSTEM is not supported by this version yet, only NONE",
+                "aloha.deploy.recoveryMode=ZOOKEEPER",
+                ":1: aloha.deploy.recoveryMode=ZOOKEEPER is not supported by this version yet, only one of NONE, FILESYSTEM, CUSTOM",
             ),
             (
                 "aloha.deploy.recoveryMode=SOME",
-                ":1: aloha.deploy.recoveryMode=SOME: expected NONE",
+                ":1: aloha.deploy.recoveryMode=SOME: expected one of NONE, FILESYSTEM, CUSTOM",
             ),
             (
                 "aloha.deploy.zookeeper.url=a",

@@ -70,6 +70,8 @@ pub enum Kind {
     Path,
     /// Words separated by commas.
     List,
+    /// A name without blanks.
+    Name,
     /// What a worker says of itself: `zone=a,gpu`.
     Attributes,
 }
@@ -137,6 +139,8 @@ impl Kind {
             Self::Path => {
                 (!text.is_empty() && !text.contains('\0')).then(|| Value::Path(PathBuf::from(text)))
             }
+            Self::Name => (!text.is_empty() && !text.contains(char::is_whitespace))
+                .then(|| Value::Text(text.to_owned())),
             Self::List => Some(Value::List(words(text).map(str::to_owned).collect())),
             Self::Attributes => attributes(words(text)).map(Value::Attributes),
         };
@@ -173,6 +177,7 @@ impl fmt::Display for Kind {
             Self::Host => f.write_str("a host name or IP address"),
             Self::Path => f.write_str("a path"),
             Self::List => f.write_str("words separated by commas"),
+            Self::Name => f.write_str("a name without blanks"),
             Self::Attributes => f.write_str("such as zone=a,gpu, each name once"),
         }
     }

@@ -78,7 +78,17 @@ pub struct WorkerCore {
 
 impl WorkerCore {
     /// A worker that has not yet looked for a master.
-    pub fn new(settings: WorkerSettings) -> Self {
+    pub fn new(mut settings: WorkerSettings) -> Self {
+        if let Some(timeout) = settings.cut_off_timeout {
+            // A master that comes back in time is to be found in time.
+            let max = timeout / 8;
+            let Backoff {
+                answer_within,
+                pause_max,
+                ..
+            } = &mut settings.backoff;
+            (*answer_within, *pause_max) = (max.min(*answer_within), max.min(*pause_max));
+        }
         Self {
             attempts: Attempts::new(settings.offers, settings.retained_apps),
             settings,

@@ -12,8 +12,8 @@ use aloha_scheduler::rest::{RestGuard, RestLimits, RestToken, rest_router, serve
 use aloha_scheduler::runner::{CgroupSupport, RunnerSettings};
 use aloha_scheduler::worker::{Backoff, ExitReason, RunnerLauncher, clean_regularly};
 use aloha_scheduler::{
-    Listeners, Master, MasterHandle, MasterSettings, Resources, Worker, WorkerHandle,
-    WorkerSettings, with_causes,
+    Listeners, Master, MasterHandle, MasterRole, MasterSettings, RecoveryModes, Resources, Worker,
+    WorkerHandle, WorkerSettings, with_causes,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,9 +41,18 @@ pub(crate) fn master(args: &MasterArgs) -> Result<u8, Failure> {
             served.url(),
             served.rest_suffix()
         ));
-        stop.asked().await;
+        let failed = tokio::select! {
+            biased;
+            () = stop.asked() => None,
+            reason = served.failed() => Some(reason),
+        };
         served.shutdown().await;
-        Ok(0)
+        match failed {
+            None => Ok(0),
+            Some(reason) => Err(Failure::new(format_args!(
+                "this master cannot lead: {reason}"
+            ))),
+        }
     })
 }
 
@@ -210,6 +219,17 @@ impl ServedMaster {
             .unwrap_or_default()
     }
 
+    /// Waits until it is clear that this master never leads, and gives the reason.
+    async fn failed(&self) -> String {
+        let mut role = self.master.role();
+        let failed = role.wait_for(|role| matches!(role, MasterRole::Failed { .. }));
+        match failed.await.as_deref() {
+            Ok(MasterRole::Failed { reason }) => reason.clone(),
+            // It has ended without.
+            _ => std::future::pending().await,
+        }
+    }
+
     async fn shutdown(&self) {
         self.rest_stop.cancel();
         self.env.shutdown().await;
@@ -237,6 +257,9 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
     };
     let events = Listeners::new().start(&config.listeners());
     let events = events.map_err(|error| Failure::new(with_causes(&error)))?;
+    // Likewise: a master that is kept out of its store has nothing to say.
+    let recovery_mode = RecoveryModes::new().build(&master.recovery);
+    let recovery_mode = recovery_mode.map_err(|error| Failure::new(with_causes(&error)))?;
     let env = listen(
         "master",
         &master.host,
@@ -251,7 +274,13 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
         dead_worker_persistence: master.dead_worker_persistence,
         ..Master::default_settings(&env)
     };
-    let handle = Master::start_with(&env, settings, events).map_err(Failure::new)?;
+    let handle = Master::builder(&env)
+        .settings(settings)
+        .recovery_mode(recovery_mode)
+        .slow_store_after(master.slow_store_after)
+        .events(events)
+        .start()
+        .map_err(Failure::new)?;
     let rest_stop = CancellationToken::new();
     let rest = match guard {
         Some(guard) => Some(serve_submissions(&rest, guard, &handle, rest_stop.clone()).await?),

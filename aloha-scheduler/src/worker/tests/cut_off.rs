@@ -245,6 +245,20 @@ fn what_an_earlier_worker_left_is_given_an_eighth_to_find_a_master() {
 }
 
 #[test]
+fn a_worker_whose_time_runs_looks_for_a_master_more_often() {
+    let mut t = Harness::stopping_when_cut_off(Some(4 * SECOND));
+    t.tell(Event::Started);
+    for round in 0..20 {
+        t.answer_no(M1);
+        t.answer_no(M2);
+        let pause = t.worker.next_deadline().expect("a pause") - t.now.instant;
+        assert!(pause <= SECOND / 2, "paused for {pause:?} in round {round}");
+        t.advance(pause);
+        t.unclaimed.clear();
+    }
+}
+
+#[test]
 fn by_default_everything_runs_on() {
     let mut t = Harness::registered();
     launch_supervised(&mut t, "app-0");
