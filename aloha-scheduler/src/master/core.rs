@@ -210,7 +210,8 @@ impl MasterCore {
         let Some(app) = self.apps.get(id) else { return };
         if let (Some(on), false) = (app.state.placement(), app.phase().is_final()) {
             let (worker, attempt) = (on.worker.clone(), app.attempt);
-            self.workers.release(&worker, &(id.clone(), attempt));
+            // It counts until the worker says that it is over, which it does even if it never heard of it.
+            self.send_kill(&worker, id, attempt);
         }
         self.apps.remove(id);
         self.clocks.remove(id);

@@ -38,6 +38,8 @@ enum Step {
     Leave(usize),
     Wait(usize),
     Crash(usize),
+    /// The store fails: what was not stored of submissions is refused.
+    Refuse,
 }
 
 /// A generator of numbers that a seed replays (splitmix64).
@@ -70,7 +72,8 @@ impl Rng {
             88 => Step::RestartWorker(n),
             89 => Step::Reboot(n),
             90 => Step::Leave(n),
-            91..97 => Step::Wait(n),
+            91..96 => Step::Wait(n),
+            96 => Step::Refuse,
             _ => Step::Crash(n),
         }
     }
@@ -136,6 +139,7 @@ fn play_step(world: &mut World, step: Step) {
             world.advance(Duration::from_secs(seconds));
         }
         Step::Crash(n) => world.crash(n),
+        Step::Refuse => world.refuse(),
     }
 }
 
