@@ -543,7 +543,7 @@ pub struct AppStatus {
     pub priority: i32,
     /// When it runs again at the earliest, if it waits for that.
     pub not_before: Option<u64>,
-    /// Its last changes of state, the oldest first. Empty in lists of many applications.
+    /// Its last changes of state, the oldest first. Empty in lists of many applications and in events.
     pub history: Vec<Transition>,
 }
 

@@ -1,5 +1,6 @@
 //! The configuration cut to what each part needs, as plain typed fields.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +31,10 @@ pub struct MasterSettings {
     pub recovery: RecoverySettings,
     /// How long submissions may wait to be stored before more are refused.
     pub slow_store_after: Duration,
+    /// Whether applications spread over the workers, or fill one after the other.
+    pub spread_out: bool,
+    /// How many applications of a tag may run at once, of `*` all together.
+    pub tag_limits: BTreeMap<String, u32>,
 }
 
 /// What the REST server is told.
@@ -156,6 +161,11 @@ impl Config {
             worker_timeout: self.duration("aloha.worker.timeout"),
             dead_worker_persistence: self.count("aloha.dead.worker.persistence"),
             retained_applications: self.count("aloha.deploy.retainedApplications"),
+            spread_out: self.is_on("aloha.deploy.spreadOut"),
+            tag_limits: match self.value("aloha.deploy.tagLimits") {
+                Some(Value::TagLimits(limits)) => limits.clone(),
+                _ => BTreeMap::new(),
+            },
             recovery: self.recovery(),
             slow_store_after: self.duration("aloha.deploy.slowStoreAfter"),
         }
@@ -362,6 +372,7 @@ mod tests {
         assert_eq!(master.slow_store_after, Duration::from_secs(5));
         let recovery = (master.recovery.kind, master.recovery.factory);
         assert_eq!(recovery, (RecoveryKind::None, None));
+        assert!(master.spread_out && master.tag_limits.is_empty());
         assert_eq!(
             (rest.enabled, rest.port, rest.insecure),
             (true, 6066, false)
@@ -441,6 +452,21 @@ mod tests {
         let attributes = [("zone".into(), "a".into()), ("gpu".into(), String::new())];
         assert_eq!(worker.attributes, attributes.into());
         assert_eq!(worker.cut_off_timeout, Some(Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn where_applications_go_is_set_by_two_keys() {
+        let overrides = [
+            "aloha.deploy.spreadOut=false",
+            "aloha.deploy.tagLimits=etl=4,*=9",
+        ];
+        let master = Config::builder().overrides(overrides).load();
+        let master = master.expect("valid").master();
+        assert!(!master.spread_out);
+        assert_eq!(
+            master.tag_limits,
+            [("*".into(), 9), ("etl".into(), 4)].into()
+        );
     }
 
     #[test]

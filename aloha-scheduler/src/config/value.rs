@@ -1,10 +1,13 @@
 //! What values a key takes, how they are read and how they are shown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::constraint::is_name;
 use crate::constraint::{Attributes, attributes, shown};
+use crate::master::ALL_TAGS;
 
 /// The unit of a duration that is written without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,8 @@ pub enum Kind {
     Name,
     /// What a worker says of itself: `zone=a,gpu`.
     Attributes,
+    /// Tags with the number of applications that may run at once, separated by commas: `etl=4,*=100`.
+    TagLimits,
 }
 
 /// The value of a key, read and within its range.
@@ -98,6 +103,8 @@ pub enum Value {
     List(Vec<String>),
     /// Of a [`Kind::Attributes`].
     Attributes(Attributes),
+    /// Of a [`Kind::TagLimits`].
+    TagLimits(BTreeMap<String, u32>),
 }
 
 /// Why a text is no value of its key.
@@ -143,6 +150,7 @@ impl Kind {
                 .then(|| Value::Text(text.to_owned())),
             Self::List => Some(Value::List(words(text).map(str::to_owned).collect())),
             Self::Attributes => attributes(words(text)).map(Value::Attributes),
+            Self::TagLimits => tag_limits(text).map(Value::TagLimits),
         };
         value.ok_or(Unreadable::Wrong)
     }
@@ -179,6 +187,7 @@ impl fmt::Display for Kind {
             Self::List => f.write_str("words separated by commas"),
             Self::Name => f.write_str("a name without blanks"),
             Self::Attributes => f.write_str("such as zone=a,gpu, each name once"),
+            Self::TagLimits => f.write_str("tag=limit separated by commas, * for all applications"),
         }
     }
 }
@@ -213,6 +222,10 @@ impl fmt::Display for Value {
             Self::Path(value) => write!(f, "{}", value.display()),
             Self::List(value) => f.write_str(&value.join(",")),
             Self::Attributes(value) => f.write_str(&shown(value).join(",")),
+            Self::TagLimits(value) => {
+                let words = value.iter().map(|(tag, most)| format!("{tag}={most}"));
+                f.write_str(&words.collect::<Vec<_>>().join(","))
+            }
         }
     }
 }
@@ -301,6 +314,24 @@ fn cut_suffix(text: &str) -> Option<(u64, String)> {
     Some((whole(number)?, suffix.trim().to_ascii_lowercase()))
 }
 
+/// Reads `tag=limit,tag=limit`; a tag that is named twice, or that no application could have, is a mistake.
+fn tag_limits(text: &str) -> Option<BTreeMap<String, u32>> {
+    let mut limits = BTreeMap::new();
+    for word in text
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+    {
+        let (tag, most) = word.split_once('=')?;
+        let (tag, most) = (tag.trim(), u32::try_from(whole(most.trim())?).ok()?);
+        let is_new = limits.insert(tag.to_owned(), most).is_none();
+        if !is_new || !(is_name(tag) || tag == ALL_TAGS) {
+            return None;
+        }
+    }
+    Some(limits)
+}
+
 /// A whole number without a sign: `u64::from_str` would take `+5`.
 fn whole(text: &str) -> Option<u64> {
     text.bytes()
@@ -324,6 +355,24 @@ fn is_host(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_of_tags_are_read_as_they_are_written() {
+        let read = |text| Kind::TagLimits.parse(text).map(|value| value.to_string());
+        assert_eq!(read("*=100, etl=4,"), Ok("*=100,etl=4".to_owned()));
+        assert_eq!(read(""), Ok(String::new()));
+        for text in [
+            "etl",
+            "etl=",
+            "=4",
+            "etl=-1",
+            "etl=4,etl=5",
+            "a b=1",
+            "etl=4294967296",
+        ] {
+            assert_eq!(read(text), Err(Unreadable::Wrong), "{text}");
+        }
+    }
 
     #[test]
     fn durations_take_a_unit_or_the_one_of_their_key() {

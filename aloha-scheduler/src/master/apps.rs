@@ -132,6 +132,7 @@ impl Apps {
         self.apps.iter().map(|(_, app)| &*app.record)
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
     }

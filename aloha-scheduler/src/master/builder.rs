@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aloha_rpc::{RpcEnv, SetupError};
@@ -124,15 +123,7 @@ impl Master {
     /// The usual settings. Without a store the epoch is the time in milliseconds: a later master has a higher one.
     #[must_use]
     pub fn default_settings(env: &RpcEnv) -> MasterSettings {
-        MasterSettings {
-            worker_timeout: Duration::from_secs(60),
-            retained_apps: 200,
-            dead_worker_persistence: 15,
-            epoch: clock::now(&**env.runtime()).unix_millis(),
-            durable: false,
-            spread_out: true,
-            tag_limits: BTreeMap::new(),
-        }
+        MasterSettings::new(clock::now(&**env.runtime()).unix_millis())
     }
 
     /// Collects what a master in this environment is to be.

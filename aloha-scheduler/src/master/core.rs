@@ -41,6 +41,21 @@ pub struct MasterSettings {
     pub tag_limits: BTreeMap<String, u32>,
 }
 
+impl MasterSettings {
+    /// The usual settings under this epoch, without a store.
+    pub fn new(epoch: u64) -> Self {
+        Self {
+            worker_timeout: Duration::from_secs(60),
+            retained_apps: 200,
+            dead_worker_persistence: 15,
+            epoch,
+            durable: false,
+            spread_out: true,
+            tag_limits: BTreeMap::new(),
+        }
+    }
+}
+
 /// The mind of a master: events and the time in, effects out.
 #[derive(Debug)]
 pub struct MasterCore {
@@ -151,22 +166,17 @@ impl MasterCore {
 
     /// One application as it stands now.
     pub fn status(&self, id: &AppId) -> Option<AppStatus> {
-        self.apps.get(id).map(|app| self.status_of(app))
+        self.apps.get(id).map(|app| AppStatus {
+            history: app.history.clone(),
+            ..self.status_of(app)
+        })
     }
 
     /// Every listed application, in the order of submission.
     pub fn apps(&self) -> Vec<AppStatus> {
         let mut apps: Vec<_> = self.apps.iter().collect();
         apps.sort_unstable_by_key(|app| app.number);
-        apps.into_iter().map(|app| self.listed(app)).collect()
-    }
-
-    /// One application as it stands in lists.
-    pub(super) fn listed(&self, app: &AppRecord) -> AppStatus {
-        AppStatus {
-            history: Vec::new(),
-            ..self.status_of(app)
-        }
+        apps.into_iter().map(|app| self.status_of(app)).collect()
     }
 
     /// Every listed worker, by id.
@@ -272,11 +282,10 @@ impl MasterCore {
     }
 
     fn on_wait_requested(&mut self, app: AppId, reply: ReplyTo, deadline: Instant) {
-        match self.apps.get(&app) {
+        match self.status(&app) {
             None => self.reply(reply, Reply::NoSuchApp(app)),
-            Some(record) if record.phase().is_final() => {
-                let status = Box::new(self.status_of(record));
-                self.reply(reply, Reply::Status(status));
+            Some(status) if status.phase.is_final() => {
+                self.reply(reply, Reply::Status(Box::new(status)));
             }
             Some(_) => self.waits.insert(reply, app, deadline),
         }
@@ -417,8 +426,8 @@ impl MasterCore {
     }
 
     pub(super) fn publish_change(&mut self, id: &AppId, from: Option<AppPhase>) {
-        if let Some(status) = self.status(id) {
-            let (to, status) = (status.phase, Box::new(status));
+        if let Some(app) = self.apps.get(id) {
+            let (to, status) = (app.phase(), Box::new(self.status_of(app)));
             self.effects
                 .push(Effect::Publish(AlohaEvent::AppStateChanged {
                     id: id.clone(),
@@ -429,7 +438,8 @@ impl MasterCore {
         }
     }
 
-    fn status_of(&self, app: &AppRecord) -> AppStatus {
+    /// What a client sees of an application, but for its history.
+    pub(super) fn status_of(&self, app: &AppRecord) -> AppStatus {
         let description = &*app.description;
         let (mut exit_code, mut message, mut waiting_for, mut ended_at) = (None, None, None, None);
         match &app.state {
@@ -478,7 +488,7 @@ impl MasterCore {
                 AppState::Relaunching { not_before, .. } => not_before,
                 _ => None,
             },
-            history: app.history.clone(),
+            history: Vec::new(),
         }
     }
 
@@ -499,9 +509,7 @@ impl MasterCore {
                 .workers
                 .get(&on.worker)
                 .expect("it is placed on a listed worker");
-            let held = worker
-                .attempts()
-                .any(|key| *key == (app.id.clone(), app.attempt));
+            let held = worker.has(&(app.id.clone(), app.attempt));
             assert!(held, "{} occupies nothing on {}", app.id, on.worker);
             let away = worker.state == WorkerState::Disconnected;
             assert!(

@@ -26,7 +26,7 @@ impl MasterCore {
         page.sort_unstable_by_key(|app| app.number);
         AppsPage {
             next: page.last().filter(|_| more).map(|app| app.number),
-            apps: page.into_iter().map(|app| self.listed(app)).collect(),
+            apps: page.into_iter().map(|app| self.status_of(app)).collect(),
         }
     }
 }

@@ -178,9 +178,7 @@ impl MasterCore {
 
     /// Lets a leaving worker go when nothing is left on it.
     pub(super) fn let_go_if_done(&mut self, id: &WorkerId, now: Now) {
-        let done = |w: &super::workers::Worker| {
-            w.state == WorkerState::Leaving && w.attempts().next().is_none()
-        };
+        let done = |w: &super::workers::Worker| w.state == WorkerState::Leaving && w.is_idle();
         if self.workers.get(id).is_some_and(done) {
             self.lose_worker(id, "left", now);
         }

@@ -54,6 +54,8 @@ mod waits;
 mod why;
 mod workers;
 
+pub(crate) use self::tag_limits::ALL_TAGS;
+
 pub use self::apps::AppRecord;
 pub use self::builder::{MasterBuilder, MasterHandle};
 pub use self::core::{MasterCore, MasterSettings};

@@ -18,8 +18,8 @@ use super::workers::{WorkerSlot, Workers};
 use crate::resources::Resources;
 
 /// How many workers are looked at for a reservation, and how many of them of one kind.
-const LOOKED_AT_MAX: usize = 64;
-const LOOKED_AT_OF_KIND: usize = 16;
+const LOOKED_AT_MAX: usize = 32;
+const LOOKED_AT_OF_KIND: usize = 4;
 /// A reservation is not reviewed before so many others were placed.
 const PLACED_BEFORE_REVIEW: u64 = 16;
 
@@ -81,20 +81,21 @@ impl Placer {
         }
         loop {
             self.gather(queue, workers);
-            while let Some(Reverse((ticket, group))) = self.candidates.pop() {
-                if let Some(assignment) = self.try_to_place(ticket, group, queue, limits, workers) {
-                    self.last = Some((ticket, group, assignment.worker));
-                    return Some(assignment);
+            let Some(Reverse((ticket, group))) = self.candidates.pop() else {
+                self.reserve(queue, limits, workers);
+                let is_over = self.candidates.is_empty() && !queue.has_fresh();
+                if is_over && !workers.has_roomier() {
+                    return None;
                 }
-                let is_first = self.holder().is_none_or(|holder| ticket < holder);
-                if is_first && lacks_room(ticket, group, queue, limits, workers) {
-                    self.reserve(queue, limits, workers);
-                }
+                continue;
+            };
+            if let Some(assignment) = self.try_to_place(ticket, group, queue, limits, workers) {
+                self.last = Some((ticket, group, assignment.worker));
+                return Some(assignment);
             }
-            self.reserve(queue, limits, workers);
-            let is_over = self.candidates.is_empty() && !queue.has_fresh();
-            if is_over && !workers.has_roomier() {
-                return None;
+            let is_first = self.holder().is_none_or(|holder| ticket < holder);
+            if is_first && lacks_room(ticket, group, queue, limits, workers) {
+                self.reserve(queue, limits, workers);
             }
         }
     }

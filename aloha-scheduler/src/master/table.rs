@@ -10,12 +10,13 @@ use std::ops::{Index, IndexMut};
 /// Other tables refer to rows by it: numbers are compared faster than ids, and need no memory of their own.
 pub(crate) struct Slot<V>(u32, PhantomData<fn() -> V>);
 
+/// Always the same, so that the same events make the same tables in the same order.
+pub(crate) type FixedHasher = BuildHasherDefault<DefaultHasher>;
+
 /// Rows that are found by their id or, faster, by the slot they lie in.
-///
-/// The hasher is fixed, so that the same events always make the same table.
 #[derive(Debug)]
 pub(crate) struct Table<K, V> {
-    slots: HashMap<K, Slot<V>, BuildHasherDefault<DefaultHasher>>,
+    slots: HashMap<K, Slot<V>, FixedHasher>,
     rows: Vec<Option<V>>,
     vacant: Vec<Slot<V>>,
 }

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// The word that stands for all applications together where a tag is expected.
-pub(crate) const ALL: &str = "*";
+pub(crate) const ALL_TAGS: &str = "*";
 
 /// How many applications of a tag may be placed at once, and how many are.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl fmt::Display for TagLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tag, most, placed } = self;
         match tag.as_str() {
-            ALL => write!(f, "all applications: {placed} of {most} run"),
+            ALL_TAGS => write!(f, "all applications: {placed} of {most} run"),
             tag => write!(f, "tag {tag}: {placed} of {most} run"),
         }
     }
@@ -64,7 +64,7 @@ impl TagLimits {
 
     /// Which of the limits apply to an application with these tags.
     pub(crate) fn applying_to(&self, tags: &BTreeSet<String>) -> Applying {
-        let applies = |limit: &TagLimit| limit.tag == ALL || tags.contains(&limit.tag);
+        let applies = |limit: &TagLimit| limit.tag == ALL_TAGS || tags.contains(&limit.tag);
         let places = self.limits.iter().enumerate();
         let places = places.filter_map(|(place, limit)| applies(limit).then_some(place));
         Applying(places.collect())

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use super::capacity::{Capacity, KindSlot};
-use super::table::{Slot, Table};
+use super::table::{FixedHasher, Slot, Table};
 use crate::app::Placement;
 use crate::constraint::Attributes;
 use crate::ids::{AppId, WorkerId};
@@ -133,8 +133,9 @@ pub(crate) struct Worker {
     pub(crate) state: WorkerState,
     heard: Instant,
     died: Option<Instant>,
-    attempts: BTreeMap<AttemptKey, Occupant>,
-    used: Resources,
+    attempts: HashMap<AttemptKey, Occupant, FixedHasher>,
+    /// Those of its attempts together.
+    used: Total,
     /// Set while it takes applications.
     kind: Option<KindSlot>,
 }
@@ -147,9 +148,22 @@ struct Occupant {
 }
 
 impl Worker {
-    /// Everything that occupies it: what it was given, and strays that it is still to end.
+    /// Everything that occupies it, in order: what it was given, and strays that it is still to end.
     pub(crate) fn attempts(&self) -> impl Iterator<Item = &AttemptKey> {
-        self.attempts.keys()
+        let mut keys: Vec<_> = self.attempts.keys().collect();
+        keys.sort_unstable();
+        keys.into_iter()
+    }
+
+    /// Whether an attempt occupies it.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn has(&self, attempt: &AttemptKey) -> bool {
+        self.attempts.contains_key(attempt)
+    }
+
+    /// Whether nothing occupies it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.attempts.is_empty()
     }
 
     /// What an attempt occupies.
@@ -165,7 +179,7 @@ impl Worker {
 
     /// What nothing occupies.
     pub(crate) fn free(&self) -> Resources {
-        self.record.offers.minus(self.used)
+        self.record.offers.minus(self.used.resources())
     }
 
     /// Its kind, while it takes applications.
@@ -180,7 +194,7 @@ impl Worker {
     pub(crate) fn likely_room(&self, needs: Resources) -> u64 {
         let mut latest: Vec<_> = self.attempts.values().copied().collect();
         latest.sort_unstable_by_key(|occupant| std::cmp::Reverse(occupant.place));
-        let (mut used, mut gone) = (self.used, u64::MAX);
+        let (mut used, mut gone) = (self.used.resources(), u64::MAX);
         for occupant in latest {
             if needs.fits_in(&self.record.offers.minus(used)) {
                 break;
@@ -190,16 +204,39 @@ impl Worker {
         }
         gone
     }
-
-    fn count(&mut self) {
-        self.used = total(self.attempts.values());
-    }
 }
 
-fn total<'a>(occupants: impl Iterator<Item = &'a Occupant>) -> Resources {
-    occupants
-        .map(|occupant| occupant.needs)
-        .fold(Resources::default(), Resources::plus)
+/// A sum that never overflows, so that what is added can be taken away again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Total {
+    cores: u64,
+    memory_mib: u128,
+}
+
+impl Total {
+    fn of<'a>(occupants: impl Iterator<Item = &'a Occupant>) -> Self {
+        let mut total = Self::default();
+        occupants.for_each(|occupant| total.add(occupant.needs));
+        total
+    }
+
+    fn add(&mut self, more: Resources) {
+        self.cores += u64::from(more.cores);
+        self.memory_mib += u128::from(more.memory_mib);
+    }
+
+    fn subtract(&mut self, less: Resources) {
+        self.cores -= u64::from(less.cores);
+        self.memory_mib -= u128::from(less.memory_mib);
+    }
+
+    /// The sum, or the largest number there is.
+    fn resources(self) -> Resources {
+        Resources {
+            cores: u32::try_from(self.cores).unwrap_or(u32::MAX),
+            memory_mib: u64::try_from(self.memory_mib).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// The workers, and in step with them who has room and whose time runs out.
@@ -333,22 +370,21 @@ impl Workers {
     ) {
         let id = record.id.clone();
         let before = self.workers.slot(&id);
-        let mut occupants = BTreeMap::new();
+        let mut occupants = HashMap::default();
         for (key, needs) in attempts {
             let known = before.and_then(|slot| self.workers[slot].attempts.get(&key));
             let place = known.map_or(self.placed, |occupant| occupant.place);
             occupants.insert(key, Occupant { needs, place });
         }
-        let mut worker = Worker {
+        let worker = Worker {
             record,
             state,
             heard: now,
             died: None,
+            used: Total::of(occupants.values()),
             attempts: occupants,
-            used: Resources::default(),
             kind: None,
         };
-        worker.count();
         let slot = match before {
             Some(slot) => {
                 self.unlink(slot);
@@ -377,14 +413,15 @@ impl Workers {
 
     /// Declares a worker dead, and returns what occupied it.
     pub(crate) fn bury(&mut self, id: &WorkerId, now: Instant) -> Vec<AttemptKey> {
-        let mut attempts = BTreeMap::new();
+        let mut attempts = Vec::new();
         self.change(id, |worker| {
             worker.state = WorkerState::Dead;
             worker.died = Some(now);
-            attempts = std::mem::take(&mut worker.attempts);
-            worker.count();
+            worker.used = Total::default();
+            attempts.extend(worker.attempts.drain().map(|(key, _)| key));
         });
-        attempts.into_keys().collect()
+        attempts.sort_unstable();
+        attempts
     }
 
     pub(crate) fn forget(&mut self, id: &WorkerId) {
@@ -402,9 +439,10 @@ impl Workers {
             let none = Resources::default();
             let counted = worker.attempts.entry(attempt);
             let counted = counted.or_insert(Occupant { needs: none, place });
+            worker.used.subtract(counted.needs);
             counted.needs.cores = counted.needs.cores.max(needs.cores);
             counted.needs.memory_mib = counted.needs.memory_mib.max(needs.memory_mib);
-            worker.count();
+            worker.used.add(counted.needs);
         });
     }
 
@@ -412,8 +450,10 @@ impl Workers {
     pub(crate) fn release(&mut self, id: &WorkerId, attempt: &AttemptKey) -> bool {
         let mut found = false;
         self.change(id, |worker| {
-            found = worker.attempts.remove(attempt).is_some();
-            worker.count();
+            if let Some(occupant) = worker.attempts.remove(attempt) {
+                worker.used.subtract(occupant.needs);
+                found = true;
+            }
         });
         found
     }
@@ -441,10 +481,10 @@ impl Workers {
                 port: worker.record.port,
                 state: worker.state,
                 cores,
-                cores_used: worker.used.cores.min(cores),
+                cores_used: worker.used.resources().cores.min(cores),
                 memory_mib,
-                memory_mib_used: worker.used.memory_mib.min(memory_mib),
-                apps: worker.attempts.keys().map(|(app, _)| app.clone()).collect(),
+                memory_mib_used: worker.used.resources().memory_mib.min(memory_mib),
+                apps: worker.attempts().map(|(app, _)| app.clone()).collect(),
                 heard_millis_ago: u64::try_from(
                     now.saturating_duration_since(worker.heard).as_millis(),
                 )
@@ -595,7 +635,7 @@ impl Workers {
         }
         for (_, worker) in self.iter() {
             let id = &worker.record.id;
-            let used = total(worker.attempts.values());
+            let used = Total::of(worker.attempts.values());
             assert_eq!(worker.used, used, "{id} is miscounted");
             assert_eq!(worker.died.is_some(), worker.state == WorkerState::Dead);
             assert!(

@@ -272,6 +272,8 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
         worker_timeout: master.worker_timeout,
         retained_apps: master.retained_applications,
         dead_worker_persistence: master.dead_worker_persistence,
+        spread_out: master.spread_out,
+        tag_limits: master.tag_limits,
         ..Master::default_settings(&env)
     };
     let handle = Master::builder(&env)

@@ -5,6 +5,7 @@ mod defects;
 mod lifecycle;
 mod membership;
 mod model;
+mod placement;
 mod queue;
 mod random;
 mod recovery;
@@ -13,7 +14,6 @@ mod restarts;
 mod store;
 mod waiting_for;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use self::store::Store;
@@ -34,12 +34,7 @@ const EPOCH: u64 = 7;
 fn settings() -> MasterSettings {
     MasterSettings {
         worker_timeout: TIMEOUT,
-        retained_apps: 200,
-        dead_worker_persistence: 15,
-        epoch: EPOCH,
-        durable: false,
-        spread_out: true,
-        tag_limits: BTreeMap::new(),
+        ..MasterSettings::new(EPOCH)
     }
 }
 
