@@ -5,13 +5,13 @@
 //! |---|---|
 //! | D1 to D7, D13, D16 | here |
 //! | D8 heartbeats multiply | `worker/tests`: `registering_again_does_not_multiply_heartbeats` |
-//! | D9 a torn file stops recovery | `persistence/record/tests.rs`: `a_record_that_is_cut_off_anywhere_is_damaged`; here, `d9_…`; `tests/store.rs` |
+//! | D9 a torn file stops recovery | `persistence/record/tests.rs`: `a_record_that_is_cut_off_anywhere_is_damaged`; `tests/store.rs`: `a_damaged_record_is_set_aside_once_and_the_others_come_back_in_order`; and here |
 //! | D10 a panic wedges an inbox | `aloha-rpc`, `tests/lifecycle.rs`: `a_hundred_panics_are_told_and_the_environment_serves` |
 //! | D11 whatever arrives is decoded | `tests/bad_input.rs`: `strangers_on_the_rpc_port_are_refused_with_a_log_line_and_cost_no_memory` |
 //! | D12 nothing is cleaned | `tests/cleaning.rs` |
-//! | D14 a lost leadership ends the process | the shell's tests of standing, `master/endpoint` and `tests/store.rs` |
+//! | D14 a lost leadership ends the process | `tests/store.rs`: `a_standby_says_so_and_leads_when_it_is_elected_and_stands_back_when_it_is_not` |
 //! | D15 a large application starves | `reservation.rs`: `d15_a_large_application_does_not_starve_behind_small_ones` |
-//! | O1 a killed master leaves a torn state | `tests/master_crash.rs`, `tests/store.rs` |
+//! | O1 a killed master leaves a torn state | `tests/master_crash.rs`: `what_a_killed_master_had_acknowledged_runs_exactly_once_and_in_order` |
 //! | O2 to O4 | here |
 //! | O5 a submission costs work for all others | here, and by time in `benches/master` |
 //! | O6 nonsense is accepted over REST | `tests/bad_input.rs`: `malformed_submissions_are_refused_with_the_name_of_the_fault`; what a master without a store forgot, here |
