@@ -14,7 +14,7 @@
 //! | O1 a killed master leaves a torn state | `tests/master_crash.rs`: `what_a_killed_master_had_acknowledged_runs_exactly_once_and_in_order` |
 //! | O2 to O4 | here |
 //! | O5 a submission costs work for all others | here, and by time in `benches/master` |
-//! | O6 nonsense is accepted over REST | `tests/bad_input.rs`: `malformed_submissions_are_refused_with_the_name_of_the_fault`; what a master without a store forgot, here |
+//! | O6 nonsense is accepted over REST | `tests/bad_input.rs`: `malformed_submissions_are_refused_with_the_name_of_the_fault`; what a master without a store forgot, here and `tests/cluster.rs`: `a_master_without_a_store_that_is_killed_and_started_again_ends_nothing` |
 //!
 //! Of Spark's own suites, what applies to a master of applications:
 //!

@@ -106,7 +106,7 @@ impl World {
     fn tell(&mut self, event: Event) {
         let effects = self.master.handle(event, self.now);
         self.events += 1;
-        if self.events.is_multiple_of(4) {
+        if self.events.is_multiple_of(8) {
             self.master.check_invariants();
         }
         self.check_order(&effects);
