@@ -50,8 +50,8 @@ impl MasterCore {
         let Some(app) = self.apps.get(id) else { return };
         if let (Some(on), false) = (app.state.placement(), app.phase().is_final()) {
             let (worker, attempt) = (on.worker.clone(), app.attempt);
-            // It counts until the worker says that it is over, which it does even if it never heard of it.
-            self.send_kill(&worker, id, attempt);
+            // The launch follows the acceptance, and was held back with it: the worker never heard of it.
+            self.workers.release(&worker, &(id.clone(), attempt));
         }
         self.apps.remove(id);
         self.clocks.remove(id);

@@ -43,7 +43,7 @@ enum Step {
 }
 
 /// A generator of numbers that a seed replays (splitmix64).
-struct Rng(u64);
+pub(super) struct Rng(pub(super) u64);
 
 impl Rng {
     fn next(&mut self) -> u64 {
@@ -51,7 +51,7 @@ impl Rng {
         scramble(self.0)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
