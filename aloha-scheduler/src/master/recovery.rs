@@ -71,6 +71,7 @@ impl MasterCore {
             "recovered"
         );
         core.end_recovery_if_done();
+        core.place();
         let effects = std::mem::take(&mut core.effects);
         (core, effects)
     }

@@ -130,14 +130,20 @@ pub(crate) type WorkerSlot = Slot<Worker>;
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) record: WorkerRecord,
+    /// What is said of where something is that is placed here.
+    placement: Placement,
     pub(crate) state: WorkerState,
     heard: Instant,
     died: Option<Instant>,
+    /// When its time runs out, as it is noted.
+    deadline: Option<Instant>,
     attempts: HashMap<AttemptKey, Occupant, FixedHasher>,
     /// Those of its attempts together.
     used: Total,
     /// Set while it takes applications.
     kind: Option<KindSlot>,
+    /// What of it is listed as free.
+    listed: Option<Resources>,
 }
 
 /// What an attempt occupies, and since how many others.
@@ -156,6 +162,7 @@ impl Worker {
     }
 
     /// Whether an attempt occupies it.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn has(&self, attempt: &AttemptKey) -> bool {
         self.attempts.contains_key(attempt)
     }
@@ -172,6 +179,11 @@ impl Worker {
     /// What nothing occupies.
     pub(crate) fn free(&self) -> Resources {
         self.record.offers.minus(self.used.resources())
+    }
+
+    /// What is said of where something is that is placed here.
+    pub(crate) fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// Its kind, while it takes applications.
@@ -244,16 +256,11 @@ pub(crate) struct Workers {
     reserved: Option<WorkerSlot>,
     /// Those that may have more room than when somebody last asked.
     roomier: Vec<WorkerSlot>,
+    /// Those of which something else may be listed as free than is.
+    stale: Vec<WorkerSlot>,
     /// How many attempts were ever placed.
     placed: u64,
     deadlines: BTreeSet<(Instant, WorkerSlot)>,
-}
-
-/// Where a worker stands in what is kept in step with it.
-#[derive(Clone, Copy)]
-struct Listing {
-    deadline: Option<Instant>,
-    free: Resources,
 }
 
 impl Workers {
@@ -265,6 +272,7 @@ impl Workers {
             capacity: Capacity::default(),
             reserved: None,
             roomier: Vec::new(),
+            stale: Vec::new(),
             placed: 0,
             deadlines: BTreeSet::new(),
         }
@@ -282,7 +290,8 @@ impl Workers {
         self.get(id).map(|worker| worker.state)
     }
 
-    /// What those that take applications offer and have free, but for what is reserved.
+    /// What those that take applications offer and have free, but for what is reserved; of what changed since, as it was
+    /// at the last [`settle`](Self::settle).
     pub(crate) fn capacity(&self) -> &Capacity {
         &self.capacity
     }
@@ -327,9 +336,9 @@ impl Workers {
             self.list(before);
             self.roomier.push(before);
         }
+        self.reserved = slot;
         if let Some(slot) = slot {
-            self.unlist(slot, self.workers[slot].free());
-            self.reserved = Some(slot);
+            self.list(slot);
         }
     }
 
@@ -369,13 +378,19 @@ impl Workers {
             occupants.insert(key, Occupant { needs, place });
         }
         let worker = Worker {
+            placement: Placement {
+                worker: id.clone(),
+                address: record.address(),
+            },
             record,
             state,
             heard: now,
             died: None,
+            deadline: None,
             used: Total::of(occupants.values()),
             attempts: occupants,
             kind: None,
+            listed: None,
         };
         let slot = match before {
             Some(slot) => {
@@ -495,34 +510,35 @@ impl Workers {
         let Some(slot) = self.workers.slot(id) else {
             return;
         };
-        let before = self.listing(slot);
         let worker = &mut self.workers[slot];
+        let (heard, state, free) = (worker.heard, worker.state, worker.free());
         change(worker);
-        let takes_more = worker.state == WorkerState::Alive;
-        let after = self.listing(slot);
-        if before.deadline != after.deadline {
-            self.forget_deadline(slot, before);
-            self.note_deadline(slot, after);
+        let (takes_more, room) = (worker.state == WorkerState::Alive, worker.free());
+        let is_stale = room != free;
+        if (heard, state) != (worker.heard, worker.state) {
+            self.note_deadline(slot);
         }
         match (self.workers[slot].kind, takes_more) {
-            (Some(_), true) if before.free != after.free => {
-                self.unlist(slot, before.free);
-                self.list(slot);
-                if !after.free.fits_in(&before.free) {
+            (Some(_), true) if is_stale => {
+                self.stale.push(slot);
+                if !room.fits_in(&free) {
                     self.roomier.push(slot);
                 }
             }
-            (Some(_), false) => self.leave(slot, before.free),
+            (Some(_), false) => self.leave(slot),
             (None, true) => self.join(slot),
             (Some(_), true) | (None, false) => {}
         }
     }
 
-    fn listing(&self, slot: WorkerSlot) -> Listing {
-        let worker = &self.workers[slot];
-        Listing {
-            deadline: self.deadline(worker),
-            free: worker.free(),
+    /// Lists what is free as it is now.
+    ///
+    /// That this is put off spares two changes where room is taken again as soon as it becomes free.
+    pub(crate) fn settle(&mut self) {
+        while let Some(slot) = self.stale.pop() {
+            if self.workers.at(slot).is_some() {
+                self.list(slot);
+            }
         }
     }
 
@@ -538,28 +554,30 @@ impl Workers {
     }
 
     fn unlink(&mut self, slot: WorkerSlot) {
-        let listing = self.listing(slot);
-        self.forget_deadline(slot, listing);
-        self.leave(slot, listing.free);
+        self.forget_deadline(slot);
+        self.leave(slot);
     }
 
     fn link(&mut self, slot: WorkerSlot) {
-        self.note_deadline(slot, self.listing(slot));
+        self.note_deadline(slot);
         if self.workers[slot].state == WorkerState::Alive {
             self.join(slot);
         }
     }
 
-    fn forget_deadline(&mut self, slot: WorkerSlot, listing: Listing) {
-        if let Some(deadline) = listing.deadline {
+    fn forget_deadline(&mut self, slot: WorkerSlot) {
+        if let Some(deadline) = self.workers[slot].deadline.take() {
             self.deadlines.remove(&(deadline, slot));
         }
     }
 
-    fn note_deadline(&mut self, slot: WorkerSlot, listing: Listing) {
-        if let Some(deadline) = listing.deadline {
+    fn note_deadline(&mut self, slot: WorkerSlot) {
+        self.forget_deadline(slot);
+        let deadline = self.deadline(&self.workers[slot]);
+        if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, slot));
         }
+        self.workers[slot].deadline = deadline;
     }
 
     /// Has a worker take applications from now on.
@@ -571,28 +589,34 @@ impl Workers {
         self.roomier.push(slot);
     }
 
-    /// Has it take none from now on; `free` is what was listed.
-    fn leave(&mut self, slot: WorkerSlot, free: Resources) {
-        self.unlist(slot, free);
-        if let Some(kind) = self.workers[slot].kind.take() {
-            self.capacity.leave(kind);
+    /// Has it take none from now on.
+    fn leave(&mut self, slot: WorkerSlot) {
+        let Some(kind) = self.workers[slot].kind else {
+            return;
+        };
+        if let Some(listed) = self.workers[slot].listed.take() {
+            self.capacity.unlist(slot, kind, listed);
         }
+        self.workers[slot].kind = None;
+        self.capacity.leave(kind);
         if self.reserved == Some(slot) {
             self.reserved = None;
         }
     }
 
-    /// Lists what is free on a worker that takes applications. What is reserved is not listed.
+    /// Lists what is free on a worker, if it takes applications. What is reserved is not listed.
     fn list(&mut self, slot: WorkerSlot) {
-        let worker = &self.workers[slot];
-        if let (Some(kind), false) = (worker.kind, self.reserved == Some(slot)) {
-            self.capacity.list(slot, kind, worker.free());
+        let worker = &mut self.workers[slot];
+        let Some(kind) = worker.kind else { return };
+        let free = (self.reserved != Some(slot)).then(|| worker.free());
+        if worker.listed == free {
+            return;
         }
-    }
-
-    fn unlist(&mut self, slot: WorkerSlot, free: Resources) {
-        if let (Some(kind), false) = (self.workers[slot].kind, self.reserved == Some(slot)) {
-            self.capacity.unlist(slot, kind, free);
+        if let Some(before) = std::mem::replace(&mut worker.listed, free) {
+            self.capacity.unlist(slot, kind, before);
+        }
+        if let Some(free) = free {
+            self.capacity.list(slot, kind, free);
         }
     }
 
