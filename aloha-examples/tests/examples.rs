@@ -131,6 +131,19 @@ fn a_cluster_runs_inside_a_program() {
 }
 
 #[test]
+fn a_listener_of_ones_own_hears_each_end() {
+    let listener = run("listener", "");
+    assert_eq!(
+        text(&listener.stdout),
+        "1: {\"name\":\"good\",\"state\":\"FINISHED\",\"exit_code\":0,\"attempts\":1}\n\
+         2: {\"name\":\"bad\",\"state\":\"FAILED\",\"exit_code\":3,\"attempts\":1}\n\
+         ends heard all: true\n",
+        "{}",
+        text(&listener.stderr)
+    );
+}
+
+#[test]
 fn an_executable_with_applications_says_how_they_are_submitted() {
     let mut command = example("own_applications");
     let output = command.output().expect("the example is built");

@@ -19,7 +19,7 @@ const NAME_CHARS_MAX: usize = 256;
 const CONSTRAINTS_MAX: usize = 32;
 const TAGS_MAX: usize = 32;
 /// The longest time that makes sense anywhere in a description: ten years.
-const MILLIS_MAX: u64 = 10 * 365 * 86_400_000;
+pub(crate) const MILLIS_MAX: u64 = 10 * 365 * 86_400_000;
 
 /// What a user asks to have run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +156,14 @@ impl AppDescription {
             cores: self.cores,
             memory_mib: self.memory_mib,
         }
+    }
+
+    /// How many bytes of text there are in it.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let lists = self.libs.iter().chain(&self.args).map(String::len);
+        let variables = self.environment.iter();
+        let variables = variables.map(|(name, value)| name.len() + value.len());
+        self.name.len() + self.entry_point.len() + lists.chain(variables).sum::<usize>()
     }
 
     /// Checks every field that could do harm or never work.
@@ -494,7 +502,7 @@ pub struct Transition {
     /// Its latest attempt then.
     pub attempt: u32,
     /// Why, where the state alone does not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub reason: Option<String>,
 }
 

@@ -8,7 +8,9 @@ use crate::app::{AppDescription, AppStatus};
 use crate::ids::AppId;
 use crate::log_follower::LogFollower;
 use crate::master::WorkerStatus;
-use crate::messages::{KillAnswer, LogAnswer, LogRequest, MASTER, MasterMessage, SubmitAnswer};
+use crate::messages::{
+    AppsPage, KillAnswer, LogAnswer, LogRequest, MASTER, MasterMessage, SubmitAnswer,
+};
 
 /// How long one question about the end of an application stays open before it is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -124,13 +126,35 @@ impl MasterClient {
         Ok(self.master.ask(question).await?)
     }
 
-    /// All applications that the master remembers, in the order of submission.
+    /// All applications that the master remembers, in the order of submission. They are asked for in pages, so they
+    /// are not all of one moment.
     ///
     /// # Errors
     ///
     /// The master did not answer.
     pub async fn apps(&self) -> Result<Vec<AppStatus>, ClientError> {
-        Ok(self.master.ask(|call| MasterMessage::Apps { call }).await?)
+        let (mut apps, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.apps_page(after).await?;
+            apps.extend(page.apps);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(apps),
+            }
+        }
+    }
+
+    /// Up to 1,000 applications that the master remembers, in the order of submission: those after the one of this
+    /// number, from the first for `None`.
+    ///
+    /// # Errors
+    ///
+    /// The master did not answer.
+    pub async fn apps_page(&self, after: Option<u64>) -> Result<AppsPage, ClientError> {
+        Ok(self
+            .master
+            .ask(|call| MasterMessage::Apps { after, call })
+            .await?)
     }
 
     /// All workers that the master remembers.
@@ -167,5 +191,66 @@ impl MasterClient {
     #[must_use]
     pub fn follow_log(&self, app: &AppId, request: LogRequest) -> LogFollower {
         LogFollower::new(self.clone(), app.clone(), request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aloha_rpc::{RpcConfig, TransportConfig};
+
+    use super::*;
+    use crate::master::Master;
+
+    async fn env(name: &str, address: Option<&str>, frame_bytes_max: usize) -> RpcEnv {
+        let config = RpcConfig {
+            transport: TransportConfig {
+                frame_bytes_max,
+                ..TransportConfig::default()
+            },
+            ..RpcConfig::default()
+        };
+        let builder = RpcEnv::builder(name).config(config);
+        let builder = match address {
+            Some(address) => builder.bind(address),
+            None => builder,
+        };
+        builder.start().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn more_applications_than_a_message_holds_are_listed_in_the_order_of_submission() {
+        const COUNT: usize = 2_500;
+        let frame_bytes_max = 512 << 10;
+        let master_env = env("master", Some("127.0.0.1:0"), frame_bytes_max).await;
+        let master = Master::start(&master_env, Master::default_settings(&master_env)).unwrap();
+        let mut ids = Vec::new();
+        for number in 0..COUNT {
+            let description = AppDescription {
+                name: format!("{number:0>250}"),
+                entry_point: "Process".into(),
+                cores: 1,
+                ..AppDescription::default()
+            };
+            match master.client().submit(description).await.unwrap() {
+                SubmitAnswer::Accepted { app } => ids.push(app),
+                SubmitAnswer::Refused { reason } => panic!("{reason}"),
+            }
+        }
+        let client_env = env("client", None, frame_bytes_max).await;
+        let address = master_env.address().unwrap().clone();
+        let client = MasterClient::connect(&client_env, &[address])
+            .await
+            .unwrap();
+        let apps = client.apps().await.unwrap();
+        let bytes: usize = apps.iter().map(|app| app.name.len()).sum();
+        assert!(bytes > frame_bytes_max, "one message would do");
+        let listed: Vec<_> = apps.into_iter().map(|app| app.id).collect();
+        assert_eq!(listed, ids);
+        let page = client.apps_page(Some(1_999)).await.unwrap();
+        assert_eq!((page.apps.len(), page.next), (500, None));
+        let status = client.status(ids[0].clone()).await.unwrap().unwrap();
+        assert_eq!(status.history.len(), 1, "{status:?}");
+        client_env.shutdown().await;
+        master_env.shutdown().await;
     }
 }

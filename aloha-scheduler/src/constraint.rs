@@ -9,6 +9,33 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// What a worker says of itself, such as `zone=a` or `gpu` (whose value is empty).
 pub type Attributes = BTreeMap<String, String>;
 
+/// Reads what a worker says of itself: words such as `zone=a` or `gpu`. `None` if one of them is none, or names what
+/// another names as well.
+pub(crate) fn attributes<'a>(words: impl IntoIterator<Item = &'a str>) -> Option<Attributes> {
+    let mut attributes = Attributes::new();
+    for word in words {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        let good = is_name(name) && is_value(value);
+        if !good
+            || attributes
+                .insert(name.to_owned(), value.to_owned())
+                .is_some()
+        {
+            return None;
+        }
+    }
+    Some(attributes)
+}
+
+/// Attributes as they are written.
+pub(crate) fn shown(attributes: &Attributes) -> Vec<String> {
+    let text = |(name, value): (&String, &String)| match value.as_str() {
+        "" => name.clone(),
+        value => format!("{name}={value}"),
+    };
+    attributes.iter().map(text).collect()
+}
+
 /// One condition that a worker's attributes must meet.
 ///
 /// Written `zone=a`, `zone!=a`, `gpu` (it has the attribute) or `!gpu` (it has not).
@@ -105,6 +132,16 @@ impl<'de> Deserialize<'de> for Constraint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_are_names_with_or_without_a_value_and_none_twice() {
+        let expected: Attributes =
+            [("zone".into(), "a=b".into()), ("gpu".into(), String::new())].into();
+        assert_eq!(attributes(["zone=a=b", "gpu"]), Some(expected));
+        for words in [["zone=a", "zone=b"], ["gpu", "a b"], ["!gpu", "a"]] {
+            assert_eq!(attributes(words), None, "{words:?}");
+        }
+    }
 
     #[test]
     fn a_constraint_reads_as_it_is_written_and_says_what_it_means() {

@@ -8,8 +8,9 @@ use crate::master::WorkerState;
 
 /// Something that happened in the cluster, for whoever listens.
 ///
-/// It is published after what it tells was stored.
+/// It is published after what it tells was stored. As JSON it is an object whose `event` names the variant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event")]
 #[non_exhaustive]
 pub enum AlohaEvent {
     /// An application went from one state to another.

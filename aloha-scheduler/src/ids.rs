@@ -165,7 +165,7 @@ fn timestamp(wall: SystemTime) -> String {
 /// The Gregorian date so many days after 1970-01-01.
 ///
 /// Years are counted from March, so that the leap day is a year's last; 400 of them repeat exactly.
-fn civil(days_since_1970: u64) -> (u64, u64, u64) {
+pub(crate) fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     let days = days_since_1970 + 719_468; // since 0000-03-01
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

@@ -27,14 +27,17 @@ mod limits;
 mod log_files;
 mod log_follower;
 mod messages;
+mod moment;
 mod now;
 mod procfs;
+mod recovery_mode;
 mod resources;
 mod restart;
 
 pub mod application;
 pub mod config;
 pub mod election;
+pub mod listeners;
 pub mod master;
 pub mod persistence;
 pub mod rest;
@@ -51,13 +54,18 @@ pub use constraint::{Attributes, BadConstraint, Constraint};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
 pub use limits::{LimitError, ProcessLimits, StopPolicy, StopSignal, UnknownStopSignal};
+pub use listeners::{AlohaEventListener, EventBus, Listeners};
 pub use log_follower::{FollowError, LogFollower, LogNews};
-pub use master::{Master, MasterCore, MasterHandle, MasterSettings};
+pub use master::{Master, MasterBuilder, MasterCore, MasterHandle, MasterRole, MasterSettings};
 pub use messages::{
-    KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
+    AppsPage, KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
     SubmitAnswer, WORKER, WorkerMessage,
 };
+pub use moment::Moment;
 pub use now::Now;
+pub use recovery_mode::{
+    RecoveryKind, RecoveryMode, RecoveryModeError, RecoveryModes, RecoverySettings,
+};
 pub use resources::Resources;
 pub use restart::{RestartCondition, RestartPolicy, UnknownRestartCondition};
 pub use worker::{Worker, WorkerCore, WorkerHandle, WorkerRegistration, WorkerSettings};

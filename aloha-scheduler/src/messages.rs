@@ -87,8 +87,10 @@ pub enum MasterMessage {
     },
     /// Client: what is there?
     Apps {
-        /// All that are remembered, in the order of submission.
-        call: RpcCallContext<Vec<AppStatus>>,
+        /// After the application of this number; from the first where this is `None`.
+        after: Option<u64>,
+        /// Up to 1,000 of those that are remembered, in the order of submission.
+        call: RpcCallContext<AppsPage>,
     },
     /// Client: who is there?
     Workers {
@@ -105,7 +107,7 @@ pub enum MasterMessage {
         call: RpcCallContext<LogAnswer>,
     },
     /// The master to itself.
-    Own(LocalOnly<crate::master::Event>),
+    Own(LocalOnly<crate::master::OwnMessage>),
 }
 
 /// What a worker is told.
@@ -172,6 +174,15 @@ pub struct KillAnswer {
     pub success: bool,
     /// In words.
     pub message: String,
+}
+
+/// A part of the list of applications.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct AppsPage {
+    /// The applications, in the order of submission.
+    pub apps: Vec<AppStatus>,
+    /// After which number the list goes on; `None` at its end.
+    pub next: Option<u64>,
 }
 
 /// A part of an application's output.

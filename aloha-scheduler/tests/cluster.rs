@@ -352,9 +352,11 @@ fn a_second_signal_ends_at_once() {
     cluster.wait_for_line("stopping");
     cluster.signal(Signal::INT);
     assert_eq!(cluster.wait().code(), Some(130));
-    // What it left behind is ended by the next one, for its master does not know it.
+    // What it left behind is taken on by the next one, whose master knows it from the worker, and can be ended there.
     let next = Daemon::local_with(directory.path(), &[]);
-    next.wait_for_line("attempt ended");
+    let killed = next.ask(&["kill", &id]);
+    assert_eq!((killed.code, &*killed.stderr), (Some(0), ""));
+    assert_eq!(next.ask(&["wait", &id]).code, Some(137));
     assert_eq!(processes_of(&id, &cluster.rpc), Vec::<String>::new());
 }
 

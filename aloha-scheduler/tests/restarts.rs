@@ -148,9 +148,15 @@ fn each_of_two_workers_in_a_process_finds_its_own_after_a_restart() {
         "-d",
         directory,
     ]);
-    // Its master knows neither, so that both are ended: each by the worker that had started it, and by no other.
+    // Its master knows both from the workers, and has each ended by the one that had started it, and by no other.
+    let taken = |id| format!("took an application on that was forgotten app={id}");
+    let mut lines = next.wait_for_lines(&ids.each_ref().map(taken));
+    for id in &ids {
+        let killed = next.ask(&["kill", id]);
+        assert_eq!((killed.code, &*killed.stderr), (Some(0), ""));
+    }
     let ends = ids.each_ref().map(|id| format!("attempt ended app={id}"));
-    let lines = next.wait_for_lines(&ends);
+    lines.extend(next.wait_for_lines(&ends));
     for id in &ids {
         let found = lines
             .iter()

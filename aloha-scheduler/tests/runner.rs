@@ -59,6 +59,7 @@ impl Ground {
             work_directory: self.work.path().to_owned(),
             master: "aloha://127.0.0.1:7077".into(),
             worker_id: self.worker.clone(),
+            alone_max: None,
         }
     }
 

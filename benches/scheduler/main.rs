@@ -7,12 +7,14 @@
 //! The application is `true` by the shell, as in `bash -c true`. A runner's cost is the time from its launch to the
 //! outcome, less that of the bare process, both one after another and interleaved; and its resident memory beside an
 //! application that sleeps. Completions are counted with a master, a worker of eight cores and REST in one process
-//! (`aloha local`, which logs warnings alone), beside a loop that does nothing but start and wait. The executable is
-//! built as `cargo build --release` does.
+//! (`aloha local`, which logs warnings alone), beside a loop that does nothing but start and wait. Submissions are put
+//! to a master without workers; then it is killed and started again. The executable is built as `cargo build --release`
+//! does. `-- submissions` measures those alone.
 #![expect(clippy::print_stdout, reason = "a bench talks to whoever runs it")]
 
 mod cluster;
 mod runner;
+mod submissions;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -39,6 +41,14 @@ fn main() -> ExitCode {
     };
     // Removed at the end alone: for some seconds after a removal, ext4 looks long for each file that is made.
     let work = std::env::temp_dir().join(format!("aloha-bench-{}", std::process::id()));
+    let submissions = submissions::run(&aloha, &work.join("master"), 100_000 / divisor);
+    if let Err(error) = submissions {
+        return failed("submissions", error);
+    }
+    if arguments.iter().any(|argument| argument == "submissions") {
+        let _ = std::fs::remove_dir_all(&work);
+        return ExitCode::SUCCESS;
+    }
     let measured = runner::run(&aloha, &work.join("alone"), 400 / divisor);
     let measured = measured.map_err(|error| failed("the runner's cost", error));
     let measured = measured.and_then(|()| {

@@ -137,5 +137,6 @@ fn spec(work: &Path, id: &str, script: &str) -> LaunchSpec {
         work_directory: work.to_owned(),
         master: "aloha://127.0.0.1:7077".to_owned(),
         worker_id: "bench".to_owned(),
+        alone_max: None,
     }
 }

@@ -44,7 +44,7 @@ mod children;
 mod context;
 mod error;
 mod host;
-mod panics;
+pub(crate) mod panics;
 mod process;
 mod task;
 
@@ -118,6 +118,8 @@ pub enum ShutdownReason {
     WorkerLost,
     /// Its runner was told to end by a signal.
     RunnerStops,
+    /// Its worker is cut off from every master, and it is to be started elsewhere.
+    CutOff,
 }
 
 impl fmt::Display for ShutdownReason {
@@ -127,6 +129,7 @@ impl fmt::Display for ShutdownReason {
             Self::WorkerStops => "stopped with its worker",
             Self::WorkerLost => "its worker did not come back",
             Self::RunnerStops => "its runner was told to end by a signal",
+            Self::CutOff => "stopped: cut off from every master",
         })
     }
 }

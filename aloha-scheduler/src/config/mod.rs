@@ -27,7 +27,7 @@ pub use registry::{Fallback, KEYS, Key};
 pub use render::{ConfigRow, markdown_table};
 pub use settings::{Codec, MasterSettings, RestSettings, RpcSettings, WorkerSettings};
 pub use sources::ConfigBuilder;
-pub use value::{ByteUnit, Kind, TimeUnit, Value, parse_bytes};
+pub use value::{ByteUnit, Kind, TimeUnit, Value, parse_bytes, parse_duration};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

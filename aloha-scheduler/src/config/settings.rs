@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Config, Origin, Value};
+use crate::constraint::Attributes;
+use crate::listeners::ListenerSettings;
+use crate::recovery_mode::{RecoveryKind, RecoverySettings};
 use crate::runner::{CpuEnforcement, Enforcement, LogSettings};
 use crate::worker::CleanupSettings;
 
@@ -24,6 +27,10 @@ pub struct MasterSettings {
     pub dead_worker_persistence: u32,
     /// Ended applications remembered.
     pub retained_applications: usize,
+    /// What survives it.
+    pub recovery: RecoverySettings,
+    /// How long submissions may wait to be stored before more are refused.
+    pub slow_store_after: Duration,
     /// Whether applications spread over the workers, or fill one after the other.
     pub spread_out: bool,
     /// How many applications of a tag may run at once, of `*` all together.
@@ -68,6 +75,8 @@ pub struct WorkerSettings {
     pub cores: Option<u32>,
     /// Memory offered; none for all of the machine but 1 GiB.
     pub memory_mib: Option<u64>,
+    /// What it is or has besides.
+    pub attributes: Attributes,
     /// Where each application gets its directory.
     pub directory: PathBuf,
     /// Time between TERM and KILL.
@@ -76,6 +85,8 @@ pub struct WorkerSettings {
     pub enforcement: Enforcement,
     /// How long an application runs on without its worker.
     pub runner_timeout: Duration,
+    /// The timeout that a master is taken to have, where supervised applications are stopped without its word.
+    pub cut_off_timeout: Option<Duration>,
     /// First pause between two attempts to register.
     pub register_backoff_initial: Duration,
     /// Longest pause between two attempts to register.
@@ -155,6 +166,35 @@ impl Config {
                 Some(Value::TagLimits(limits)) => limits.clone(),
                 _ => BTreeMap::new(),
             },
+            recovery: self.recovery(),
+            slow_store_after: self.duration("aloha.deploy.slowStoreAfter"),
+        }
+    }
+
+    fn recovery(&self) -> RecoverySettings {
+        RecoverySettings {
+            kind: match self.value("aloha.deploy.recoveryMode") {
+                Some(Value::Word("FILESYSTEM")) => RecoveryKind::FileSystem,
+                Some(Value::Word("CUSTOM")) => RecoveryKind::Custom,
+                _ => RecoveryKind::None,
+            },
+            factory: match self.value("aloha.deploy.recoveryMode.factory") {
+                Some(Value::Text(name)) => Some(name.clone()),
+                _ => None,
+            },
+            directory: self
+                .path("aloha.deploy.recoveryDirectory")
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Who listens to what happens.
+    pub fn listeners(&self) -> ListenerSettings {
+        ListenerSettings {
+            names: self.list("aloha.extraListeners"),
+            queue_max: self.count("aloha.listeners.queueMax"),
+            command: self.path("aloha.listeners.command"),
+            command_timeout: self.duration("aloha.listeners.command.timeout"),
         }
     }
 
@@ -167,10 +207,7 @@ impl Config {
             port_retries: self.port_retries("aloha.master.rest.port"),
             token_file: self.path("aloha.master.rest.token.file"),
             insecure: self.is_on("aloha.master.rest.insecure"),
-            allowed_hosts: match self.value("aloha.master.rest.allowedHosts") {
-                Some(Value::List(hosts)) => hosts.clone(),
-                _ => Vec::new(),
-            },
+            allowed_hosts: self.list("aloha.master.rest.allowedHosts"),
             body_bytes_max: self.bytes("aloha.master.rest.bodyBytesMax"),
             body_timeout: self.duration("aloha.master.rest.bodyTimeout"),
         }
@@ -189,6 +226,10 @@ impl Config {
                 Some(Value::Bytes(bytes)) => Some(bytes >> 20),
                 _ => None,
             },
+            attributes: match self.value("aloha.worker.attributes") {
+                Some(Value::Attributes(attributes)) => attributes.clone(),
+                _ => Attributes::new(),
+            },
             directory: self
                 .path("aloha.worker.dir")
                 .expect("the registry gives it a default"),
@@ -203,6 +244,9 @@ impl Config {
                 },
             },
             runner_timeout: self.duration("aloha.worker.runner.timeout"),
+            cut_off_timeout: self
+                .is_on("aloha.worker.stopWhenCutOff")
+                .then(|| self.duration("aloha.worker.timeout")),
             register_backoff_initial: self.duration("aloha.worker.register.backoff.initial"),
             register_backoff_max: self.duration("aloha.worker.register.backoff.max"),
             retained_applications: self.count("aloha.worker.retainedApplications"),
@@ -279,6 +323,13 @@ impl Config {
         self.value(key) == Some(&Value::Bool(true))
     }
 
+    fn list(&self, key: &str) -> Vec<String> {
+        match self.value(key) {
+            Some(Value::List(words)) => words.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     fn text(&self, key: &str) -> String {
         match self.value(key) {
             Some(Value::Text(value)) => value.clone(),
@@ -318,16 +369,24 @@ mod tests {
         assert_eq!(master.worker_timeout, Duration::from_secs(60));
         assert_eq!(master.dead_worker_persistence, 15);
         assert_eq!(master.retained_applications, 200);
+        assert_eq!(master.slow_store_after, Duration::from_secs(5));
+        let recovery = (master.recovery.kind, master.recovery.factory);
+        assert_eq!(recovery, (RecoveryKind::None, None));
         assert!(master.spread_out && master.tag_limits.is_empty());
         assert_eq!(
             (rest.enabled, rest.port, rest.insecure),
             (true, 6066, false)
         );
         assert_eq!((rest.body_bytes_max, rest.token_file), (1 << 20, None));
+        assert_eq!(config.listeners(), ListenerSettings::default());
         let worker = config.worker();
         assert_eq!(
             (worker.port, worker.cores, worker.memory_mib),
             (0, None, None)
+        );
+        assert_eq!(
+            (worker.attributes, worker.cut_off_timeout),
+            Default::default()
         );
         assert_eq!(worker.kill_grace, Duration::from_secs(10));
         assert_eq!(worker.retained_applications, 1000);
@@ -380,6 +439,19 @@ mod tests {
             ..Enforcement::default()
         };
         assert_eq!(enforcement, expected);
+    }
+
+    #[test]
+    fn a_worker_says_what_it_has_and_may_stop_applications_when_it_is_cut_off() {
+        let builder = Config::builder().overrides([
+            "aloha.worker.attributes=zone=a, gpu",
+            "aloha.worker.stopWhenCutOff=true",
+            "aloha.worker.timeout=4",
+        ]);
+        let worker = builder.load().expect("valid").worker();
+        let attributes = [("zone".into(), "a".into()), ("gpu".into(), String::new())];
+        assert_eq!(worker.attributes, attributes.into());
+        assert_eq!(worker.cut_off_timeout, Some(Duration::from_secs(4)));
     }
 
     #[test]

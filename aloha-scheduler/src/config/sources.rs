@@ -350,16 +350,20 @@ mod tests {
                 ":1: aloha.worker.timeout=-5: expected a duration from 1s to 86400s (plain number: seconds)",
             ),
             (
-                "aloha.deploy.recoveryMode=FILESYSTEM",
-                ":1: aloha.deploy.recoveryMode=FILESYSTEM is not supported by this version yet, only NONE",
+                "aloha.deploy.recoveryMode=ZOOKEEPER",
+                ":1: aloha.deploy.recoveryMode=ZOOKEEPER is not supported by this version yet, only one of NONE, FILESYSTEM, CUSTOM",
             ),
             (
                 "aloha.deploy.recoveryMode=SOME",
-                ":1: aloha.deploy.recoveryMode=SOME: expected NONE",
+                ":1: aloha.deploy.recoveryMode=SOME: expected one of NONE, FILESYSTEM, CUSTOM",
             ),
             (
-                "aloha.extraListeners=a",
-                ":1: aloha.extraListeners is known to Aloha but not supported by this version",
+                "aloha.deploy.zookeeper.url=a",
+                ":1: aloha.deploy.zookeeper.url is known to Aloha but not supported by this version",
+            ),
+            (
+                "aloha.worker.attributes=zone=a,zone=b",
+                ":1: aloha.worker.attributes=zone=a,zone=b: expected such as zone=a,gpu, each name once",
             ),
             (
                 "aloha.rpc.codec=java",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::constraint::is_name;
+use crate::constraint::{Attributes, attributes, shown};
 use crate::master::ALL_TAGS;
 
 /// The unit of a duration that is written without one.
@@ -72,6 +73,10 @@ pub enum Kind {
     Path,
     /// Words separated by commas.
     List,
+    /// A name without blanks.
+    Name,
+    /// What a worker says of itself: `zone=a,gpu`.
+    Attributes,
     /// Tags with the number of applications that may run at once, separated by commas: `etl=4,*=100`.
     TagLimits,
 }
@@ -96,6 +101,8 @@ pub enum Value {
     Path(PathBuf),
     /// Of a [`Kind::List`], without empty words.
     List(Vec<String>),
+    /// Of a [`Kind::Attributes`].
+    Attributes(Attributes),
     /// Of a [`Kind::TagLimits`].
     TagLimits(BTreeMap<String, u32>),
 }
@@ -139,14 +146,11 @@ impl Kind {
             Self::Path => {
                 (!text.is_empty() && !text.contains('\0')).then(|| Value::Path(PathBuf::from(text)))
             }
+            Self::Name => (!text.is_empty() && !text.contains(char::is_whitespace))
+                .then(|| Value::Text(text.to_owned())),
+            Self::List => Some(Value::List(words(text).map(str::to_owned).collect())),
+            Self::Attributes => attributes(words(text)).map(Value::Attributes),
             Self::TagLimits => tag_limits(text).map(Value::TagLimits),
-            Self::List => Some(Value::List(
-                text.split(',')
-                    .map(str::trim)
-                    .filter(|word| !word.is_empty())
-                    .map(str::to_owned)
-                    .collect(),
-            )),
         };
         value.ok_or(Unreadable::Wrong)
     }
@@ -181,6 +185,8 @@ impl fmt::Display for Kind {
             Self::Host => f.write_str("a host name or IP address"),
             Self::Path => f.write_str("a path"),
             Self::List => f.write_str("words separated by commas"),
+            Self::Name => f.write_str("a name without blanks"),
+            Self::Attributes => f.write_str("such as zone=a,gpu, each name once"),
             Self::TagLimits => f.write_str("tag=limit separated by commas, * for all applications"),
         }
     }
@@ -215,6 +221,7 @@ impl fmt::Display for Value {
             Self::Text(value) => f.write_str(value),
             Self::Path(value) => write!(f, "{}", value.display()),
             Self::List(value) => f.write_str(&value.join(",")),
+            Self::Attributes(value) => f.write_str(&shown(value).join(",")),
             Self::TagLimits(value) => {
                 let words = value.iter().map(|(tag, most)| format!("{tag}={most}"));
                 f.write_str(&words.collect::<Vec<_>>().join(","))
@@ -240,6 +247,22 @@ impl fmt::Display for Value {
 /// ```
 pub fn parse_bytes(text: &str, unit: ByteUnit) -> Option<u64> {
     bytes(text.trim(), unit)
+}
+
+/// Reads a span of time such as `500ms`, `10s`, `5min`, `1h` or `2d`; a plain number counts `unit`.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use aloha_scheduler::config::{TimeUnit, parse_duration};
+///
+/// assert_eq!(parse_duration("500ms", TimeUnit::Seconds), Some(Duration::from_millis(500)));
+/// assert_eq!(parse_duration("10", TimeUnit::Seconds), Some(Duration::from_secs(10)));
+/// assert_eq!(parse_duration("-1", TimeUnit::Seconds), None);
+/// ```
+pub fn parse_duration(text: &str, unit: TimeUnit) -> Option<Duration> {
+    duration(text.trim(), unit)
 }
 
 fn bytes(text: &str, unit: ByteUnit) -> Option<u64> {
@@ -276,6 +299,13 @@ fn duration(text: &str, unit: TimeUnit) -> Option<Duration> {
         _ => return None,
     };
     number.checked_mul(micros).map(Duration::from_micros)
+}
+
+/// What stands between commas, but for blanks.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
 }
 
 fn cut_suffix(text: &str) -> Option<(u64, String)> {
@@ -398,6 +428,13 @@ mod tests {
         for text in ["4G", "1025B", "0B", "1536M"] {
             assert_eq!(kind.parse(text).expect("valid").to_string(), text);
         }
+    }
+
+    #[test]
+    fn attributes_read_back_what_they_show() {
+        let shown = |text| Kind::Attributes.parse(text).map(|value| value.to_string());
+        assert_eq!(shown(" zone=a , gpu "), Ok("gpu,zone=a".into()));
+        assert_eq!(shown("zone=a,zone=b"), Err(Unreadable::Wrong));
     }
 
     #[test]

@@ -211,15 +211,6 @@ impl Apps {
         attempt
     }
 
-    /// Makes the next attempt of a waiting application higher than this one, which a worker holds all the same.
-    pub(crate) fn outnumber(&mut self, id: &AppId, attempt: u32) {
-        self.update(id, |app| {
-            if waits(&app.state) {
-                app.attempt = app.attempt.max(attempt);
-            }
-        });
-    }
-
     /// Changes what no other table rests on.
     pub(crate) fn update(&mut self, id: &AppId, change: impl FnOnce(&mut AppRecord)) {
         if let Some(slot) = self.apps.slot(id) {

@@ -233,7 +233,11 @@ impl MasterCore {
 
     fn on_kill_requested(&mut self, app: AppId, reply: ReplyTo, now: Now) {
         let Some(record) = self.apps.get(&app) else {
-            let message = format!("there is no application {app}");
+            let message = if self.set_aside.contains(&app) {
+                format!("the record of {app} is damaged and was set aside; see the master's log")
+            } else {
+                format!("there is no application {app}")
+            };
             self.reply(
                 reply,
                 Reply::Kill {
@@ -434,7 +438,7 @@ impl MasterCore {
     }
 
     /// What a client sees of an application, but for its history.
-    fn status_of(&self, app: &AppRecord) -> AppStatus {
+    pub(super) fn status_of(&self, app: &AppRecord) -> AppStatus {
         let description = &*app.description;
         let (mut exit_code, mut message, mut waiting_for, mut ended_at) = (None, None, None, None);
         match &app.state {

@@ -40,10 +40,9 @@ impl Effect {
                 | Reply::SubmissionRefused(_)
                 | Reply::HeartbeatNoted
                 | Reply::NoSuchApp(_) => true,
-                Reply::Submitted { .. }
-                | Reply::Kill { .. }
-                | Reply::Status(_)
-                | Reply::Acknowledged => false,
+                // An end that is told must not be forgotten; anything before it promises nothing.
+                Reply::Status(status) => !status.phase.is_final(),
+                Reply::Submitted { .. } | Reply::Kill { .. } | Reply::Acknowledged => false,
             },
         }
     }

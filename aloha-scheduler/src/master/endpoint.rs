@@ -1,278 +1,318 @@
-//! The shell around [`MasterCore`]: messages and the timer in, effects out. All state has one writer, this endpoint.
+//! The shell around [`MasterCore`](super::MasterCore): messages and the timer in, effects out. All state has one writer,
+//! this endpoint.
+//!
+//! ```text
+//!             elected                 the store is read
+//!   STANDBY ----------> taking over --------------------> LEADING
+//!      ^                     |                               |
+//!      '---------------------'-------------------------------'
+//!              cannot take over, or leads no more
+//! ```
+//!
+//! While it takes over, what it is asked waits in its inbox; a standby says at once that it is one.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aloha_rpc::{
     EndpointContext, EndpointError, RpcAddress, RpcCallContext, RpcEndpoint, RpcEndpointRef,
-    RpcEnv, SetupError,
 };
-use tokio::sync::broadcast;
-use tracing::{debug, info, trace, warn};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, error, info, warn};
 
-use super::{Effect, Event, MasterCore, MasterSettings, Record, ReplyTo};
-use crate::app::AppStatus;
-use crate::attempt::AttemptReport;
-use crate::client::MasterClient;
+use super::leader::{Deposed, Leader, Store};
+use super::own_message::OwnMessage;
+use super::{Event, MasterSettings};
 use crate::clock::{self, Alarm};
-use crate::events::AlohaEvent;
-use crate::ids::WorkerId;
-use crate::messages::{
-    KillAnswer, LocalOnly, LogAnswer, MASTER, MasterMessage, RegisterAnswer, SubmitAnswer,
-    WorkerMessage,
-};
+use crate::election::{ElectionError, Leadership, Standing};
+use crate::listeners::EventBus;
+use crate::messages::{LocalOnly, MasterMessage, RegisterAnswer};
+use crate::persistence::{self, Change, PersistenceEngine, PersistenceError};
+use crate::recovery_mode::RecoveryMode;
 
 /// The longest a caller may wait for the end of an application before it must ask again.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
-/// Events that a listener may fall behind before it misses some.
-const EVENTS_BEHIND_MAX: usize = 1024;
+/// The pause before it stands for election again after it could not take over; it doubles up to the longest.
+const CAMPAIGN_PAUSE: Duration = Duration::from_secs(1);
+const CAMPAIGN_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Whether a master leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MasterRole {
+    /// It does not, and answers so.
+    Standby {
+        /// Why not, where it could have.
+        reason: Option<String>,
+    },
+    /// It does.
+    Leading {
+        /// The epoch of its leadership.
+        epoch: u64,
+    },
+    /// It never will: its store cannot be read.
+    Failed {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl Default for MasterRole {
+    fn default() -> Self {
+        Self::Standby { reason: None }
+    }
+}
+
+/// The kind of the failure with which a standby answers clients.
+pub const STANDBY: &str = "standby";
 
 /// The master's endpoint.
 #[derive(Debug)]
 pub struct Master {
-    core: MasterCore,
-    /// Callers who wait for an answer.
-    callers: HashMap<ReplyTo, Caller>,
-    next_caller: u64,
-    workers: HashMap<WorkerId, RpcEndpointRef<WorkerMessage>>,
-    events: broadcast::Sender<AlohaEvent>,
+    settings: MasterSettings,
+    recovery_mode: RecoveryMode,
+    events: EventBus,
+    slow_after: Duration,
+    role: watch::Sender<MasterRole>,
+    leader: Option<Box<Leader>>,
     alarm: Option<Alarm>,
-}
-
-#[derive(Debug)]
-enum Caller {
-    Register {
-        call: RpcCallContext<RegisterAnswer>,
-        id: WorkerId,
-        /// How the worker was reached before, if it was.
-        before: Option<RpcEndpointRef<WorkerMessage>>,
-    },
-    Heartbeat(RpcCallContext<()>),
-    Report(RpcCallContext<()>),
-    Submit(RpcCallContext<SubmitAnswer>),
-    Kill(RpcCallContext<KillAnswer>),
-    Wait(RpcCallContext<Option<AppStatus>>),
-}
-
-/// A master that runs in an environment of this process.
-#[derive(Debug, Clone)]
-pub struct MasterHandle {
-    client: MasterClient,
-    events: broadcast::Sender<AlohaEvent>,
-}
-
-impl MasterHandle {
-    /// Asks the master, as clients elsewhere do.
-    #[must_use]
-    pub fn client(&self) -> &MasterClient {
-        &self.client
-    }
-
-    /// What happens in the cluster from now on. A listener that falls 1,024 events behind misses some, and is
-    /// told how many.
-    #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<AlohaEvent> {
-        self.events.subscribe()
-    }
+    campaign_pause: Duration,
 }
 
 impl Master {
-    /// The usual settings. Without a store the epoch is the time in milliseconds: a later master has a higher one.
-    #[must_use]
-    pub fn default_settings(env: &RpcEnv) -> MasterSettings {
-        MasterSettings::new(clock::now(&**env.runtime()).unix_millis())
-    }
-
-    /// Sets a master up in `env`, under the name [`MASTER`].
-    ///
-    /// # Errors
-    ///
-    /// The environment has a master already, or is shut down.
-    pub fn start(env: &RpcEnv, settings: MasterSettings) -> Result<MasterHandle, SetupError> {
-        let (events, _) = broadcast::channel(EVENTS_BEHIND_MAX);
-        let master = Self {
-            core: MasterCore::new(settings, clock::now(&**env.runtime())),
-            callers: HashMap::new(),
-            next_caller: 0,
-            workers: HashMap::new(),
-            events: events.clone(),
+    pub(super) fn new(
+        settings: MasterSettings,
+        recovery_mode: RecoveryMode,
+        events: EventBus,
+        slow_after: Duration,
+        role: watch::Sender<MasterRole>,
+    ) -> Self {
+        Self {
+            settings,
+            recovery_mode,
+            events,
+            slow_after,
+            role,
+            leader: None,
             alarm: None,
-        };
-        let client = MasterClient::new(env.setup_endpoint(MASTER, master)?);
-        Ok(MasterHandle { client, events })
-    }
-
-    fn keep(&mut self, caller: Caller) -> ReplyTo {
-        self.next_caller += 1;
-        let token = ReplyTo(self.next_caller);
-        self.callers.insert(token, caller);
-        token
-    }
-
-    /// Tells the core what happened, and does what it says.
-    fn tell(&mut self, event: Event, ctx: &EndpointContext<MasterMessage>) {
-        for effect in self.core.handle(event, clock::now(&**ctx.env().runtime())) {
-            match effect {
-                // Recovery mode NONE, so far the only one, stores nothing.
-                Effect::Persist(record) => {
-                    if let Record::WorkerForgotten(id) = &record {
-                        self.workers.remove(id);
-                    }
-                    trace!(?record, "not stored: recovery mode NONE");
-                }
-                Effect::Reply(to, reply) => self.reply(to, reply),
-                Effect::Send(worker, command) => self.send(&worker, command, ctx),
-                // Nobody listening is no error.
-                Effect::Publish(event) => {
-                    log_event(&event);
-                    drop(self.events.send(event));
-                }
-            }
-        }
-        if let Some(alarm) = &self.alarm {
-            alarm.set(self.core.next_deadline());
+            campaign_pause: CAMPAIGN_PAUSE,
         }
     }
 
-    fn send(
-        &self,
-        id: &WorkerId,
-        command: super::WorkerCommand,
-        ctx: &EndpointContext<MasterMessage>,
-    ) {
-        let Some(worker) = self.workers.get(id) else {
-            return debug!(worker = %id, "no way to a worker");
-        };
-        let master = ctx
-            .env()
-            .address()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        if let Err(error) = worker.send(WorkerMessage::Command { master, command }) {
-            // It will register again, and is then told.
-            warn!(worker = %id, %error, "cannot tell a worker");
-        }
-    }
+    // ---- coming to lead, and ceasing to --------------------------------------------------------
 
-    fn reply(&mut self, to: ReplyTo, reply: super::Reply) {
-        use super::Reply;
-
-        let Some(caller) = self.callers.remove(&to) else {
-            return debug!(?to, "an answer that nobody waits for");
-        };
-        match (caller, reply) {
-            (
-                Caller::Register { call, .. },
-                Reply::Registered {
-                    epoch,
-                    heartbeat_interval,
-                },
-            ) => {
-                let heartbeat_millis =
-                    u64::try_from(heartbeat_interval.as_millis()).unwrap_or(u64::MAX);
-                call.reply(RegisterAnswer::Registered {
-                    epoch,
-                    heartbeat_millis,
+    /// Stands for election. Where nobody else does, it is over before the first message comes.
+    async fn campaign(&mut self, ctx: &EndpointContext<MasterMessage>) {
+        let election = Arc::clone(&self.recovery_mode.election);
+        let mut campaign = Box::pin(async move { election.campaign().await });
+        let elected = tokio::select! {
+            biased;
+            elected = &mut campaign => elected,
+            () = std::future::ready(()) => {
+                let me = ctx.self_ref().clone();
+                ctx.spawn(async move {
+                    let elected = campaign.await;
+                    post(&me, OwnMessage::Elected(elected)).await;
                 });
+                return;
             }
-            (Caller::Register { call, id, before }, Reply::Refused { reason }) => {
-                match before {
-                    Some(before) => drop(self.workers.insert(id, before)),
-                    None => drop(self.workers.remove(&id)),
-                }
-                call.reply(RegisterAnswer::Refused { reason });
-            }
-            (Caller::Report(call), Reply::Acknowledged)
-            | (Caller::Heartbeat(call), Reply::HeartbeatNoted) => call.reply(()),
-            (Caller::Report(call), Reply::Refused { reason }) => {
-                debug!(reason, "a report was refused");
-                call.reply(());
-            }
-            (Caller::Submit(call), Reply::Submitted { app }) => {
-                call.reply(SubmitAnswer::Accepted { app })
-            }
-            (Caller::Submit(call), Reply::SubmissionRefused(error)) => {
-                call.reply(SubmitAnswer::Refused {
-                    reason: error.to_string(),
-                });
-            }
-            (
-                Caller::Kill(call),
-                Reply::Kill {
-                    success, message, ..
-                },
-            ) => call.reply(KillAnswer { success, message }),
-            (Caller::Wait(call), Reply::Status(status)) => call.reply(Some(*status)),
-            (Caller::Wait(call), Reply::NoSuchApp(_)) => call.reply(None),
-            (caller, reply) => warn!(?caller, ?reply, "an answer of the wrong kind"),
-        }
+        };
+        self.on_elected(elected, ctx).await;
     }
 
-    fn on_report(
+    async fn on_elected(
         &mut self,
-        worker: WorkerId,
-        report: AttemptReport,
-        call: RpcCallContext<()>,
+        elected: Result<Leadership, ElectionError>,
         ctx: &EndpointContext<MasterMessage>,
     ) {
-        let reply = self.keep(Caller::Report(call));
-        let event = match report {
-            AttemptReport::Started { app, attempt } => Event::AttemptStarted {
-                worker,
-                app,
-                attempt,
-                reply,
-            },
-            AttemptReport::Ended {
-                app,
-                attempt,
-                outcome,
-            } => Event::AttemptEnded {
-                worker,
-                app,
-                attempt,
-                outcome,
-                reply,
-            },
+        let leadership = match elected {
+            Ok(leadership) => leadership,
+            Err(error) => return self.campaign_later(error.to_string(), ctx),
         };
-        self.tell(event, ctx);
-    }
-
-    /// Passes the question on to the worker, who answers the client itself.
-    fn on_read_log(
-        &self,
-        app: crate::ids::AppId,
-        request: crate::messages::LogRequest,
-        call: RpcCallContext<LogAnswer>,
-    ) {
-        let Some(status) = self.core.status(&app) else {
-            let reason = format!("there is no application {app}");
-            return call.reply(LogAnswer::Unavailable { reason });
-        };
-        let Some(placement) = status.worker else {
-            return call.reply(LogAnswer::Chunk {
-                bytes: Vec::new(),
-                next_offset: request.offset,
-            });
-        };
-        let Some(worker) = self.workers.get(&placement.worker) else {
-            let reason = format!(
-                "{} is gone, and the output of {app} with it",
-                placement.worker
-            );
-            return call.reply(LogAnswer::Unavailable { reason });
-        };
-        if let Err(error) = worker.forward(WorkerMessage::ReadLog { app, request, call }) {
-            warn!(%error, "cannot pass a question about output on");
+        match self.take_over(leadership, ctx).await {
+            Ok(leader) => {
+                self.campaign_pause = CAMPAIGN_PAUSE;
+                let epoch = leader.core().epoch();
+                info!(epoch, "leads");
+                self.leader = Some(Box::new(leader));
+                self.role.send_replace(MasterRole::Leading { epoch });
+                self.set_alarm();
+            }
+            Err(
+                error @ (PersistenceError::Damaged { .. }
+                | PersistenceError::Unreadable { .. }
+                | PersistenceError::InUse { .. }),
+            ) => {
+                error!(%error, "cannot lead");
+                let reason = error.to_string();
+                self.role.send_replace(MasterRole::Failed { reason });
+            }
+            Err(error) => self.campaign_later(error.to_string(), ctx),
         }
     }
 
-    fn worker_at(&self, address: &RpcAddress) -> Option<WorkerId> {
-        let found = self
-            .workers
-            .iter()
-            .find(|(_, worker)| worker.address().as_ref() == Some(address));
-        found.map(|(id, _)| id.clone())
+    /// Begins an epoch, and reads what earlier ones stored.
+    async fn take_over(
+        &mut self,
+        leadership: Leadership,
+        ctx: &EndpointContext<MasterMessage>,
+    ) -> Result<Leader, PersistenceError> {
+        // As without a store: whichever mode comes after which, a later master has a higher epoch.
+        let wall = clock::now(&**ctx.env().runtime()).unix_millis();
+        let at_least = leadership.epoch.max(wall).max(self.settings.epoch);
+        let store = match self.recovery_mode.persistence.clone() {
+            None => {
+                self.settings.epoch = at_least;
+                None
+            }
+            Some(engine) => {
+                self.settings.epoch = engine.begin_epoch(at_least).await?;
+                let stored = read(&*engine, self.settings.epoch).await?;
+                Some(Store {
+                    engine,
+                    stored,
+                    slow_after: self.slow_after,
+                })
+            }
+        };
+        let settings = MasterSettings {
+            durable: store.is_some(),
+            ..self.settings.clone()
+        };
+        // A later leadership of this process has a higher one even if the clock stands still.
+        self.settings.epoch += 1;
+        Ok(Leader::new(
+            settings,
+            leadership,
+            store,
+            self.events.clone(),
+            ctx,
+        ))
+    }
+
+    /// Ceases to lead at once: nothing that was held back is done. What it was asked fails where it waits.
+    fn step_down(&mut self, Deposed(reason): Deposed, ctx: &EndpointContext<MasterMessage>) {
+        warn!(reason, "leads no more");
+        self.leader = None;
+        self.campaign_later(reason, ctx);
+    }
+
+    fn campaign_later(&mut self, reason: String, ctx: &EndpointContext<MasterMessage>) {
+        let pause = self.campaign_pause;
+        warn!(
+            reason,
+            ?pause,
+            "does not lead, and stands for election again"
+        );
+        self.campaign_pause = (pause * 2).min(CAMPAIGN_PAUSE_MAX);
+        let reason = Some(reason);
+        self.role.send_replace(MasterRole::Standby { reason });
+        ctx.send_after(pause, MasterMessage::Own(LocalOnly(OwnMessage::Campaign)));
+    }
+
+    // ---- messages ------------------------------------------------------------------------------
+
+    async fn on_own(&mut self, message: OwnMessage, ctx: &EndpointContext<MasterMessage>) {
+        match message {
+            OwnMessage::Tick => {
+                if let Some(leader) = &mut self.leader {
+                    leader.tell(Event::Tick, ctx);
+                }
+            }
+            // Looked at with each message.
+            OwnMessage::StandingChanged => {}
+            OwnMessage::StoreProgressed => {
+                let progressed = self
+                    .leader
+                    .as_mut()
+                    .map(|leader| leader.on_store_progress(ctx));
+                if let Some(Err(deposed)) = progressed {
+                    self.step_down(deposed, ctx);
+                }
+            }
+            OwnMessage::Elected(elected) => self.on_elected(elected, ctx).await,
+            OwnMessage::Campaign => self.campaign(ctx).await,
+        }
+    }
+
+    fn set_alarm(&self) {
+        if let (Some(alarm), Some(leader)) = (&self.alarm, &self.leader) {
+            alarm.set(leader.core().next_deadline());
+        }
+    }
+
+    fn standby(&self) -> EndpointError {
+        let text = match &*self.role.borrow() {
+            MasterRole::Standby { reason: None } | MasterRole::Leading { .. } => {
+                "this master is a standby: ask the one that leads".to_owned()
+            }
+            MasterRole::Standby {
+                reason: Some(reason),
+            }
+            | MasterRole::Failed { reason } => format!("this master does not lead: {reason}"),
+        };
+        EndpointError::new(STANDBY, text)
+    }
+
+    /// Answers what only a leader can.
+    fn turn_away(&self, message: MasterMessage) {
+        fn fail<T>(master: &Master, call: RpcCallContext<T>) {
+            call.send_failure(master.standby());
+        }
+        match message {
+            MasterMessage::RegisterWorker { call, .. } => call.reply(RegisterAnswer::Standby),
+            MasterMessage::Heartbeat { call, .. } | MasterMessage::Report { call, .. } => {
+                fail(self, call);
+            }
+            MasterMessage::Submit { call, .. } => fail(self, call),
+            MasterMessage::Kill { call, .. } => fail(self, call),
+            MasterMessage::Status { call, .. } | MasterMessage::Wait { call, .. } => {
+                fail(self, call);
+            }
+            MasterMessage::Apps { call, .. } => fail(self, call),
+            MasterMessage::Workers { call } => fail(self, call),
+            MasterMessage::ReadLog { call, .. } => fail(self, call),
+            MasterMessage::WorkerLeaving { id } => debug!(worker = %id, "a standby heard it leave"),
+            MasterMessage::Own(_) => unreachable!("handled before"),
+        }
+    }
+}
+
+impl Leader {
+    fn on_message(&mut self, message: MasterMessage, ctx: &EndpointContext<MasterMessage>) {
+        match message {
+            MasterMessage::RegisterWorker {
+                registration,
+                worker,
+                call,
+            } => self.on_register(registration, worker, call, ctx),
+            MasterMessage::Heartbeat { id, worker, call } => {
+                self.on_heartbeat(id, worker, call, ctx);
+            }
+            MasterMessage::WorkerLeaving { id } => {
+                self.tell(Event::WorkerLeaving { worker: id }, ctx);
+            }
+            MasterMessage::Report { id, report, call } => self.on_report(id, report, call, ctx),
+            MasterMessage::Submit { description, call } => self.on_submit(description, call, ctx),
+            MasterMessage::Kill { app, call } => self.on_kill(app, call, ctx),
+            MasterMessage::Status { app, call } => call.reply(self.core().status(&app)),
+            MasterMessage::Wait {
+                app,
+                patience_millis,
+                call,
+            } => {
+                let patience = Duration::from_millis(patience_millis).min(PATIENCE_MAX);
+                self.on_wait(app, patience, call, ctx);
+            }
+            MasterMessage::Apps { after, call } => call.reply(self.core().apps_page(after)),
+            MasterMessage::Workers { call } => {
+                let now = clock::now(&**ctx.env().runtime());
+                call.reply(self.core().workers(now));
+            }
+            MasterMessage::ReadLog { app, request, call } => self.on_read_log(app, request, call),
+            MasterMessage::Own(_) => unreachable!("handled before"),
+        }
     }
 }
 
@@ -286,8 +326,9 @@ impl RpcEndpoint for Master {
         let me = ctx.self_ref().clone();
         self.alarm = Some(Alarm::new(&**ctx.env().runtime(), move || {
             // A master that is stopped needs no time.
-            drop(me.send(MasterMessage::Own(LocalOnly(Event::Tick))));
+            drop(me.send(MasterMessage::Own(LocalOnly(OwnMessage::Tick))));
         }));
+        self.campaign(ctx).await;
         Ok(())
     }
 
@@ -296,74 +337,15 @@ impl RpcEndpoint for Master {
         message: MasterMessage,
         ctx: &EndpointContext<MasterMessage>,
     ) -> Result<(), EndpointError> {
-        match message {
-            MasterMessage::RegisterWorker {
-                registration,
-                worker,
-                call,
-            } => {
-                let id = registration.id.clone();
-                let before = self.workers.insert(id.clone(), worker);
-                let reply = self.keep(Caller::Register { call, id, before });
-                self.tell(
-                    Event::WorkerRegistered {
-                        registration,
-                        reply,
-                    },
-                    ctx,
-                );
-            }
-            MasterMessage::Heartbeat { id, worker, call } => {
-                let reply = self.keep(Caller::Heartbeat(call));
-                let stranger = !self.workers.contains_key(&id);
-                if stranger {
-                    // Only for as long as it takes to tell it to register.
-                    self.workers.insert(id.clone(), worker);
-                }
-                let worker = id.clone();
-                self.tell(Event::Heartbeat { worker, reply }, ctx);
-                self.callers.remove(&reply);
-                if stranger {
-                    self.workers.remove(&id);
-                }
-            }
-            MasterMessage::WorkerLeaving { id } => {
-                self.tell(Event::WorkerLeaving { worker: id }, ctx)
-            }
-            MasterMessage::Report { id, report, call } => self.on_report(id, report, call, ctx),
-            MasterMessage::Submit { description, call } => {
-                let reply = self.keep(Caller::Submit(call));
-                self.tell(Event::Submitted { description, reply }, ctx);
-            }
-            MasterMessage::Kill { app, call } => {
-                let reply = self.keep(Caller::Kill(call));
-                self.tell(Event::KillRequested { app, reply }, ctx);
-            }
-            MasterMessage::Status { app, call } => call.reply(self.core.status(&app)),
-            MasterMessage::Wait {
-                app,
-                patience_millis,
-                call,
-            } => {
-                let patience = Duration::from_millis(patience_millis).min(PATIENCE_MAX);
-                let deadline = clock::now(&**ctx.env().runtime()).instant + patience;
-                let reply = self.keep(Caller::Wait(call));
-                self.tell(
-                    Event::WaitRequested {
-                        app,
-                        reply,
-                        deadline,
-                    },
-                    ctx,
-                );
-            }
-            MasterMessage::Apps { call } => call.reply(self.core.apps()),
-            MasterMessage::Workers { call } => {
-                call.reply(self.core.workers(clock::now(&**ctx.env().runtime())))
-            }
-            MasterMessage::ReadLog { app, request, call } => self.on_read_log(app, request, call),
-            MasterMessage::Own(LocalOnly(event)) => self.tell(event, ctx),
+        if let Some(Err(deposed)) = self.leader.as_mut().map(|leader| leader.look_around(ctx)) {
+            self.step_down(deposed, ctx);
         }
+        match (message, &mut self.leader) {
+            (MasterMessage::Own(LocalOnly(message)), _) => self.on_own(message, ctx).await,
+            (message, Some(leader)) => leader.on_message(message, ctx),
+            (message, None) => self.turn_away(message),
+        }
+        self.set_alarm();
         Ok(())
     }
 
@@ -372,28 +354,63 @@ impl RpcEndpoint for Master {
         remote: &RpcAddress,
         ctx: &EndpointContext<MasterMessage>,
     ) -> Result<(), EndpointError> {
-        if let Some(worker) = self.worker_at(remote) {
-            self.tell(Event::WorkerDisconnected { worker }, ctx);
+        if let Some(leader) = &mut self.leader {
+            leader.on_disconnected(remote, ctx);
         }
+        self.set_alarm();
         Ok(())
     }
 }
 
-fn log_event(event: &AlohaEvent) {
-    match event {
-        AlohaEvent::AppStateChanged { id, to, status, .. } => {
-            let message = status.message.as_deref();
-            info!(app = %id, state = %to, attempt = status.attempt, message, "application");
-        }
-        AlohaEvent::AppRelaunched {
-            id,
-            attempt,
-            reason,
-        } => {
-            info!(app = %id, attempt, reason, "application to be relaunched");
-        }
-        AlohaEvent::WorkerStateChanged { id, to, reason, .. } => {
-            info!(worker = %id, state = %to, reason, "worker");
-        }
+async fn post(me: &RpcEndpointRef<MasterMessage>, message: OwnMessage) {
+    if let Ok(permit) = me.reserve().await {
+        // A master that is stopped wants nothing.
+        drop(permit.send(MasterMessage::Own(LocalOnly(message))));
     }
+}
+
+/// Has the master look at its leadership whenever that may stand otherwise, for as long as the guard is there.
+pub(super) fn watch_standing(
+    mut standing: watch::Receiver<Standing>,
+    ctx: &EndpointContext<MasterMessage>,
+) -> DropGuard {
+    let (me, end) = (ctx.self_ref().clone(), CancellationToken::new());
+    let watching = end.clone();
+    ctx.spawn(async move {
+        let watch = async {
+            while standing.changed().await.is_ok() {
+                post(&me, OwnMessage::StandingChanged).await;
+            }
+            post(&me, OwnMessage::StandingChanged).await;
+        };
+        // A leadership is given up when nobody looks at it any more.
+        watching.run_until_cancelled(watch).await;
+    });
+    end.drop_guard()
+}
+
+/// Reads what was stored. What is damaged is told and set aside, so that it is told once.
+async fn read(
+    engine: &dyn PersistenceEngine,
+    epoch: u64,
+) -> Result<super::Stored, PersistenceError> {
+    let records = engine.read_all().await?;
+    let count = records.len();
+    let decoded = persistence::decode("the master's store", records)?;
+    let mut changes: Vec<Change> = Vec::new();
+    for damaged in &decoded.damaged {
+        let key = &damaged.record.key;
+        let reason = &damaged.reason;
+        error!(key, reason, "a stored record is damaged, set aside");
+        changes.extend(persistence::set_aside(epoch, &damaged.record));
+    }
+    for batch in changes.chunks(100) {
+        engine.write(epoch, batch.to_vec()).await?;
+    }
+    info!(
+        records = count,
+        damaged = decoded.damaged.len(),
+        "read what was stored"
+    );
+    Ok(decoded.stored)
 }

@@ -16,6 +16,9 @@ use crate::now::Now;
 use crate::resources::Resources;
 use crate::worker::WorkerRegistration;
 
+/// Attempts, and what they occupy.
+type Counted = Vec<(AttemptKey, Resources)>;
+
 impl MasterCore {
     /// A worker that is known registers again whenever it lost its master: its attempts are compared with ours.
     pub(super) fn on_worker_registered(
@@ -51,10 +54,9 @@ impl MasterCore {
         let before = self.workers.get(&id);
         let from = before.map(|w| w.state);
         let stored = before.is_some_and(|w| w.record == record && w.state != WorkerState::Dead);
-        let assigned: Vec<AttemptKey> = before
+        let counted: Counted = before
             .into_iter()
-            .flat_map(|w| w.attempts())
-            .cloned()
+            .flat_map(|w| w.attempts().map(|key| (key.clone(), w.occupied_by(key))))
             .collect();
         info!(worker = %id, address = record.address(), %offers, attempts = attempts.len(), "worker registered");
 
@@ -62,13 +64,13 @@ impl MasterCore {
             .into_iter()
             .map(|held| ((held.app.clone(), held.attempt), held))
             .collect();
-        let (missing, unstarted) = self.missing(&id, assigned, &held);
-        let mut occupied = BTreeMap::new();
-        for key in held.keys().chain(&missing).chain(&unstarted) {
-            let needs = match (self.is_current(&id, key), held.get(key)) {
-                (Some(app), _) => app,
-                (None, Some(stray)) if stray.state != AttemptState::Ended => stray.occupies,
-                (None, _) => continue,
+        let (unstarted, missing) = self.missing(&id, counted, &held);
+        let mut occupied: BTreeMap<_, _> = missing.iter().chain(&unstarted).cloned().collect();
+        for (key, stray) in &held {
+            let needs = match self.is_current(&id, key) {
+                Some(app) => app,
+                None if stray.state != AttemptState::Ended => stray.occupies,
+                None => continue,
             };
             occupied.insert(key.clone(), needs);
         }
@@ -99,13 +101,12 @@ impl MasterCore {
         for held in held.into_values() {
             self.reconcile(&id, held, now);
         }
-        for (app, _) in unstarted {
+        for ((app, _), _) in unstarted {
             self.on_app_back(&app, AttemptState::Starting, now);
             self.send_launch(&id, &app);
         }
-        for (app, attempt) in missing {
-            let reason = format!("worker {id} knows nothing of attempt {attempt}");
-            self.give_up_attempt(&id, (app, attempt), reason, now);
+        for ((app, attempt), _) in missing {
+            self.send_kill(&id, &app, attempt);
         }
     }
 
@@ -214,11 +215,6 @@ impl MasterCore {
         }
     }
 
-    fn give_up_attempt(&mut self, worker: &WorkerId, key: AttemptKey, reason: String, now: Now) {
-        self.workers.release(worker, &key);
-        self.lose_attempt(&key.0, reason, now);
-    }
-
     fn apps_on(&self, worker: &WorkerId) -> Vec<AppId> {
         let attempts = self
             .workers
@@ -231,26 +227,32 @@ impl MasterCore {
             .collect()
     }
 
-    /// Of what this worker was given and does not hold: what is gone, and what it never got and is told again.
+    /// Of what is counted on this worker and it does not name: what it never got and is told again, and what is gone.
     ///
     /// An attempt it never said it started may have been lost on the way to it, and telling it twice does no harm.
+    /// Another may be gone, but the registration may also be an old one that was late: only a report that it has ended
+    /// says so for certain, and whoever is told to end an attempt sends one.
     fn missing(
         &self,
         worker: &WorkerId,
-        assigned: Vec<AttemptKey>,
+        counted: Counted,
         held: &BTreeMap<AttemptKey, HeldAttempt>,
-    ) -> (Vec<AttemptKey>, Vec<AttemptKey>) {
-        let absent =
-            |key: &AttemptKey| !held.contains_key(key) && self.is_current(worker, key).is_some();
-        assigned.into_iter().filter(absent).partition(|(app, _)| {
-            self.apps
-                .get(app)
-                .is_some_and(|app| app.state.since().is_some() || app.kill_requested)
+    ) -> (Counted, Counted) {
+        let unnamed = counted
+            .into_iter()
+            .filter(|(key, _)| !held.contains_key(key));
+        unnamed.partition(|(key, _)| {
+            let app = self
+                .apps
+                .get(&key.0)
+                .filter(|_| self.is_current(worker, key).is_some());
+            app.is_some_and(|app| app.state.since().is_none() && !app.kill_requested)
         })
     }
 
     fn reconcile(&mut self, worker: &WorkerId, held: HeldAttempt, now: Now) {
         if held.state == AttemptState::Ended || self.set_aside.contains(&held.app) {
+            self.outnumber(&held.app, held.attempt);
             return; // its report follows, and says how; or nobody can say whether it is wanted
         }
         let known = self.is_current(worker, &(held.app.clone(), held.attempt));
@@ -265,11 +267,24 @@ impl MasterCore {
             self.on_app_back(&app, state, now);
         } else {
             warn!(%app, attempt, %worker, "worker holds an attempt that is not wanted");
-            self.apps.outnumber(&app, attempt);
+            self.outnumber(&app, attempt);
         }
         let is_to_end = |app: &AppRecord| app.kill_requested || app.overran;
         if !current || self.apps.get(&app).is_some_and(is_to_end) {
             self.send_kill(worker, &app, attempt);
+        }
+    }
+
+    /// Makes the next attempt of a waiting application higher than this one, of which a worker knows.
+    ///
+    /// A request to end an attempt may overtake the launch of it, which then was never stored. The worker will start no
+    /// attempt of that number.
+    pub(super) fn outnumber(&mut self, id: &AppId, attempt: u32) {
+        let waits = |app: &&AppRecord| !app.phase().is_placed() && !app.phase().is_final();
+        let app = self.apps.get(id).filter(waits);
+        if app.is_some_and(|app| app.attempt < attempt) {
+            self.apps.update(id, |app| app.attempt = attempt);
+            self.persist_app(id);
         }
     }
 

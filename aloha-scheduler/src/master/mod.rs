@@ -24,20 +24,27 @@
 
 mod adoption;
 mod apps;
+mod builder;
+mod callers;
 mod capacity;
 mod core;
 mod effect;
 mod endpoint;
 mod event;
+mod held;
 mod launching;
+mod leader;
+mod listing;
 mod membership;
 mod numbers;
+mod own_message;
 mod placement;
 mod queue;
 mod recovery;
 mod reports;
 mod resource_index;
 mod restarts;
+mod store_writer;
 mod table;
 mod tag_limits;
 #[cfg(test)]
@@ -50,9 +57,11 @@ mod workers;
 pub(crate) use self::tag_limits::ALL_TAGS;
 
 pub use self::apps::AppRecord;
+pub use self::builder::{MasterBuilder, MasterHandle};
 pub use self::core::{MasterCore, MasterSettings};
 pub use self::effect::{Effect, Record, Reply, WorkerCommand};
-pub use self::endpoint::{Master, MasterHandle};
+pub use self::endpoint::{Master, MasterRole, STANDBY};
 pub use self::event::{Event, ReplyTo};
+pub use self::own_message::OwnMessage;
 pub use self::recovery::Stored;
 pub use self::workers::{WorkerRecord, WorkerState, WorkerStatus};

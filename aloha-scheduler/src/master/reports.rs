@@ -1,5 +1,7 @@
 //! What workers report of the attempts they were given.
 
+use std::time::Duration;
+
 use tracing::{debug, warn};
 
 use super::core::MasterCore;
@@ -22,6 +24,8 @@ enum Standing {
     Foreign { reason: String },
 }
 
+/// How long an application waits that was declined by a worker which takes others.
+const AFTER_DECLINED: Duration = Duration::from_secs(1);
 /// The longest reason that is kept, in bytes.
 const REASON_MAX: usize = 1024;
 
@@ -83,6 +87,7 @@ impl MasterCore {
         reply: ReplyTo,
         now: Now,
     ) {
+        self.outnumber(&app, attempt);
         let standing = self.standing(&worker, &app, attempt);
         if let Standing::Foreign { reason } = standing {
             self.refuse(reply, reason);
@@ -156,16 +161,21 @@ impl MasterCore {
         let Some(app) = self.apps.get(id) else { return };
         if app.state.since().is_some() {
             self.lose_attempt(id, reason, now); // it was started all the same
+            return;
+        }
+        let on = app.state.placement().map(|on| on.worker.clone());
+        let takes_more = on.and_then(|on| self.workers.state(&on)) == Some(WorkerState::Alive);
+        if takes_more {
+            // Worker and master do not agree. Offered again at once, it would be declined again at once.
+            self.pause(id, reason, AFTER_DECLINED, now);
         } else if app.attempt <= 1 {
             self.change_because(id, AppState::Submitted, Some(reason));
         } else {
-            self.change(
-                id,
-                AppState::Relaunching {
-                    reason,
-                    not_before: None,
-                },
-            );
+            let state = AppState::Relaunching {
+                reason,
+                not_before: None,
+            };
+            self.change(id, state);
         }
     }
 }

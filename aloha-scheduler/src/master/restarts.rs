@@ -135,17 +135,15 @@ impl MasterCore {
             NextRun::After { in_a_row, pause } => {
                 let seconds = pause.as_secs_f64();
                 let reason = format!("{why}; restart {in_a_row} in a row, after {seconds:.1} s");
-                let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                let not_before = Some(now.unix_millis().saturating_add(millis));
                 self.apps.update(id, |app| app.restarts_in_a_row = in_a_row);
-                self.relaunch(id, reason, not_before);
-                if let Some(until) = now.instant.checked_add(pause) {
-                    self.clocks.begin_pause(id, until);
-                }
+                self.pause(id, reason.clone(), pause, now);
+                self.publish_relaunch(id, reason);
             }
             NextRun::TooOften { in_a_row_max } => {
-                let message =
-                    format!("{why}; not restarted again after {in_a_row_max} restarts in a row");
+                let plural = if in_a_row_max == 1 { "" } else { "s" };
+                let message = format!(
+                    "{why}; not restarted again after {in_a_row_max} restart{plural} in a row"
+                );
                 info!(app = %id, message, "app gives up");
                 self.end(id, how, Some(message), now);
             }
@@ -165,27 +163,37 @@ impl MasterCore {
             if app.description.restart.was_long(ran_for) {
                 self.apps.update(id, |app| app.restarts_in_a_row = 0);
             }
-            self.relaunch(id, reason, None);
+            let next = AppState::Relaunching {
+                reason: reason.clone(),
+                not_before: None,
+            };
+            self.change(id, next);
+            self.publish_relaunch(id, reason);
         } else {
             self.end(id, Ending::Error, Some(reason), now);
         }
     }
 
-    fn relaunch(&mut self, id: &AppId, reason: String, not_before: Option<u64>) {
-        let Some(attempt) = self.apps.get(id).map(|app| app.attempt) else {
-            return;
-        };
-        let next = AppState::Relaunching {
-            reason: reason.clone(),
-            not_before,
-        };
-        self.change(id, next);
-        self.effects
-            .push(Effect::Publish(AlohaEvent::AppRelaunched {
-                id: id.clone(),
+    /// Keeps an application out of the queue for a while, before it runs again.
+    pub(super) fn pause(&mut self, id: &AppId, reason: String, pause: Duration, now: Now) {
+        let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let not_before = Some(now.unix_millis().saturating_add(millis));
+        self.change(id, AppState::Relaunching { reason, not_before });
+        if let Some(until) = now.instant.checked_add(pause) {
+            self.clocks.begin_pause(id, until);
+        }
+    }
+
+    fn publish_relaunch(&mut self, id: &AppId, reason: String) {
+        if let Some(attempt) = self.apps.get(id).map(|app| app.attempt) {
+            let id = id.clone();
+            let event = AlohaEvent::AppRelaunched {
+                id,
                 attempt,
                 reason,
-            }));
+            };
+            self.effects.push(Effect::Publish(event));
+        }
     }
 
     pub(super) fn on_run_clocks(&mut self, now: Now) {

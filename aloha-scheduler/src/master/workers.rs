@@ -172,6 +172,13 @@ impl Worker {
         self.attempts.is_empty()
     }
 
+    /// What an attempt occupies.
+    pub(crate) fn occupied_by(&self, attempt: &AttemptKey) -> Resources {
+        self.attempts
+            .get(attempt)
+            .map_or_else(Resources::default, |occupant| occupant.needs)
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.state == WorkerState::Dead
     }

@@ -4,14 +4,27 @@
 //! they are checked and what becomes of a damaged one is the same for every engine.
 //!
 //! - **Order.** A batch is durable as a whole, or not at all, before [`write`](PersistenceEngine::write) returns. There
-//!   is one writer, and one batch at a time.
+//!   is one writer, and one batch at a time; a batch has a thousand changes or a mebibyte of them, a single record may
+//!   be larger.
 //! - **Epochs.** Every leadership begins with [`begin_epoch`](PersistenceEngine::begin_epoch), which returns a number
 //!   higher than any before it. From then on a write of an older one is refused: a master that was deposed and does not
 //!   know it yet changes nothing.
+//!
+//! [`FileEngine`] keeps them in a file, [`MemoryEngine`] for as long as this process lives.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
+mod file;
+mod memory;
+mod record;
 
 use std::fmt;
 
 use async_trait::async_trait;
+
+pub use self::file::FileEngine;
+pub use self::memory::MemoryEngine;
+pub(crate) use self::record::{SETTLED_BYTES_MAX, change_of, decode, set_aside};
 
 /// A record as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +75,14 @@ pub enum PersistenceError {
         /// What came of it.
         reason: String,
     },
+    /// It is whole, and cannot be read all the same.
+    #[error("{store}: {reason}")]
+    Unreadable {
+        /// Which store.
+        store: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The store as a whole, not one record of it, cannot be read.
     #[error("{store} is damaged: {reason}; restore it from a copy, or move it away to begin anew")]
     Damaged {
@@ -77,8 +98,8 @@ pub enum PersistenceError {
 /// All implementations pass the same suite, `persistence::contract` (feature `testing`).
 #[async_trait]
 pub trait PersistenceEngine: fmt::Debug + Send + Sync + 'static {
-    /// Begins a leadership: returns an epoch that is at least `at_least` and higher than all that began here before,
-    /// and refuses writes of those from now on.
+    /// Begins a leadership: returns an epoch that is at least `at_least` and 1, and higher than all that began here
+    /// before, and refuses writes of those from now on.
     ///
     /// # Errors
     ///
@@ -95,7 +116,8 @@ pub trait PersistenceEngine: fmt::Debug + Send + Sync + 'static {
     /// Applies these changes in order, all or none, and returns once they are durable.
     ///
     /// Where the outcome is not known, as after a connection was lost, the engine finds out before it returns. The caller
-    /// may repeat a batch that failed.
+    /// may repeat a batch that failed, also with more changes behind it. A caller that goes away while it waits leaves
+    /// the batch written or not, never in part.
     ///
     /// # Errors
     ///

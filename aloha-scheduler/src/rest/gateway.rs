@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::app::AppDescription;
+use crate::app::{AppDescription, Transition};
 use crate::log_follower::LogNews;
 use crate::messages::LogRequest;
 
@@ -109,6 +109,12 @@ pub struct SubmissionStatus {
     pub started_at: Option<u64>,
     /// When it ended, in milliseconds since 1970.
     pub finished_at: Option<u64>,
+    /// Its place in the queue: higher before lower.
+    pub priority: Option<i32>,
+    /// When it runs again at the earliest, if it waits for that, in milliseconds since 1970.
+    pub not_before: Option<u64>,
+    /// Its last changes of state, the oldest first.
+    pub history: Vec<Transition>,
 }
 
 /// Why the master gave no answer.

@@ -151,6 +151,9 @@ impl From<AppStatus> for SubmissionStatus {
             submitted_at: status.submitted_at,
             started_at: status.started_at,
             finished_at: status.ended_at,
+            priority: Some(status.priority),
+            not_before: status.not_before,
+            history: status.history,
         }
     }
 }

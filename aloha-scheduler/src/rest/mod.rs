@@ -15,6 +15,7 @@ mod gateway;
 mod guard;
 mod logs;
 mod master_gateway;
+mod policy;
 mod protocol;
 mod reply;
 

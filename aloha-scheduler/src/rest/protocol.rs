@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::policy;
 use crate::app::AppDescription;
 use crate::limits::{Limit, ProcessLimits, StopPolicy, StopSignal};
 
@@ -66,7 +67,7 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
     if entry_point.trim().is_empty() {
         return Err("the field entryPoint must not be empty".into());
     }
-    let submission = AppDescription {
+    let mut submission = AppDescription {
         name: name.to_owned(),
         entry_point: entry_point.to_owned(),
         libs: fields.optional("libs", Fields::texts)?.unwrap_or_default(),
@@ -94,9 +95,12 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
             .unwrap_or_default(),
         ..AppDescription::default()
     };
+    policy::read(&fields, &mut submission)?;
     let mut unknown: Vec<String> = object
         .keys()
-        .filter(|field| !FIELDS.contains(&field.as_str()))
+        .filter(|field| {
+            !FIELDS.contains(&field.as_str()) && !policy::FIELDS.contains(&field.as_str())
+        })
         .cloned()
         .collect();
     unknown.sort();
@@ -107,17 +111,17 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
 }
 
 /// The fields of a request; `null` counts as absent, as in the original.
-struct Fields<'a>(&'a Map<String, Value>);
+pub(super) struct Fields<'a>(pub(super) &'a Map<String, Value>);
 
 impl<'a> Fields<'a> {
-    fn required(&self, name: &str) -> Result<&'a Value, String> {
+    pub(super) fn required(&self, name: &str) -> Result<&'a Value, String> {
         match self.0.get(name) {
             None | Some(Value::Null) => Err(format!("the field {name} is missing")),
             Some(value) => Ok(value),
         }
     }
 
-    fn optional<T>(
+    pub(super) fn optional<T>(
         &self,
         name: &str,
         read: impl FnOnce(&Self, &str) -> Result<T, String>,
@@ -146,7 +150,7 @@ impl<'a> Fields<'a> {
         number.ok_or_else(|| wrong(name, value, &format!("a whole number from 1 to {max}")))
     }
 
-    fn texts(&self, name: &str) -> Result<Vec<String>, String> {
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, String> {
         let value = self.required(name)?;
         let texts = value.as_array().and_then(|items| {
             let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
@@ -210,7 +214,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn wrong(name: &str, value: &Value, expected: &str) -> String {
+pub(super) fn wrong(name: &str, value: &Value, expected: &str) -> String {
     // Numbers are short; anything else may be long, or a secret.
     match value {
         Value::Number(number) => format!("the field {name} is {number}, expected {expected}"),
@@ -230,12 +234,17 @@ fn kind(value: &Value) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn valid() -> Value {
+    /// What a request asks for.
+    pub(in crate::rest) fn create(request: &Value) -> Result<AppDescription, String> {
+        create_request(request.to_string().as_bytes()).map(|request| request.submission)
+    }
+
+    pub(in crate::rest) fn valid() -> Value {
         json!({"action": CREATE, "name": "test", "entryPoint": "me.jrwang.app.SimpleProcess", "libs": [],
                "args": "echo hi", "cores": 1, "memory": 256})
     }

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::gateway::{KillAnswer, SubmissionStatus, SubmitAnswer};
+use crate::app::{AppPhase, Transition};
 
 /// Everything the server answers. The fields stand in the order of their names in JSON; absent ones are left out.
 #[derive(Debug, Default, Serialize)]
@@ -21,8 +22,14 @@ pub(super) struct Reply {
     finished_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     highest_protocol_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    history: Vec<Change>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_before: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     started_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,6 +46,28 @@ pub(super) struct Reply {
     worker_host_port: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_id: Option<String>,
+}
+
+/// A change of an application's state.
+#[derive(Debug, Serialize)]
+struct Change {
+    at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    state: AppPhase,
+}
+
+impl From<Transition> for Change {
+    fn from(past: Transition) -> Self {
+        Self {
+            at: past.at,
+            attempt: Some(past.attempt).filter(|attempt| *attempt > 0),
+            reason: past.reason,
+            state: past.to,
+        }
+    }
 }
 
 impl Reply {
@@ -89,7 +118,10 @@ impl Reply {
             driver_state: Some(status.state),
             exit_code: status.exit_code,
             finished_at: status.finished_at,
+            history: status.history.into_iter().map(Change::from).collect(),
             message: status.message,
+            not_before: status.not_before,
+            priority: status.priority,
             started_at: status.started_at,
             submitted_at: status.submitted_at,
             waiting_for: status.waiting_for,
@@ -137,7 +169,11 @@ mod tests {
             exit_code: Some(0),
             finished_at: Some(0),
             highest_protocol_version: Some("v1"),
+            // Its own keys are sorted among themselves, see below.
+            history: Vec::new(),
             message: Some(String::new()),
+            not_before: Some(0),
+            priority: Some(0),
             started_at: Some(0),
             submission_id: Some(String::new()),
             submitted_at: Some(0),
@@ -154,7 +190,7 @@ mod tests {
             .filter(|pair| pair[1].starts_with(':'))
             .map(|pair| pair[0])
             .collect();
-        assert_eq!(keys.len(), 15, "{text}");
+        assert_eq!(keys.len(), 17, "{text}");
         assert!(keys.is_sorted(), "{keys:?}");
         let created = Reply::created(
             SubmitAnswer::Accepted {
@@ -166,6 +202,31 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&created).expect("JSON"),
             r#"{"action":"CreateSubmissionResponse","message":"accepted","submissionId":"app-1","success":true}"#
+        );
+    }
+
+    #[test]
+    fn a_status_has_the_last_changes_of_state_with_time_and_reason() {
+        let change = |at, to, attempt, reason: Option<&str>| Transition {
+            at,
+            to,
+            attempt,
+            reason: reason.map(str::to_owned),
+        };
+        let status = SubmissionStatus {
+            state: "RELAUNCHING".into(),
+            priority: Some(-1),
+            not_before: Some(9),
+            history: vec![
+                change(7, AppPhase::Submitted, 0, None),
+                change(8, AppPhase::Relaunching, 1, Some("exited with code 3")),
+            ],
+            ..SubmissionStatus::default()
+        };
+        let reply = Reply::status("app-1", Some(status));
+        assert_eq!(
+            serde_json::to_string(&reply).expect("JSON"),
+            r#"{"action":"SubmissionStatusResponse","driverState":"RELAUNCHING","history":[{"at":7,"state":"SUBMITTED"},{"at":8,"attempt":1,"reason":"exited with code 3","state":"RELAUNCHING"}],"notBefore":9,"priority":-1,"submissionId":"app-1","success":true}"#
         );
     }
 }

@@ -73,6 +73,8 @@ enum Phase {
 pub(super) struct RunnerCore {
     grace: Duration,
     worker_timeout: Duration,
+    /// The grace where the worker did not come back.
+    worker_lost_grace: Duration,
     phase: Phase,
     /// Why it was asked to end, if it was.
     asked: Option<ShutdownReason>,
@@ -90,11 +92,21 @@ impl RunnerCore {
         Self {
             grace,
             worker_timeout,
+            worker_lost_grace: grace,
             phase: Phase::Running,
             asked: None,
             kill_at: None,
             give_up_at: None,
             worker_lost_at: now.instant.checked_add(worker_timeout),
+        }
+    }
+
+    /// Gives the application another grace where the worker does not come back.
+    #[must_use]
+    pub(super) fn worker_lost_grace(self, worker_lost_grace: Duration) -> Self {
+        Self {
+            worker_lost_grace,
+            ..self
         }
     }
 
@@ -162,7 +174,12 @@ impl RunnerCore {
         if matches!(self.phase, Phase::Clearing(_)) {
             return Vec::new(); // the rest of it is being killed already
         }
-        self.kill_at = now.checked_add(self.grace);
+        let grace = if reason == ShutdownReason::WorkerLost {
+            self.worker_lost_grace
+        } else {
+            self.grace
+        };
+        self.kill_at = now.checked_add(grace);
         vec![Effect::Shutdown(reason)]
     }
 
@@ -348,6 +365,16 @@ mod tests {
         t.expect(returned(0, false), &[]);
         let lost = Outcome::Lost("its worker did not come back".into());
         t.expect(Event::AllGone, &[Effect::Finish(lost)]);
+    }
+
+    #[test]
+    fn where_the_worker_does_not_come_back_the_grace_may_be_shorter_than_otherwise() {
+        let mut t = Harness::new();
+        t.core = RunnerCore::new(GRACE, AWAY, t.now).worker_lost_grace(SECOND);
+        let shutdown = Effect::Shutdown(ShutdownReason::WorkerLost);
+        t.advance(AWAY, &[shutdown]);
+        t.advance(SECOND - Duration::from_millis(1), &[]);
+        t.advance(Duration::from_millis(1), &[Effect::KillAll]);
     }
 
     #[test]

@@ -179,7 +179,10 @@ async fn serve(directory: &Path) -> io::Result<()> {
 
     let grace = context.description().stop.grace(settings.kill_grace);
     let now = clock::now(&**env.runtime());
-    let core = RunnerCore::new(grace, settings.worker_timeout, now);
+    let lost_grace = settings
+        .worker_lost_grace_max
+        .map_or(grace, |max| grace.min(max));
+    let core = RunnerCore::new(grace, settings.worker_timeout, now).worker_lost_grace(lost_grace);
     let (over, mut ended) = oneshot::channel();
     let runner = Runner::new(
         core,

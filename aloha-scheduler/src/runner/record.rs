@@ -403,6 +403,7 @@ mod tests {
             work_directory: "/work".into(),
             master: "aloha://127.0.0.1:7077".to_owned(),
             worker_id: "worker-1".to_owned(),
+            alone_max: None,
         };
         Launch::new(spec, RunnerSettings::default())
     }

@@ -11,6 +11,9 @@ pub struct RunnerSettings {
     pub kill_grace: Duration,
     /// How long a worker may be away before the application is ended.
     pub worker_timeout: Duration,
+    /// The longest an application may go on once asked to end for that, whatever its grace.
+    #[serde(default)]
+    pub worker_lost_grace_max: Option<Duration>,
     /// What is kept of its output.
     pub logs: LogSettings,
     /// What of its resources is enforced.
@@ -24,6 +27,7 @@ impl Default for RunnerSettings {
         Self {
             kill_grace: Duration::from_secs(10),
             worker_timeout: Duration::from_secs(600),
+            worker_lost_grace_max: None,
             logs: LogSettings::default(),
             enforcement: Enforcement::default(),
             configuration: BTreeMap::new(),

@@ -18,6 +18,8 @@ pub(super) enum Cause {
     Request,
     /// The worker is stopping.
     Shutdown,
+    /// The worker is cut off from every master, and it may be started elsewhere.
+    CutOff,
 }
 
 impl From<Cause> for ShutdownReason {
@@ -25,6 +27,7 @@ impl From<Cause> for ShutdownReason {
         match cause {
             Cause::Request => Self::Killed,
             Cause::Shutdown => Self::WorkerStops,
+            Cause::CutOff => Self::CutOff,
         }
     }
 }

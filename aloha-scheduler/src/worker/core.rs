@@ -7,6 +7,7 @@ use tracing::{debug, info, warn};
 use super::attempts::{AttemptKey, Attempts, Cause, Ending, Held, Stage};
 use super::effect::{Effect, ExitReason, Signal};
 use super::event::{Event, FoundApp, FoundState, RegistrationAnswer};
+use super::lease::Lease;
 use super::registration::{Backoff, Registration, WorkerRegistration};
 use crate::app::AppDescription;
 use crate::application::ShutdownReason;
@@ -44,6 +45,10 @@ pub struct WorkerSettings {
     pub kill_grace: Duration,
     /// How many attempts are remembered after the master acknowledged their end.
     pub retained_apps: usize,
+    /// Whether applications that may be started elsewhere are stopped in time where no master answers
+    /// (`aloha.worker.stopWhenCutOff`): the timeout that a master is taken to have (`aloha.worker.timeout`) until one
+    /// says. `None` for letting them run on.
+    pub cut_off_timeout: Option<Duration>,
 }
 
 /// A stop that is under way.
@@ -62,6 +67,8 @@ pub struct WorkerCore {
     /// The newest epoch any master has shown; what is older is refused.
     epoch: u64,
     attempts: Attempts,
+    /// Until when applications that may be started elsewhere run here, if there is an end to that.
+    lease: Option<Lease>,
     /// Attempts that began to run while there was no master to tell.
     started_unsaid: BTreeSet<AttemptKey>,
     stopping: Option<Stopping>,
@@ -71,12 +78,23 @@ pub struct WorkerCore {
 
 impl WorkerCore {
     /// A worker that has not yet looked for a master.
-    pub fn new(settings: WorkerSettings) -> Self {
+    pub fn new(mut settings: WorkerSettings) -> Self {
+        if let Some(timeout) = settings.cut_off_timeout {
+            // A master that comes back in time is to be found in time.
+            let max = timeout / 8;
+            let Backoff {
+                answer_within,
+                pause_max,
+                ..
+            } = &mut settings.backoff;
+            (*answer_within, *pause_max) = (max.min(*answer_within), max.min(*pause_max));
+        }
         Self {
             attempts: Attempts::new(settings.offers, settings.retained_apps),
             settings,
             registration: Registration::Idle,
             epoch: 0,
+            lease: None,
             started_unsaid: BTreeSet::new(),
             stopping: None,
             exited: false,
@@ -94,8 +112,15 @@ impl WorkerCore {
         match event {
             Event::AppFound(found) => self.on_app_found(found),
             Event::Started => self.on_started(now),
-            Event::RegistrationAnswered { master, answer } => {
-                self.on_registration_answered(master, answer, now)
+            Event::RegistrationAnswered {
+                master,
+                answer,
+                sent,
+            } => self.on_registration_answered(master, answer, sent, now),
+            Event::HeartbeatAcknowledged { master, sent } => {
+                if self.registration.master() == Some(&master) {
+                    self.renew_lease(sent);
+                }
             }
             Event::MasterDisconnected { master } => self.on_master_disconnected(&master, now),
             Event::Commanded { master, command } => self.on_commanded(&master, command, now),
@@ -126,6 +151,7 @@ impl WorkerCore {
         [
             self.registration.next_deadline(),
             self.attempts.next_deadline(),
+            self.lease.and_then(|lease| lease.next_deadline()),
             give_up,
         ]
         .into_iter()
@@ -173,6 +199,8 @@ impl WorkerCore {
     fn on_started(&mut self, now: Instant) {
         if self.registration == Registration::Idle {
             self.settings.enforces.log();
+            let timeout = self.settings.cut_off_timeout;
+            self.lease = timeout.map(|timeout| Lease::at_start(timeout, now));
             self.search(0, now);
         }
     }
@@ -181,6 +209,7 @@ impl WorkerCore {
         &mut self,
         master: String,
         answer: RegistrationAnswer,
+        sent: Instant,
         now: Instant,
     ) {
         match answer {
@@ -207,11 +236,15 @@ impl WorkerCore {
                     self.registration =
                         Registration::registered(master.clone(), epoch, heartbeat_interval, now);
                     if self.stopping.is_some() {
+                        let master = master.clone();
                         self.effects.push(Effect::Leave { master });
                     }
                     self.send_started();
                     self.attempts.forget_sent();
                     self.send_reports(None, now);
+                }
+                if epoch >= self.epoch && self.registration.master() == Some(&master) {
+                    self.renew_lease(sent);
                 }
             }
             RegistrationAnswer::Standby | RegistrationAnswer::Unreachable => {
@@ -280,10 +313,13 @@ impl WorkerCore {
         let (needs, free) = (description.needs(), self.attempts.free());
         if self.stopping.is_some() {
             self.conclude(key, Outcome::Declined("the worker is stopping".into()), now);
+        } else if description.survives_its_worker() && self.is_cut_off() {
+            let reason = "the worker is cut off from every master";
+            self.conclude(key, Outcome::Declined(reason.into()), now);
         } else if !needs.fits_in(&free) {
             self.conclude(
                 key,
-                Outcome::CouldNotStart(format!("needs {needs}; the worker has {free} left")),
+                Outcome::Declined(format!("needs {needs}; the worker has {free} left")),
                 now,
             );
         } else {
@@ -335,8 +371,10 @@ impl WorkerCore {
         let outcome = match held.ending.map(|ending| ending.cause) {
             None => seen,
             Some(Cause::Request) => Outcome::Killed,
-            Some(Cause::Shutdown) if matches!(held.stage, Stage::Queued) => seen,
-            Some(Cause::Shutdown) => Outcome::Lost("stopped with its worker".into()),
+            Some(_) if matches!(held.stage, Stage::Queued) => seen,
+            Some(cause @ (Cause::Shutdown | Cause::CutOff)) => {
+                Outcome::Lost(ShutdownReason::from(cause).to_string())
+            }
         };
         info!(app = %key.0, attempt = key.1, %outcome, "attempt ended");
         let app = key.0.clone();
@@ -356,6 +394,9 @@ impl WorkerCore {
     }
 
     fn on_tick(&mut self, now: Instant) {
+        if let Some(kill_at) = self.lease.as_mut().and_then(|lease| lease.end_if_due(now)) {
+            self.on_cut_off(kill_at, now);
+        }
         let due = |held: &Held| {
             held.ending
                 .and_then(|ending| ending.insist_at)
@@ -388,7 +429,8 @@ impl WorkerCore {
             } if *next_heartbeat <= now => {
                 *next_heartbeat = now + *heartbeat_interval;
                 let (master, interval) = (master.clone(), *heartbeat_interval);
-                self.effects.push(Effect::SendHeartbeat { master });
+                let sent = now;
+                self.effects.push(Effect::SendHeartbeat { master, sent });
                 self.send_reports(now.checked_sub(interval), now);
             }
             Registration::Idle
@@ -402,6 +444,40 @@ impl WorkerCore {
             .is_some_and(|stopping| stopping.give_up_at <= now)
         {
             self.exit(ExitReason::GaveUpWaiting);
+        }
+    }
+
+    /// Nothing was acknowledged for too long: what may be started elsewhere must be gone by then.
+    fn on_cut_off(&mut self, kill_at: Instant, now: Instant) {
+        let held = self.attempts.held();
+        let supervised = held.filter(|(_, held)| held.description.survives_its_worker());
+        let supervised: Vec<_> = supervised.map(|(key, _)| key.clone()).collect();
+        if !supervised.is_empty() {
+            let applications = supervised.len();
+            warn!(
+                applications,
+                "cut off from every master: stopping what it may start elsewhere"
+            );
+        }
+        for key in supervised {
+            self.ask_to_end(&key, Cause::CutOff, now);
+            let held = self.attempts.get_mut(&key);
+            if let Some(ending) = held.and_then(|held| held.ending.as_mut()) {
+                ending.insist_at = ending.insist_at.map(|at| at.min(kill_at));
+            }
+        }
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.lease.is_some_and(|lease| lease.is_over())
+    }
+
+    /// The master that has taken us acknowledged what was sent then.
+    fn renew_lease(&mut self, sent: Instant) {
+        if let (Some(lease), Registration::Registered { timeout, .. }) =
+            (&mut self.lease, &self.registration)
+        {
+            lease.renew(sent, *timeout);
         }
     }
 
@@ -428,7 +504,7 @@ impl WorkerCore {
             return;
         }
         self.registration = Registration::asking(master, &self.settings.backoff, now);
-        self.register_with(master);
+        self.register_with(master, now);
     }
 
     fn place_of(&self, master: &str) -> usize {
@@ -466,11 +542,11 @@ impl WorkerCore {
             self.registration
                 .ask_next(self.settings.masters.len(), &self.settings.backoff, now)
         {
-            self.register_with(master);
+            self.register_with(master, now);
         }
     }
 
-    fn register_with(&mut self, master: usize) {
+    fn register_with(&mut self, master: usize, now: Instant) {
         let Some(master) = self.settings.masters.get(master).cloned() else {
             return;
         };
@@ -497,6 +573,7 @@ impl WorkerCore {
         self.effects.push(Effect::Register {
             master,
             registration,
+            sent: now,
         });
     }
 
@@ -551,10 +628,12 @@ impl WorkerCore {
         if held.stage == Stage::Queued {
             let description = Arc::clone(&held.description);
             held.stage = Stage::Starting;
+            let lease = self.lease.filter(|_| description.survives_its_worker());
             self.effects.push(Effect::StartApp {
                 app: app.clone(),
                 attempt: key.1,
                 description,
+                alone_max: lease.map(|lease| lease.runner_alone_max()),
             });
         }
     }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::registration::WorkerRegistration;
 use crate::app::AppDescription;
@@ -36,11 +37,16 @@ pub enum Effect {
         master: String,
         /// What to say.
         registration: WorkerRegistration,
+        /// When: to be handed back with the answer.
+        sent: Instant,
     },
-    /// Tell the master that we are alive.
+    /// Tell the master that we are alive, and say so with
+    /// [`Event::HeartbeatAcknowledged`](super::Event::HeartbeatAcknowledged) if it answers.
     SendHeartbeat {
         /// Which master.
         master: String,
+        /// When: to be handed back with the answer.
+        sent: Instant,
     },
     /// Tell the master how an attempt goes.
     Report {
@@ -63,6 +69,9 @@ pub enum Effect {
         attempt: u32,
         /// What to run.
         description: Arc<AppDescription>,
+        /// How long its runner at most waits for a worker that is gone before it asks it to end, and then before it
+        /// kills it; `None` for as long as is usual.
+        alone_max: Option<Duration>,
     },
     /// Ask an attempt to end. One whose process is still being started is not to run.
     SignalApp {

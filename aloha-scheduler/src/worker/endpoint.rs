@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aloha_rpc::{
     EndpointContext, EndpointError, RpcAddress, RpcCallContext, RpcEndpoint, RpcEndpointRef,
@@ -66,6 +66,8 @@ pub enum OwnEvent {
         found: Option<RpcEndpointRef<MasterMessage>>,
         /// What it said.
         answer: RegistrationAnswer,
+        /// When it was asked.
+        sent: Instant,
     },
     /// The launcher has started an attempt.
     Started {
@@ -142,6 +144,7 @@ impl Worker {
             },
             kill_grace: Duration::from_secs(10),
             retained_apps: 1000,
+            cut_off_timeout: None,
         }
     }
 
@@ -181,16 +184,9 @@ impl Worker {
                 Effect::Register {
                     master,
                     registration,
-                } => self.register(master, registration, ctx),
-                Effect::SendHeartbeat { master } => {
-                    let (id, worker) = (self.settings.id.clone(), ctx.self_ref().clone());
-                    if let Some(found) = self.masters.get(&master) {
-                        let seen = found.ask(|call| MasterMessage::Heartbeat { id, worker, call });
-                        ctx.env()
-                            .runtime()
-                            .spawn(Box::pin(async move { drop(seen.await) }));
-                    }
-                }
+                    sent,
+                } => self.register(master, registration, sent, ctx),
+                Effect::SendHeartbeat { master, sent } => self.send_heartbeat(master, sent, ctx),
                 Effect::Report { master, report } => self.report(master, report, ctx),
                 Effect::Leave { master } => {
                     let id = self.settings.id.clone();
@@ -200,7 +196,8 @@ impl Worker {
                     app,
                     attempt,
                     description,
-                } => self.start_app(app, attempt, description, ctx),
+                    alone_max,
+                } => self.start_app((app, attempt), description, alone_max, ctx),
                 Effect::SignalApp {
                     app,
                     attempt,
@@ -223,6 +220,7 @@ impl Worker {
         &self,
         master: String,
         registration: WorkerRegistration,
+        sent: Instant,
         ctx: &EndpointContext<WorkerMessage>,
     ) {
         let (env, me) = (ctx.env().clone(), ctx.self_ref().clone());
@@ -244,7 +242,27 @@ impl Worker {
                 master,
                 found,
                 answer,
+                sent,
             })));
+        }));
+    }
+
+    fn send_heartbeat(&self, master: String, sent: Instant, ctx: &EndpointContext<WorkerMessage>) {
+        let Some(found) = self.masters.get(&master) else {
+            return;
+        };
+        let (id, worker, me) = (
+            self.settings.id.clone(),
+            ctx.self_ref().clone(),
+            ctx.self_ref().clone(),
+        );
+        let seen = found.ask(|call| MasterMessage::Heartbeat { id, worker, call });
+        ctx.env().runtime().spawn(Box::pin(async move {
+            // A master that is gone or does not count on us says so in other ways.
+            if seen.await.is_ok() {
+                let event = Event::HeartbeatAcknowledged { master, sent };
+                drop(me.send(own(OwnEvent::Core(event))));
+            }
         }));
     }
 
@@ -285,9 +303,9 @@ impl Worker {
 
     fn start_app(
         &mut self,
-        app: AppId,
-        attempt: u32,
+        (app, attempt): Key,
         what: Arc<AppDescription>,
+        alone_max: Option<Duration>,
         ctx: &EndpointContext<WorkerMessage>,
     ) {
         let spec = LaunchSpec {
@@ -297,6 +315,7 @@ impl Worker {
             work_directory: self.work_directory.clone(),
             master: self.masters_url(),
             worker_id: self.settings.id.to_string(),
+            alone_max,
         };
         self.apps
             .insert((app.clone(), attempt), App::Starting { signal: None });
@@ -391,11 +410,17 @@ impl Worker {
                 master,
                 found,
                 answer,
+                sent,
             } => {
                 if let Some(found) = found {
                     self.masters.insert(master.clone(), found);
                 }
-                self.tell(Event::RegistrationAnswered { master, answer }, ctx);
+                let event = Event::RegistrationAnswered {
+                    master,
+                    answer,
+                    sent,
+                };
+                self.tell(event, ctx);
             }
             OwnEvent::Started {
                 app,

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::app::AppDescription;
 use crate::attempt::Outcome;
@@ -64,6 +64,15 @@ pub enum Event {
         master: String,
         /// What it said.
         answer: RegistrationAnswer,
+        /// When it was asked.
+        sent: Instant,
+    },
+    /// A master has heard an [`Effect::SendHeartbeat`](super::Effect::SendHeartbeat), and counts on us.
+    HeartbeatAcknowledged {
+        /// Which.
+        master: String,
+        /// When it was sent.
+        sent: Instant,
     },
     /// The connection to a master ended.
     MasterDisconnected {

@@ -126,6 +126,10 @@ pub struct LaunchSpec {
     pub master: String,
     /// The worker, for `ALOHA_WORKER_ID`.
     pub worker_id: String,
+    /// How long its runner at most waits for a worker that is gone before it asks it to end, and then before it kills
+    /// it; `None` for as long as the settings of runners say.
+    #[serde(default)]
+    pub alone_max: Option<Duration>,
 }
 
 impl LaunchSpec {

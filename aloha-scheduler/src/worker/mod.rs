@@ -30,6 +30,7 @@ mod effect;
 mod endpoint;
 mod event;
 mod launcher;
+mod lease;
 mod logs;
 mod registration;
 mod runners;

@@ -86,6 +86,8 @@ pub enum Registration {
         epoch: u64,
         /// How often it wants to hear from us.
         heartbeat_interval: Duration,
+        /// The silence after which it gives us up: four such intervals, as it announced them.
+        timeout: Duration,
         /// When to say so next.
         next_heartbeat: Instant,
     },
@@ -122,12 +124,14 @@ impl Registration {
         heartbeat_interval: Duration,
         now: Instant,
     ) -> Self {
+        let timeout = heartbeat_interval.saturating_mul(4);
         let heartbeat_interval = heartbeat_interval.max(HEARTBEAT_INTERVAL_MIN);
         let next_heartbeat = now + heartbeat_interval;
         Self::Registered {
             master,
             epoch,
             heartbeat_interval,
+            timeout,
             next_heartbeat,
         }
     }

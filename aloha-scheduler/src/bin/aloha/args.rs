@@ -9,6 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::master_urls::MasterUrls;
+use crate::policy::PolicyArgs;
 
 /// Where clients look for the master if nobody says.
 const DEFAULT_MASTER: &str = "aloha://127.0.0.1:7077";
@@ -139,6 +140,8 @@ pub(crate) struct LocalArgs {
 #[command(after_help = "Examples:
   aloha submit -- sleep 60
   aloha submit --name etl --cores 2 --memory 4G --supervise -- ./etl.sh --day today
+  aloha submit --restart on-failure --restart-max 5 --max-run-time 2h --priority 10 -- ./etl.sh
+  aloha submit --constraint zone=a --constraint '!spot' --tag database -- ./import.sh
   aloha submit --env TZ=UTC --limit open-files=4096 --stop-signal INT --stop-timeout 60 -- ./serve
   aloha submit --wait --follow --entry-point SimpleProcess -- 'for i in 1 2 3; do echo $i; sleep 1; done'
   aloha submit --entry-point com.example.Greeter --lib target/release/greeter -- WALL-E")]
@@ -161,9 +164,8 @@ pub(crate) struct SubmitArgs {
     /// Memory it needs: 4G, 512M, or a number of MiB
     #[arg(long = "memory", value_name = "MEMORY", default_value = "512", value_parser = memory_mib)]
     pub(crate) memory_mib: u64,
-    /// Start it again elsewhere when its worker is lost
-    #[arg(long)]
-    pub(crate) supervise: bool,
+    #[command(flatten)]
+    pub(crate) policy: PolicyArgs,
     /// Sets a variable of its environment; may be repeated
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = variable)]
     pub(crate) environment: Vec<(String, String)>,
@@ -502,10 +504,7 @@ mod tests {
             panic!("a submission");
         };
         assert_eq!(args.command, ["ls", "-l", "--name", "x"]);
-        assert_eq!(
-            (args.cores, args.memory_mib, args.supervise),
-            (1, 512, true)
-        );
+        assert_eq!((args.cores, args.memory_mib), (1, 512));
         assert_eq!(args.libs, ["a", "b"]);
         assert_eq!((args.entry_point.as_str(), args.name), ("Process", None));
         assert_eq!(refused("submit ls"), ErrorKind::UnknownArgument);

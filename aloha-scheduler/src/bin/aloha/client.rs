@@ -6,12 +6,12 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
-use aloha_scheduler::config::Config;
+use aloha_scheduler::config::{Config, Value};
 use aloha_scheduler::master::{WorkerState, WorkerStatus};
 use aloha_scheduler::worker::LogStream;
 use aloha_scheduler::{
     AppDescription, AppId, AppPhase, AppStatus, ClientError, FollowError, KillAnswer, LogAnswer,
-    LogNews, LogRequest, MasterClient, ProcessLimits, StopPolicy, SubmitAnswer,
+    LogNews, LogRequest, MasterClient, Moment, ProcessLimits, StopPolicy, SubmitAnswer, Transition,
 };
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -39,14 +39,13 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
     for (name, value) in &args.limits {
         limits.set(name, value).map_err(Failure::new)?;
     }
-    let description = AppDescription {
+    let mut description = AppDescription {
         name,
         entry_point: args.entry_point.clone(),
         libs: libs?,
         args: args.command.clone(),
         cores: args.cores,
         memory_mib: args.memory_mib,
-        supervise: args.supervise,
         environment: args.environment.iter().cloned().collect(),
         stop: StopPolicy {
             signal: args.stop_signal,
@@ -55,6 +54,7 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
         limits,
         ..AppDescription::default()
     };
+    args.policy.apply(&mut description);
     ask(&args.client, async |master| {
         let app = match master.submit(description).await? {
             SubmitAnswer::Accepted { app } => app,
@@ -237,6 +237,7 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
             "CORES",
             "MIB",
             "ENFORCES",
+            "ATTRIBUTES",
             "APPLICATIONS",
         ]);
         for WorkerStatus {
@@ -250,6 +251,7 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
             memory_mib_used,
             apps,
             enforces,
+            attributes,
             ..
         } in workers
         {
@@ -260,6 +262,7 @@ pub(crate) fn workers(args: &WorkersArgs) -> Result<u8, Failure> {
                 format!("{cores_used}/{cores}"),
                 format!("{memory_mib_used}/{memory_mib}"),
                 enforces.summary(),
+                Value::Attributes(attributes).to_string(),
                 apps.len().to_string(),
             ]);
         }
@@ -442,6 +445,11 @@ fn describe(status: &AppStatus) -> String {
     row("name", Some(status.name.clone()));
     row("state", Some(status.phase.to_string()));
     row("waiting for", status.waiting_for.clone());
+    let not_before = status.not_before.map(Moment);
+    row(
+        "runs again",
+        not_before.map(|at| format!("at {at} or later")),
+    );
     row("message", status.message.clone());
     row("exit code", status.exit_code.map(|code| code.to_string()));
     row(
@@ -467,7 +475,25 @@ fn describe(status: &AppStatus) -> String {
     row("cores", Some(status.cores.to_string()));
     row("memory", Some(format!("{} MiB", status.memory_mib)));
     row("supervised", status.supervise.then(|| "yes".to_owned()));
+    row("priority", Some(status.priority.to_string()));
+    let history: Vec<_> = status.history.iter().map(past).collect();
+    row(
+        "history",
+        Some(history.join("\n")).filter(|text| !text.is_empty()),
+    );
     table.trim_fmt()
+}
+
+/// A change of state in a line.
+fn past(change: &Transition) -> String {
+    let mut line = format!("{}  {}", Moment(change.at), change.to);
+    if change.attempt > 0 {
+        line += &format!(" (attempt {})", change.attempt);
+    }
+    if let Some(reason) = &change.reason {
+        line += &format!(": {reason}");
+    }
+    line
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {
@@ -512,6 +538,35 @@ mod tests {
             (&[], ""),
         ] {
             assert_eq!(default_name(&parse(words)), name, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_says_why_it_waits_when_it_runs_again_and_what_was() {
+        let status: AppStatus = serde_json::from_value(json!({
+            "id": "app-1", "name": "etl", "entry_point": "Process", "cores": 1, "memory_mib": 512, "supervise": true,
+            "phase": "RELAUNCHING", "exit_code": null, "attempt": 1, "worker": null,
+            "waiting_for": "needs 8 cores; the largest free worker has 4", "message": "exited with code 3",
+            "submitted_at": 0, "started_at": null, "ended_at": null, "priority": -2, "not_before": 1_552_342_651_000u64,
+            "history": [
+                {"at": 1_552_342_650_000u64, "to": "SUBMITTED", "attempt": 0, "reason": null},
+                {"at": 1_552_342_650_500u64, "to": "RELAUNCHING", "attempt": 1, "reason": "exited with code 3"},
+            ],
+        }))
+        .expect("a status");
+        let text = describe(&status);
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        for expected in [
+            "waiting for needs 8 cores; the largest free worker has 4",
+            "runs again at 2019-03-11 22:17:31.000 UTC or later",
+            "priority -2",
+            "history 2019-03-11 22:17:30.000 UTC SUBMITTED",
+            "2019-03-11 22:17:30.500 UTC RELAUNCHING (attempt 1): exited with code 3",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "{text}");
         }
     }
 

@@ -9,6 +9,7 @@ mod config;
 mod daemon;
 mod machine;
 mod master_urls;
+mod policy;
 mod serve;
 mod work_directory;
 

@@ -12,8 +12,8 @@ use aloha_scheduler::rest::{RestGuard, RestLimits, RestToken, rest_router, serve
 use aloha_scheduler::runner::{CgroupSupport, RunnerSettings};
 use aloha_scheduler::worker::{Backoff, ExitReason, RunnerLauncher, clean_regularly};
 use aloha_scheduler::{
-    Master, MasterHandle, MasterSettings, Resources, Worker, WorkerHandle, WorkerSettings,
-    with_causes,
+    Listeners, Master, MasterHandle, MasterRole, MasterSettings, RecoveryModes, Resources, Worker,
+    WorkerHandle, WorkerSettings, with_causes,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +26,8 @@ use crate::{Failure, config, machine, print};
 
 /// How long applications of a cluster in one process outlive it where it was killed.
 const LOCAL_RUNNER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a master that stops waits for those who listen to it.
+const LISTENERS_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a shell says of a command that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -39,9 +41,18 @@ pub(crate) fn master(args: &MasterArgs) -> Result<u8, Failure> {
             served.url(),
             served.rest_suffix()
         ));
-        stop.asked().await;
+        let failed = tokio::select! {
+            biased;
+            () = stop.asked() => None,
+            reason = served.failed() => Some(reason),
+        };
         served.shutdown().await;
-        Ok(0)
+        match failed {
+            None => Ok(0),
+            Some(reason) => Err(Failure::new(format_args!(
+                "this master cannot lead: {reason}"
+            ))),
+        }
     })
 }
 
@@ -192,8 +203,7 @@ impl Signals {
 
 struct ServedMaster {
     env: RpcEnv,
-    /// Kept, so that somebody listens to its events.
-    _master: MasterHandle,
+    master: MasterHandle,
     rest: Option<SocketAddr>,
     rest_stop: CancellationToken,
 }
@@ -209,9 +219,24 @@ impl ServedMaster {
             .unwrap_or_default()
     }
 
+    /// Waits until it is clear that this master never leads, and gives the reason.
+    async fn failed(&self) -> String {
+        let mut role = self.master.role();
+        let failed = role.wait_for(|role| matches!(role, MasterRole::Failed { .. }));
+        match failed.await.as_deref() {
+            Ok(MasterRole::Failed { reason }) => reason.clone(),
+            // It has ended without.
+            _ => std::future::pending().await,
+        }
+    }
+
     async fn shutdown(&self) {
         self.rest_stop.cancel();
         self.env.shutdown().await;
+        let told = self.master.event_bus().drained();
+        if tokio::time::timeout(LISTENERS_TIMEOUT, told).await.is_err() {
+            warn!("some listeners do not hear the last events");
+        }
     }
 }
 
@@ -230,6 +255,11 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
     } else {
         None
     };
+    let events = Listeners::new().start(&config.listeners());
+    let events = events.map_err(|error| Failure::new(with_causes(&error)))?;
+    // Likewise: a master that is kept out of its store has nothing to say.
+    let recovery_mode = RecoveryModes::new().build(&master.recovery);
+    let recovery_mode = recovery_mode.map_err(|error| Failure::new(with_causes(&error)))?;
     let env = listen(
         "master",
         &master.host,
@@ -246,7 +276,13 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
         tag_limits: master.tag_limits,
         ..Master::default_settings(&env)
     };
-    let handle = Master::start(&env, settings).map_err(Failure::new)?;
+    let handle = Master::builder(&env)
+        .settings(settings)
+        .recovery_mode(recovery_mode)
+        .slow_store_after(master.slow_store_after)
+        .events(events)
+        .start()
+        .map_err(Failure::new)?;
     let rest_stop = CancellationToken::new();
     let rest = match guard {
         Some(guard) => Some(serve_submissions(&rest, guard, &handle, rest_stop.clone()).await?),
@@ -254,7 +290,7 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
     };
     Ok(ServedMaster {
         env,
-        _master: handle,
+        master: handle,
         rest,
         rest_stop,
     })
@@ -321,6 +357,7 @@ async fn launcher(
     let settings = RunnerSettings {
         kill_grace: config.worker().kill_grace,
         worker_timeout,
+        worker_lost_grace_max: None,
         configuration: config.in_force(),
         enforcement: config.worker().enforcement,
         logs: config.worker().logs,
@@ -368,6 +405,8 @@ async fn serve_worker(
         kill_grace: worker.kill_grace,
         retained_apps: worker.retained_applications,
         enforces: CgroupSupport::detect(&worker.enforcement),
+        attributes: worker.attributes,
+        cut_off_timeout: worker.cut_off_timeout,
         ..defaults
     };
     let handle = Worker::start(&env, settings, directory.path().to_owned(), launcher)

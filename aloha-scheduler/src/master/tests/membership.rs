@@ -322,18 +322,17 @@ fn an_unwanted_attempt_that_says_it_started_occupies_no_less_than_it_claimed() {
 }
 
 #[test]
-fn an_application_its_worker_knows_nothing_of_is_an_error() {
+fn an_application_its_worker_does_not_name_is_an_error_once_the_worker_says_that_it_is_over() {
     let (mut t, app) = Harness::with_one_running(false);
     t.register("w1", 4, 1024);
+    t.expect(["reply: epoch 7, every 15s", "tell w1: kill app 0 #1"]);
+    assert_eq!(t.status(&app).phase, AppPhase::Running);
+    t.ended("w1", &app, 1, Outcome::Lost("not held".into()));
     t.expect([
-        "reply: epoch 7, every 15s",
         "store app 0: ERROR #1 on w1",
         "publish app 0: RUNNING -> ERROR",
+        "reply: noted",
     ]);
-    assert_eq!(
-        t.status(&app).message.as_deref(),
-        Some("worker w1 knows nothing of attempt 1")
-    );
     assert_eq!(t.used("w1"), Resources::default());
 }
 

@@ -1,15 +1,22 @@
 //! The rules of the master, each with its sentence. Effects are read as short lines, so that a test shows all of them.
 
+mod adoption;
+mod defects;
 mod lifecycle;
 mod membership;
+mod model;
 mod placement;
 mod queue;
 mod random;
+mod recovery;
 mod reservation;
+mod restarts;
+mod store;
 mod waiting_for;
 
 use std::time::{Duration, Instant, SystemTime};
 
+use self::store::Store;
 use super::*;
 use crate::app::{AppDescription, AppStatus};
 use crate::attempt::{AttemptState, HeldAttempt, Outcome};
@@ -24,10 +31,19 @@ use crate::worker::WorkerRegistration;
 const TIMEOUT: Duration = Duration::from_secs(60);
 const EPOCH: u64 = 7;
 
+fn settings() -> MasterSettings {
+    MasterSettings {
+        worker_timeout: TIMEOUT,
+        ..MasterSettings::new(EPOCH)
+    }
+}
+
 /// A master, a hand-turned clock, and the effects no assertion has claimed yet.
 struct Harness {
     master: MasterCore,
+    settings: MasterSettings,
     now: Now,
+    store: Store,
     unclaimed: Vec<String>,
 }
 
@@ -41,8 +57,7 @@ impl Harness {
     }
 
     fn with(change: impl FnOnce(&mut MasterSettings)) -> Self {
-        let mut settings = MasterSettings::new(EPOCH);
-        settings.worker_timeout = TIMEOUT;
+        let mut settings = settings();
         change(&mut settings);
         #[expect(
             clippy::disallowed_methods,
@@ -52,14 +67,25 @@ impl Harness {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_552_342_651);
         let now = Now { instant, wall };
         Self {
-            master: MasterCore::new(settings, now),
+            master: MasterCore::new(settings.clone(), now),
+            settings,
             now,
+            store: Store::default(),
             unclaimed: Vec::new(),
         }
     }
 
     fn tell(&mut self, event: Event) {
         let effects = self.master.handle(event, self.now);
+        self.claim(&effects);
+    }
+
+    fn claim(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Persist(record) = effect {
+                self.store.put(record.clone());
+            }
+        }
         // That a heartbeat is answered has a test of its own.
         let lines = effects
             .iter()
@@ -67,6 +93,22 @@ impl Harness {
             .filter(|line| line != "reply: seen");
         self.unclaimed.extend(lines);
         self.master.check_invariants();
+    }
+
+    /// A master that stores what it must.
+    fn durable() -> Self {
+        Self::with(|settings| settings.durable = true)
+    }
+
+    /// The master ends, and another goes on from what is stored.
+    fn restart(&mut self) {
+        self.restart_from(self.store.read());
+    }
+
+    fn restart_from(&mut self, stored: Stored) {
+        let (master, effects) = MasterCore::recover(self.settings.clone(), stored, self.now);
+        self.master = master;
+        self.claim(&effects);
     }
 
     fn advance(&mut self, by: Duration) {
@@ -114,15 +156,15 @@ impl Harness {
     }
 
     fn submit(&mut self, cores: u32, memory_mib: u64, supervise: bool) -> AppId {
-        let entry_point = "Process".to_owned();
-        let description = AppDescription {
-            name: "a".into(),
-            entry_point,
+        self.submit_as(AppDescription {
             cores,
             memory_mib,
             supervise,
-            ..AppDescription::default()
-        };
+            ..description()
+        })
+    }
+
+    fn submit_as(&mut self, description: AppDescription) -> AppId {
         self.tell(Event::Submitted {
             description,
             reply: ReplyTo(0),
@@ -205,6 +247,17 @@ impl Drop for Harness {
         if !std::thread::panicking() {
             assert_eq!(self.unclaimed, [""; 0], "effects that no assertion claimed");
         }
+    }
+}
+
+/// An application of 2 cores and 512 MiB.
+fn description() -> AppDescription {
+    AppDescription {
+        name: "a".into(),
+        entry_point: "Process".into(),
+        cores: 2,
+        memory_mib: 512,
+        ..AppDescription::default()
     }
 }
 

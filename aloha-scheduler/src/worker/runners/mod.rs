@@ -94,7 +94,11 @@ impl RunnerLauncher {
             let app_id = spec.app_id.clone();
             move |cause| LaunchError::Runner { app_id, cause }
         };
-        let (program, settings) = (self.program.clone(), self.settings.clone());
+        let (program, mut settings) = (self.program.clone(), self.settings.clone());
+        if let Some(alone_max) = spec.alone_max {
+            settings.worker_timeout = settings.worker_timeout.min(alone_max);
+            settings.worker_lost_grace_max = Some(alone_max);
+        }
         let spawned = blocking({
             let spec = spec.clone();
             move || spawn(&program, &spec, settings)

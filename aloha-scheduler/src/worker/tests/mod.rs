@@ -1,7 +1,9 @@
 //! The rules of the worker, each with its sentence.
 
+mod cut_off;
+
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
@@ -31,6 +33,13 @@ const NEEDS: Resources = Resources {
     memory_mib: 512,
 };
 
+/// When every test begins.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "any instant will do, and there is no other way to have one"
+)]
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// A worker, a hand-turned clock, and the effects no assertion has claimed yet.
 struct Harness {
     worker: WorkerCore,
@@ -40,6 +49,10 @@ struct Harness {
 
 impl Harness {
     fn new() -> Self {
+        Self::stopping_when_cut_off(None)
+    }
+
+    fn stopping_when_cut_off(cut_off_timeout: Option<Duration>) -> Self {
         let settings = WorkerSettings {
             id: "w1".parse().unwrap(),
             host: "h".into(),
@@ -56,13 +69,10 @@ impl Harness {
             },
             kill_grace: GRACE,
             retained_apps: 3,
+            cut_off_timeout,
         };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "any instant will do, and there is no other way to have one"
-        )]
         let now = Now {
-            instant: Instant::now(),
+            instant: *START,
             wall: SystemTime::UNIX_EPOCH,
         };
         Self {
@@ -122,17 +132,13 @@ impl Harness {
             epoch,
             heartbeat_interval: INTERVAL,
         };
-        self.tell(Event::RegistrationAnswered {
-            master: master.into(),
-            answer,
-        });
+        let sent = self.now.instant;
+        self.tell(answered(master, answer, sent));
     }
 
     fn answer_no(&mut self, master: &str) {
-        self.tell(Event::RegistrationAnswered {
-            master: master.into(),
-            answer: RegistrationAnswer::Standby,
-        });
+        let sent = self.now.instant;
+        self.tell(answered(master, RegistrationAnswer::Standby, sent));
     }
 
     fn command(&mut self, command: WorkerCommand) {
@@ -225,16 +231,32 @@ fn register(master: &str, attempts: Vec<HeldAttempt>) -> Effect {
     Effect::Register {
         master: master.into(),
         registration,
+        sent: *START,
     }
 }
 
-/// An effect without what only an adopting master looks at.
+fn answered(master: &str, answer: RegistrationAnswer, sent: Instant) -> Event {
+    Event::RegistrationAnswered {
+        master: master.into(),
+        answer,
+        sent,
+    }
+}
+
+/// An effect without what only an adopting master looks at, and as if it were from the beginning.
 fn plain(mut effect: Effect) -> Effect {
-    if let Effect::Register { registration, .. } = &mut effect {
-        registration.epoch = 0;
-        for held in &mut registration.attempts {
-            (held.epoch, held.description) = (0, None);
+    match &mut effect {
+        Effect::Register {
+            registration, sent, ..
+        } => {
+            *sent = *START;
+            registration.epoch = 0;
+            for held in &mut registration.attempts {
+                (held.epoch, held.description) = (0, None);
+            }
         }
+        Effect::SendHeartbeat { sent, .. } => *sent = *START,
+        _ => {}
     }
     effect
 }
@@ -260,6 +282,7 @@ fn start(id: &str, attempt: u32) -> Effect {
         app: app(id),
         attempt,
         description: description(),
+        alone_max: None,
     }
 }
 
@@ -294,7 +317,10 @@ fn report(master: &str, report: AttemptReport) -> Effect {
 }
 
 fn heartbeat() -> Effect {
-    Effect::SendHeartbeat { master: M1.into() }
+    Effect::SendHeartbeat {
+        master: M1.into(),
+        sent: *START,
+    }
 }
 
 fn leave() -> Effect {
@@ -436,7 +462,7 @@ fn a_launch_that_does_not_fit_is_reported_and_starts_nothing() {
     let reason = "needs 2 cores and 512 MiB; the worker has 0 cores and 0 MiB left".to_owned();
     t.expect([
         start("app-1", 1),
-        report(M1, ended("app-2", 1, Outcome::CouldNotStart(reason))),
+        report(M1, ended("app-2", 1, Outcome::Declined(reason))),
     ]);
     assert_eq!(t.worker.used(), OFFERS);
 }
@@ -622,7 +648,7 @@ fn more_than_is_offered_may_be_found_and_then_nothing_is_free() {
     let reason = "needs 2 cores and 512 MiB; the worker has 0 cores and 0 MiB left";
     t.expect([report(
         M1,
-        ended("app-3", 1, Outcome::CouldNotStart(reason.into())),
+        ended("app-3", 1, Outcome::Declined(reason.into())),
     )]);
 }
 
@@ -744,10 +770,7 @@ fn a_worker_that_is_refused_ends_its_applications_and_itself() {
     let answer = RegistrationAnswer::Refused {
         reason: "no".into(),
     };
-    t.tell(Event::RegistrationAnswered {
-        master: M1.into(),
-        answer,
-    });
+    t.tell(answered(M1, answer, *START));
     t.expect([
         register(M1, vec![held("app-0", 1, AttemptState::Running)]),
         signal("app-0", 1, Signal::Stop(ShutdownReason::WorkerStops)),
@@ -765,11 +788,13 @@ fn a_worker_that_is_refused_ends_its_applications_and_itself() {
 fn event() -> impl Strategy<Value = Event> {
     let id = || (0u8..5).prop_map(|n| app(&format!("app-{n}")));
     let (attempt, epoch) = (1u32..4, 5u64..9);
+    let sent = || (0u64..1000).prop_map(|seconds| *START + Duration::from_secs(seconds));
     let master = || prop_oneof![Just(M1.to_owned()), Just(M2.to_owned())];
-    let launch =
-        (epoch.clone(), id(), attempt.clone(), 1u32..4).prop_map(|(epoch, app, attempt, cores)| {
+    let launch = (epoch.clone(), id(), attempt.clone(), 1u32..4, any::<bool>()).prop_map(
+        |(epoch, app, attempt, cores, supervise)| {
             let description = Arc::new(AppDescription {
                 cores,
+                supervise,
                 memory_mib: 100,
                 ..AppDescription::default()
             });
@@ -779,7 +804,8 @@ fn event() -> impl Strategy<Value = Event> {
                 attempt,
                 description,
             }
-        });
+        },
+    );
     let kill = (epoch.clone(), id(), attempt.clone()).prop_map(|(epoch, app, attempt)| {
         WorkerCommand::KillApp {
             epoch,
@@ -799,7 +825,8 @@ fn event() -> impl Strategy<Value = Event> {
     ];
     prop_oneof![
         1 => Just(Event::Started),
-        3 => (master(), answer).prop_map(|(master, answer)| Event::RegistrationAnswered { master, answer }),
+        3 => (master(), answer, sent()).prop_map(|(master, answer, sent)| answered(&master, answer, sent)),
+        2 => (master(), sent()).prop_map(|(master, sent)| Event::HeartbeatAcknowledged { master, sent }),
         1 => master().prop_map(|master| Event::MasterDisconnected { master }),
         8 => (master(), command).prop_map(|(master, command)| Event::Commanded { master, command }),
         3 => (id(), attempt.clone()).prop_map(|(app, attempt)| Event::AppStarted { app, attempt }),
@@ -821,8 +848,9 @@ proptest! {
     fn whatever_happens_the_tables_agree_and_every_attempt_is_accounted_for(
         left in prop::collection::btree_map(0u8..5, (1u32..4, 0u8..3), 0..4),
         events in prop::collection::vec((event(), 0u64..20), 0..150),
+        cut_off in any::<bool>(),
     ) {
-        let mut t = Harness::new();
+        let mut t = Harness::stopping_when_cut_off(cut_off.then_some(60 * SECOND));
         let mut running = BTreeSet::new();
         for (n, (attempt, state)) in left {
             let id = format!("app-{n}");

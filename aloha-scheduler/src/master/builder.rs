@@ -1,0 +1,142 @@
+use std::time::Duration;
+
+use aloha_rpc::{RpcEnv, SetupError};
+use tokio::sync::{broadcast, watch};
+
+use super::endpoint::Master;
+use super::{MasterRole, MasterSettings};
+use crate::client::MasterClient;
+use crate::clock;
+use crate::events::AlohaEvent;
+use crate::listeners::EventBus;
+use crate::messages::MASTER;
+use crate::recovery_mode::RecoveryMode;
+
+/// How long submissions wait for the store before more are refused, where nobody says otherwise.
+const SLOW_AFTER: Duration = Duration::from_secs(5);
+
+/// Collects what a master is to be, from [`Master::builder`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct MasterBuilder<'a> {
+    env: &'a RpcEnv,
+    settings: MasterSettings,
+    recovery_mode: RecoveryMode,
+    events: EventBus,
+    slow_after: Duration,
+}
+
+impl<'a> MasterBuilder<'a> {
+    pub(super) fn new(env: &'a RpcEnv) -> Self {
+        Self {
+            env,
+            settings: Master::default_settings(env),
+            recovery_mode: RecoveryMode::none(),
+            events: EventBus::default(),
+            slow_after: SLOW_AFTER,
+        }
+    }
+
+    /// What its core is told. Which epoch it has and whether it is durable follow from the recovery mode.
+    pub fn settings(self, settings: MasterSettings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// What survives it, and who of several leads; nothing and itself where this is not called.
+    pub fn recovery_mode(self, recovery_mode: RecoveryMode) -> Self {
+        Self {
+            recovery_mode,
+            ..self
+        }
+    }
+
+    /// Whom it tells what happens.
+    pub fn events(self, events: EventBus) -> Self {
+        Self { events, ..self }
+    }
+
+    /// How long submissions may wait for the store before more are refused (`aloha.deploy.slowStoreAfter`).
+    pub fn slow_store_after(self, slow_after: Duration) -> Self {
+        Self { slow_after, ..self }
+    }
+
+    /// Sets the master up, under the name [`MASTER`]. It answers once it knows whether it leads.
+    ///
+    /// # Errors
+    ///
+    /// The environment has a master already, or is shut down.
+    pub fn start(self) -> Result<MasterHandle, SetupError> {
+        let (role, seen) = watch::channel(MasterRole::default());
+        let events = self.events.clone();
+        let master = Master::new(
+            self.settings,
+            self.recovery_mode,
+            self.events,
+            self.slow_after,
+            role,
+        );
+        let client = MasterClient::new(self.env.setup_endpoint(MASTER, master)?);
+        Ok(MasterHandle {
+            client,
+            events,
+            role: seen,
+        })
+    }
+}
+
+/// A master that runs in an environment of this process.
+#[derive(Debug, Clone)]
+pub struct MasterHandle {
+    client: MasterClient,
+    events: EventBus,
+    role: watch::Receiver<MasterRole>,
+}
+
+impl MasterHandle {
+    /// Asks the master, as clients elsewhere do.
+    #[must_use]
+    pub fn client(&self) -> &MasterClient {
+        &self.client
+    }
+
+    /// What happens in the cluster from now on. A listener that falls 1,024 events behind misses some, and is
+    /// told how many.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<AlohaEvent> {
+        self.events.subscribe()
+    }
+
+    /// Where it publishes them: what became of them for each listener, and when all are done.
+    #[must_use]
+    pub fn event_bus(&self) -> &EventBus {
+        &self.events
+    }
+
+    /// Whether it leads.
+    #[must_use]
+    pub fn role(&self) -> watch::Receiver<MasterRole> {
+        self.role.clone()
+    }
+}
+
+impl Master {
+    /// The usual settings. Without a store the epoch is the time in milliseconds: a later master has a higher one.
+    #[must_use]
+    pub fn default_settings(env: &RpcEnv) -> MasterSettings {
+        MasterSettings::new(clock::now(&**env.runtime()).unix_millis())
+    }
+
+    /// Collects what a master in this environment is to be.
+    pub fn builder(env: &RpcEnv) -> MasterBuilder<'_> {
+        MasterBuilder::new(env)
+    }
+
+    /// Sets a master up in `env`, of which nothing survives, under the name [`MASTER`].
+    ///
+    /// # Errors
+    ///
+    /// The environment has a master already, or is shut down.
+    pub fn start(env: &RpcEnv, settings: MasterSettings) -> Result<MasterHandle, SetupError> {
+        Self::builder(env).settings(settings).start()
+    }
+}

@@ -1,0 +1,423 @@
+//! The store of one machine: a [redb](https://docs.rs/redb) database in a directory of its own.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use tracing::warn;
+
+use super::{Change, PersistenceEngine, PersistenceError, StoredRecord};
+use crate::blocking::blocking;
+
+const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const EPOCH: &str = "epoch";
+
+/// What redb may keep in memory. A master keeps all it needs itself, and reads the file at its start alone.
+const CACHE_BYTES: usize = 8 << 20;
+/// How often a lock that is taken is tried, and the pause between two tries: what a master that was killed had just
+/// forked has it until it executes its program.
+const LOCK_TRIES: u32 = 50;
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Keeps records in the file `recovery.redb` of a directory that no other process uses meanwhile.
+///
+/// A batch is one transaction and one fsync. Each page has a checksum, and a page in use is never overwritten, so that
+/// the file as of the last batch survives the end of the process or of the machine at any moment. After an error the
+/// file is opened anew with the next try.
+#[derive(Debug)]
+pub struct FileEngine {
+    store: Arc<Store>,
+}
+
+#[derive(Debug)]
+struct Store {
+    path: PathBuf,
+    state: Mutex<State>,
+    /// Held for as long as this lives.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct State {
+    /// `None` after an error, until the next try.
+    database: Option<Database>,
+    /// The newest epoch that began here. Nobody else has the file.
+    epoch: u64,
+}
+
+impl FileEngine {
+    /// Opens the store in this directory, which is made, for its owner alone, where it is missing. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be written, is in use by another process, or holds a file that is damaged.
+    pub fn open(directory: &Path) -> Result<Self, PersistenceError> {
+        let unusable = |error: io::Error| PersistenceError::Unavailable {
+            store: directory.display().to_string(),
+            reason: format!("{error}; the recovery directory must be one that this user may write"),
+        };
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory);
+        made.map_err(unusable)?;
+        let directory = directory.canonicalize().map_err(unusable)?;
+        let lock = lock(&directory).map_err(|error| match error {
+            Unlocked::Taken(store) => PersistenceError::InUse { store },
+            Unlocked::Failed(error) => unusable(error),
+        })?;
+        let path = directory.join("recovery.redb");
+        if !path.try_exists().map_err(unusable)? {
+            create(&path)?;
+        }
+        let mut state = State {
+            database: None,
+            epoch: 0,
+        };
+        attempt(&path, || {
+            let database = open(&path)?;
+            let epoch = database.begin_read()?.open_table(META)?.get(EPOCH)?;
+            state.epoch = epoch.map_or(0, |epoch| epoch.value());
+            state.database = Some(database);
+            Ok(())
+        })?;
+        let store = Store {
+            path,
+            state: Mutex::new(state),
+            _lock: lock,
+        };
+        Ok(Self {
+            store: Arc::new(store),
+        })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, PersistenceError> + Send + 'static,
+    ) -> Result<T, PersistenceError> {
+        let store = Arc::clone(&self.store);
+        blocking(move || work(&store)).await
+    }
+}
+
+#[async_trait]
+impl PersistenceEngine for FileEngine {
+    async fn begin_epoch(&self, at_least: u64) -> Result<u64, PersistenceError> {
+        self.run(move |store| {
+            store.with(|database, epoch| {
+                let next = at_least.max(*epoch + 1);
+                let transaction = database.begin_write()?;
+                transaction.open_table(META)?.insert(EPOCH, next)?;
+                transaction.commit()?;
+                *epoch = next;
+                Ok(next)
+            })
+        })
+        .await
+    }
+
+    async fn read_all(&self) -> Result<Vec<StoredRecord>, PersistenceError> {
+        self.run(|store| {
+            store.with(|database, _| {
+                let table = database.begin_read()?.open_table(RECORDS)?;
+                let mut records = Vec::new();
+                for entry in table.iter()? {
+                    let (key, value) = entry?;
+                    records.push(StoredRecord {
+                        key: key.value().to_owned(),
+                        value: value.value().to_vec(),
+                    });
+                }
+                Ok(records)
+            })
+        })
+        .await
+    }
+
+    async fn write(&self, epoch: u64, changes: Vec<Change>) -> Result<(), PersistenceError> {
+        self.run(move |store| {
+            let newest = store.state().epoch;
+            if epoch < newest {
+                return Err(PersistenceError::Fenced {
+                    ours: epoch,
+                    newest,
+                });
+            }
+            if changes.is_empty() {
+                return Ok(());
+            }
+            store.with(|database, _| {
+                let transaction = database.begin_write()?;
+                let mut table = transaction.open_table(RECORDS)?;
+                for change in &changes {
+                    match change {
+                        Change::Put(StoredRecord { key, value }) => {
+                            table.insert(key.as_str(), value.as_slice())?;
+                        }
+                        Change::Delete { key } => {
+                            table.remove(key.as_str())?;
+                        }
+                    }
+                }
+                drop(table);
+                transaction.commit()?;
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+impl Store {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on the database, which is opened if need be, and closes it if that fails: after an error redb does
+    /// nothing more.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database, &mut u64) -> Result<T, redb::Error>,
+    ) -> Result<T, PersistenceError> {
+        let mut state = self.state();
+        let State { database, epoch } = &mut *state;
+        let worked = attempt(&self.path, || {
+            let database = match database {
+                Some(database) => database,
+                None => database.insert(open(&self.path)?),
+            };
+            work(database, epoch)
+        });
+        if worked.is_err() {
+            *database = None;
+        }
+        worked
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder
+        .set_cache_size(CACHE_BYTES)
+        // Every page is looked at before anything in it is believed.
+        .set_check_integrity_on_open(true)
+        .set_repair_callback(|_| {});
+    builder
+}
+
+fn open(path: &Path) -> Result<Database, redb::Error> {
+    Ok(builder().open(path)?)
+}
+
+/// Makes a database that is there in whole or not at all.
+fn create(path: &Path) -> Result<(), PersistenceError> {
+    let unfinished = path.with_extension("redb.new");
+    attempt(path, || {
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options.open(&unfinished)?;
+        let database = builder().create(&unfinished)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(RECORDS)?;
+        transaction.open_table(META)?;
+        transaction.commit()?;
+        drop(database);
+        fs::rename(&unfinished, path)?;
+        let directory = path.parent().unwrap_or(path);
+        File::open(directory)?.sync_all()?;
+        Ok(())
+    })
+}
+
+/// Does something with the file at `path`. redb may panic where a file was altered behind its back.
+fn attempt<T>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, redb::Error>,
+) -> Result<T, PersistenceError> {
+    let store = path.display().to_string();
+    let damaged = |store, reason| PersistenceError::Damaged { store, reason };
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(match error {
+            redb::Error::Corrupted(reason) => damaged(store, reason),
+            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                damaged(store, error.to_string())
+            }
+            redb::Error::UpgradeRequired(version) => damaged(
+                store,
+                format!("it has the format {version} of an older redb"),
+            ),
+            redb::Error::TableTypeMismatch { .. } | redb::Error::TableDoesNotExist(_) => {
+                damaged(store, format!("it is no recovery file: {error}"))
+            }
+            redb::Error::DatabaseAlreadyOpen => PersistenceError::InUse { store },
+            redb::Error::Io(error) => PersistenceError::Unavailable {
+                store,
+                reason: error.to_string(),
+            },
+            other => PersistenceError::Unavailable {
+                store,
+                reason: other.to_string(),
+            },
+        }),
+        Err(_) => Err(damaged(store, "reading it led astray".to_owned())),
+    }
+}
+
+enum Unlocked {
+    /// By this, in words.
+    Taken(String),
+    Failed(io::Error),
+}
+
+/// Takes the lock of a directory, and notes in it who has it.
+fn lock(directory: &Path) -> Result<File, Unlocked> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let mut file = options
+        .open(directory.join("recovery.lock"))
+        .map_err(Unlocked::Failed)?;
+    match lock_soon(&file) {
+        Ok(()) => {}
+        Err(TryLockError::Error(error)) => return Err(Unlocked::Failed(error)),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Who it is helps, and is not needed.
+            let _ = file.read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => String::new(),
+                pid => format!(" (process {pid} has it)"),
+            };
+            let directory = directory.display();
+            return Err(Unlocked::Taken(format!(
+                "recovery directory {directory}{holder}"
+            )));
+        }
+    }
+    let noted = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    if let Err(error) = noted {
+        // The lock holds all the same; that the disk is full is told where it matters.
+        warn!(%error, "cannot note who has the lock of the recovery directory");
+    }
+    Ok(file)
+}
+
+fn lock_soon(file: &File) -> Result<(), TryLockError> {
+    let mut tries = 1;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(LOCK_INTERVAL);
+            }
+            locked => return locked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use tempfile::tempdir;
+
+    use super::*;
+
+    fn put(key: &str) -> Vec<Change> {
+        vec![Change::Put(StoredRecord {
+            key: key.to_owned(),
+            value: b"value".to_vec(),
+        })]
+    }
+
+    #[tokio::test]
+    async fn the_file_engine_keeps_the_contract() {
+        let home = tempdir().unwrap();
+        let path = home.path().join("recovery");
+        super::super::contract::check(async || FileEngine::open(&path).unwrap()).await;
+    }
+
+    #[test]
+    fn the_directory_and_its_files_are_their_owners_alone() {
+        let home = tempdir().unwrap();
+        let path = home.path().join("a/recovery");
+        let _engine = FileEngine::open(&path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        for name in ["recovery.redb", "recovery.lock"] {
+            assert_eq!(mode(&path.join(name)), 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_second_engine_is_kept_out_and_told_by_whom() {
+        let home = tempdir().unwrap();
+        let first = FileEngine::open(home.path()).unwrap();
+        let refused = FileEngine::open(home.path()).unwrap_err().to_string();
+        let expected = format!(
+            "recovery directory {} (process {} has it) is in use by another master; \
+             stop that one, or give this one a store of its own",
+            home.path().canonicalize().unwrap().display(),
+            std::process::id()
+        );
+        assert_eq!(refused, expected);
+        drop(first);
+        FileEngine::open(home.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_is_damage_and_stays_as_it_is() {
+        for bytes in [&b""[..], b"garbage", &[0; 8192], &[0xff; 100_000]] {
+            let home = tempdir().unwrap();
+            let path = home.path().join("recovery.redb");
+            fs::write(&path, bytes).unwrap();
+            let error = FileEngine::open(home.path()).unwrap_err();
+            assert!(matches!(error, PersistenceError::Damaged { .. }), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_with_altered_pages_is_damage() {
+        let home = tempdir().unwrap();
+        let engine = FileEngine::open(home.path()).unwrap();
+        let epoch = engine.begin_epoch(0).await.unwrap();
+        let changes = (0..1000).flat_map(|n| put(&format!("app/{n}"))).collect();
+        engine.write(epoch, changes).await.unwrap();
+        drop(engine);
+        let path = home.path().join("recovery.redb");
+        let mut bytes = fs::read(&path).unwrap();
+        let found = bytes.windows(7).position(|bytes| bytes == b"app/777");
+        bytes[found.expect("it is in there")] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let error = FileEngine::open(home.path()).unwrap_err();
+        assert!(matches!(error, PersistenceError::Damaged { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_creation_that_was_cut_short_is_begun_anew() {
+        let home = tempdir().unwrap();
+        fs::write(home.path().join("recovery.redb.new"), b"half").unwrap();
+        let engine = FileEngine::open(home.path()).unwrap();
+        assert_eq!(engine.begin_epoch(0).await.unwrap(), 1);
+    }
+}

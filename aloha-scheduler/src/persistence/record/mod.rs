@@ -1,0 +1,212 @@
+//! What a stored record looks like, and what can be read of what was stored.
+//!
+//! ```text
+//! key:    app/app-20190311221731-0000
+//! value:  {"kind":"app","version":1,"crc32":"1a2b3c4d","body":{…}}
+//! ```
+//!
+//! The checksum is that of the key, the kind, the version and the body, byte by byte, with a line feed behind each of
+//! the first three. So a record under a wrong key, a torn one and one whose bits fell over are all told from one that a
+//! newer version wrote.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Change, PersistenceError, StoredRecord};
+use crate::ids::AppId;
+use crate::master::{AppRecord, Record, Stored, WorkerRecord};
+
+/// The version that is written, and the newest that is read. Fields with a default may be added without a new one.
+const VERSION: u32 = 1;
+/// What one record may hold of what a user sent: other stores than a file take little more.
+pub(crate) const SETTLED_BYTES_MAX: usize = 1 << 20;
+const NEXT_NUMBER: &str = "meta/next-number";
+const SET_ASIDE: &str = "set-aside/";
+const KEY_LENGTH_MAX: usize = 200;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    App,
+    Worker,
+    NextNumber,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Worker => "worker",
+            Self::NextNumber => "next-number",
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Envelope<'a> {
+    kind: Kind,
+    version: u32,
+    crc32: String,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+/// A record that cannot be read, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DamagedRecord {
+    pub(crate) record: StoredRecord,
+    pub(crate) reason: String,
+}
+
+/// Everything that was stored.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    pub(crate) stored: Stored,
+    pub(crate) damaged: Vec<DamagedRecord>,
+}
+
+/// The change of what is stored that a record of the core's is.
+pub(crate) fn change_of(record: &Record) -> Change {
+    match record {
+        Record::App(app) => put(app_key(&app.id), Kind::App, app),
+        Record::AppForgotten(id) => Change::Delete { key: app_key(id) },
+        Record::Worker(worker) => put(format!("worker/{}", worker.id), Kind::Worker, worker),
+        Record::WorkerForgotten(id) => Change::Delete {
+            key: format!("worker/{id}"),
+        },
+        Record::NextNumber(number) => put(NEXT_NUMBER.to_owned(), Kind::NextNumber, number),
+    }
+}
+
+fn app_key(id: &AppId) -> String {
+    format!("app/{id}")
+}
+
+fn put(key: String, kind: Kind, body: &impl Serialize) -> Change {
+    let body = serde_json::value::to_raw_value(body).expect("records are always JSON");
+    let crc32 = checksum(&key, kind, VERSION, body.get());
+    let envelope = Envelope {
+        kind,
+        version: VERSION,
+        crc32,
+        body: &body,
+    };
+    let value = serde_json::to_vec(&envelope).expect("records are always JSON");
+    Change::Put(StoredRecord { key, value })
+}
+
+fn checksum(key: &str, kind: Kind, version: u32, body: &str) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    for part in [key, kind.as_str(), &version.to_string()] {
+        hasher.update(part.as_bytes());
+        hasher.update(b"\n");
+    }
+    hasher.update(body.as_bytes());
+    format!("{:08x}", hasher.finalize())
+}
+
+/// Reads what was stored, record by record.
+///
+/// # Errors
+///
+/// A newer version wrote some of it: what it means is not known, and must not be set aside.
+pub(crate) fn decode(store: &str, records: Vec<StoredRecord>) -> Result<Decoded, PersistenceError> {
+    let mut decoded = Decoded::default();
+    for record in records {
+        if let Some(set_aside) = record.key.strip_prefix(SET_ASIDE) {
+            decoded.stored.set_aside.extend(app_set_aside(set_aside));
+            continue;
+        }
+        match read(&record, &mut decoded.stored) {
+            Ok(()) => {}
+            Err(Unread::Newer(version)) => {
+                let reason = format!(
+                    "{} was written by a newer version of Aloha (records of version {version}, this one reads \
+                     {VERSION}); start that version again",
+                    record.key
+                );
+                let store = store.to_owned();
+                return Err(PersistenceError::Unreadable { store, reason });
+            }
+            Err(Unread::Damaged(reason)) => {
+                decoded.stored.set_aside.extend(app_of(&record.key));
+                decoded.damaged.push(DamagedRecord { record, reason });
+            }
+        }
+    }
+    Ok(decoded)
+}
+
+/// The changes that set a damaged record aside, byte by byte, by the leadership of this epoch.
+pub(crate) fn set_aside(epoch: u64, record: &StoredRecord) -> [Change; 2] {
+    let mut key = format!("{SET_ASIDE}{epoch}/{}", record.key);
+    key.truncate(KEY_LENGTH_MAX); // Only a stranger's is so long; keys are ASCII.
+    let StoredRecord { key: old, value } = record.clone();
+    [
+        Change::Put(StoredRecord { key, value }),
+        Change::Delete { key: old },
+    ]
+}
+
+/// The application of a key such as `7/app/app-1`, where it is one.
+fn app_set_aside(key: &str) -> Option<AppId> {
+    app_of(key.split_once('/')?.1)
+}
+
+fn app_of(key: &str) -> Option<AppId> {
+    key.strip_prefix("app/")?.parse().ok()
+}
+
+enum Unread {
+    Damaged(String),
+    Newer(u32),
+}
+
+fn read(record: &StoredRecord, stored: &mut Stored) -> Result<(), Unread> {
+    let StoredRecord { key, value } = record;
+    let damaged = |reason: String| Unread::Damaged(reason);
+    if value.is_empty() {
+        return Err(damaged("it is empty".to_owned()));
+    }
+    let envelope: Envelope<'_> =
+        serde_json::from_slice(value).map_err(|error| damaged(format!("no record: {error}")))?;
+    let Envelope {
+        kind,
+        version,
+        crc32,
+        body,
+    } = envelope;
+    let body = body.get();
+    let expected = checksum(key, kind, version, body);
+    if crc32 != expected {
+        let reason = format!("its checksum is {crc32}, but that of what it holds is {expected}");
+        return Err(damaged(reason));
+    }
+    if version > VERSION {
+        return Err(Unread::Newer(version));
+    }
+    let unexpected = |error: serde_json::Error| damaged(format!("no {}: {error}", kind.as_str()));
+    match kind {
+        Kind::App => {
+            let app: AppRecord = serde_json::from_str(body).map_err(unexpected)?;
+            if *key != app_key(&app.id) {
+                return Err(damaged(format!("it is that of {}", app.id)));
+            }
+            stored.apps.push(app);
+        }
+        Kind::Worker => {
+            let worker: WorkerRecord = serde_json::from_str(body).map_err(unexpected)?;
+            if key.strip_prefix("worker/") != Some(worker.id.as_str()) {
+                return Err(damaged(format!("it is that of {}", worker.id)));
+            }
+            stored.workers.push(worker);
+        }
+        Kind::NextNumber => {
+            stored.next_number = serde_json::from_str(body).map_err(unexpected)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

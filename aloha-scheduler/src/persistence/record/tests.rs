@@ -1,0 +1,216 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::app::{AppDescription, AppPhase, AppState, Ending, Placement, Transition};
+use crate::resources::Resources;
+
+/// An application of which every field has something to say.
+fn app() -> AppRecord {
+    let description = AppDescription {
+        name: "sums".into(),
+        entry_point: "SimpleProcess".into(),
+        args: vec!["echo \"é\" $((1+1))".into()],
+        cores: 2,
+        memory_mib: 256,
+        supervise: true,
+        environment: BTreeMap::from([("A".into(), "1".into())]),
+        ..AppDescription::default()
+    };
+    AppRecord {
+        id: "app-20190311221731-0007".parse().unwrap(),
+        number: 7,
+        description: Arc::new(description),
+        state: AppState::Ended {
+            how: Ending::Failed(3),
+            on: Some(Placement {
+                worker: "worker-1".parse().unwrap(),
+                address: "h:1".into(),
+            }),
+            since: Some(1_552_342_652_000),
+            at: 1_552_342_653_000,
+            message: Some("ended".into()),
+        },
+        attempt: 2,
+        kill_requested: false,
+        submitted_at: 1_552_342_651_000,
+        restarts_in_a_row: 1,
+        overran: false,
+        history: vec![Transition {
+            at: 1_552_342_653_000,
+            to: AppPhase::Failed,
+            attempt: 2,
+            reason: Some("ended".into()),
+        }],
+    }
+}
+
+fn worker() -> WorkerRecord {
+    WorkerRecord {
+        id: "worker-1".parse().unwrap(),
+        host: "h".into(),
+        port: 1,
+        offers: Resources {
+            cores: 8,
+            memory_mib: 4096,
+        },
+        enforces: Default::default(),
+        attributes: BTreeMap::from([("zone".into(), "a".into())]),
+    }
+}
+
+fn stored(record: &Record) -> StoredRecord {
+    match change_of(record) {
+        Change::Put(stored) => stored,
+        Change::Delete { key } => panic!("{key} is deleted"),
+    }
+}
+
+fn decoded(records: Vec<StoredRecord>) -> Decoded {
+    decode("the store", records).unwrap()
+}
+
+/// Version 1 as it was first written. That it is read is a promise: what cannot be read any more needs a version of its
+/// own. Fields may be added, with defaults.
+const GOLDEN_WORKER: &str = include_str!("golden/worker.json");
+const GOLDEN_APP: &str = include_str!("golden/app.json");
+const GOLDEN_NUMBER: &str = r#"{"kind":"next-number","version":1,"crc32":"3e1f1a3e","body":4711}"#;
+
+#[test]
+fn a_record_is_laid_out_as_ever_and_what_is_written_is_read() {
+    let number = stored(&Record::NextNumber(4711));
+    assert_eq!(String::from_utf8(number.value).unwrap(), GOLDEN_NUMBER);
+    let read = decoded(vec![
+        stored(&Record::App(app().into())),
+        stored(&Record::Worker(worker())),
+    ]);
+    assert_eq!(read.damaged, []);
+    assert_eq!(
+        (read.stored.apps, read.stored.workers),
+        (vec![app()], vec![worker()])
+    );
+}
+
+#[test]
+fn records_of_version_1_are_read() {
+    let record = |key: &str, value: &str| StoredRecord {
+        key: key.into(),
+        value: value.trim_end().into(),
+    };
+    let read = decoded(vec![
+        record("app/app-20190311221731-0007", GOLDEN_APP),
+        record("worker/worker-1", GOLDEN_WORKER),
+        record("meta/next-number", GOLDEN_NUMBER),
+    ]);
+    let expected = Stored {
+        apps: vec![app()],
+        workers: vec![worker()],
+        next_number: 4711,
+        ..Stored::default()
+    };
+    assert_eq!((read.stored, read.damaged), (expected, Vec::new()));
+}
+
+#[test]
+fn what_is_forgotten_is_deleted() {
+    let delete = |key: &str| Change::Delete { key: key.into() };
+    let forgotten = Record::AppForgotten("app-1".parse().unwrap());
+    assert_eq!(change_of(&forgotten), delete("app/app-1"));
+    let forgotten = Record::WorkerForgotten("worker-1".parse().unwrap());
+    assert_eq!(change_of(&forgotten), delete("worker/worker-1"));
+}
+
+#[test]
+fn any_single_bit_that_falls_over_is_noticed_and_costs_no_other_record() {
+    let (good, other) = (
+        stored(&Record::App(app().into())),
+        stored(&Record::Worker(worker())),
+    );
+    for at in 0..good.value.len() {
+        for bit in 0..8 {
+            let mut bad = good.clone();
+            bad.value[at] ^= 1 << bit;
+            let read = decoded(vec![bad.clone(), other.clone()]);
+            let damaged: Vec<_> = read.damaged.iter().map(|damaged| &damaged.record).collect();
+            assert_eq!(damaged, [&bad], "bit {bit} of byte {at}");
+            assert_eq!(read.stored.apps, []);
+            assert_eq!(read.stored.workers, [worker()]);
+            assert!(read.stored.set_aside.contains(&app().id));
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_cut_off_anywhere_is_damaged() {
+    let good = stored(&Record::App(app().into()));
+    for length in 0..good.value.len() {
+        let mut torn = good.clone();
+        torn.value.truncate(length);
+        let read = decoded(vec![torn]);
+        assert_eq!(
+            (read.stored.apps, read.damaged.len()),
+            (Vec::new(), 1),
+            "{length}"
+        );
+    }
+}
+
+#[test]
+fn a_record_under_the_key_of_another_is_damaged() {
+    let mut wrong = stored(&Record::App(app().into()));
+    wrong.key = "app/app-2".into();
+    let mut foreign = stored(&Record::NextNumber(1));
+    foreign.key = "meta/other".into();
+    let stranger = StoredRecord {
+        key: "what/ever".into(),
+        value: b"{}".to_vec(),
+    };
+    let read = decoded(vec![wrong, foreign, stranger]);
+    assert_eq!(read.damaged.len(), 3);
+    let aside = Vec::from_iter(read.stored.set_aside);
+    assert_eq!(aside, ["app-2".parse().unwrap()]);
+}
+
+#[test]
+fn what_is_set_aside_is_kept_byte_by_byte_and_its_application_is_remembered() {
+    let bad = StoredRecord {
+        key: "app/app-1".into(),
+        value: vec![0xff, 0],
+    };
+    let [put, delete] = set_aside(7, &bad);
+    let Change::Put(aside) = put else {
+        panic!("{put:?}")
+    };
+    assert_eq!(
+        (&*aside.key, &aside.value),
+        ("set-aside/7/app/app-1", &bad.value)
+    );
+    assert_eq!(delete, Change::Delete { key: bad.key });
+    let read = decoded(vec![aside]);
+    assert_eq!(read.damaged, []);
+    assert_eq!(
+        Vec::from_iter(read.stored.set_aside),
+        ["app-1".parse().unwrap()]
+    );
+}
+
+#[test]
+fn what_a_newer_version_wrote_is_refused_whole_and_says_what_to_do() {
+    let body = RawValue::from_string("{}".to_owned()).unwrap();
+    let envelope = Envelope {
+        kind: Kind::App,
+        version: 2,
+        crc32: checksum("app/app-1", Kind::App, 2, body.get()),
+        body: &body,
+    };
+    let newer = StoredRecord {
+        key: "app/app-1".into(),
+        value: serde_json::to_vec(&envelope).unwrap(),
+    };
+    let error = decode("the store", vec![newer]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the store: app/app-1 was written by a newer version of Aloha (records of version 2, this one reads 1); \
+         start that version again"
+    );
+}

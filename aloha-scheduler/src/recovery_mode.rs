@@ -1,0 +1,226 @@
+//! What of a master survives it, and who of several leads: chosen by name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::election::{LeaderElectionAgent, SoleMaster};
+use crate::persistence::{FileEngine, PersistenceEngine, PersistenceError};
+
+/// What of a master survives it, and who of several leads.
+#[derive(Debug, Clone)]
+pub struct RecoveryMode {
+    /// Where it keeps what it must not forget; `None` for nowhere.
+    pub persistence: Option<Arc<dyn PersistenceEngine>>,
+    /// Who of several leads.
+    pub election: Arc<dyn LeaderElectionAgent>,
+}
+
+impl RecoveryMode {
+    /// Nothing survives, and the master is alone.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            persistence: None,
+            election: Arc::new(SoleMaster::default()),
+        }
+    }
+
+    /// All survives, in this engine, and the master is alone.
+    pub fn stored_in(persistence: impl PersistenceEngine) -> Self {
+        Self {
+            persistence: Some(Arc::new(persistence)),
+            ..Self::none()
+        }
+    }
+}
+
+impl Default for RecoveryMode {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+/// Which recovery mode is wanted (`aloha.deploy.recoveryMode`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RecoveryKind {
+    /// Nothing survives.
+    #[default]
+    None,
+    /// All survives, in a file of this machine.
+    FileSystem,
+    /// As somebody's own factory makes it.
+    Custom,
+}
+
+/// What a recovery mode is made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoverySettings {
+    /// Which.
+    pub kind: RecoveryKind,
+    /// The name of the factory of a custom one (`aloha.deploy.recoveryMode.factory`).
+    pub factory: Option<String>,
+    /// Where files are kept (`aloha.deploy.recoveryDirectory`).
+    pub directory: PathBuf,
+}
+
+/// Why there is no such recovery mode.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecoveryModeError {
+    /// A custom mode without a factory.
+    #[error(
+        "aloha.deploy.recoveryMode is CUSTOM, but aloha.deploy.recoveryMode.factory names no factory"
+    )]
+    NoFactory,
+    /// A factory that this program does not have.
+    #[error(
+        "aloha.deploy.recoveryMode.factory: this program has no factory {name:?}{}; a program of your own can start a \
+         master with one (see RecoveryModes and the example custom_recovery)",
+        others(known)
+    )]
+    UnknownFactory {
+        /// The name.
+        name: String,
+        /// The names that it has.
+        known: Vec<String>,
+    },
+    /// The store cannot be used.
+    #[error("cannot use the master's store")]
+    Store(#[from] PersistenceError),
+    /// A factory of somebody's own failed.
+    #[error("the recovery mode {name:?} cannot be had")]
+    Factory {
+        /// Its name.
+        name: String,
+        /// What it says.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn others(known: &[String]) -> String {
+    match known {
+        [] => String::new(),
+        names => format!(", only {}", names.join(", ")),
+    }
+}
+
+type Factory = dyn Fn(&RecoverySettings) -> Result<RecoveryMode, Box<dyn std::error::Error + Send + Sync>>
+    + Send
+    + Sync;
+
+/// The recovery modes that a program can be configured to use: NONE and FILESYSTEM, and its own by name.
+///
+/// # Examples
+///
+/// ```
+/// use aloha_scheduler::persistence::MemoryEngine;
+/// use aloha_scheduler::{RecoveryKind, RecoveryMode, RecoveryModes, RecoverySettings};
+///
+/// let modes = RecoveryModes::new()
+///     .with("my-store", |_settings| Ok(RecoveryMode::stored_in(MemoryEngine::new())));
+/// let mut settings = RecoverySettings::default();
+/// settings.kind = RecoveryKind::Custom;
+/// settings.factory = Some("my-store".to_owned());
+/// let mode = modes.build(&settings)?;
+/// assert!(mode.persistence.is_some());
+/// # Ok::<(), aloha_scheduler::RecoveryModeError>(())
+/// ```
+#[derive(Default)]
+pub struct RecoveryModes {
+    factories: BTreeMap<String, Box<Factory>>,
+}
+
+impl fmt::Debug for RecoveryModes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.factories.keys()).finish()
+    }
+}
+
+impl RecoveryModes {
+    /// Those that every master has.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one of one's own, for recovery mode CUSTOM with this name as its factory.
+    #[must_use]
+    pub fn with(
+        mut self,
+        name: impl Into<String>,
+        factory: impl Fn(
+            &RecoverySettings,
+        ) -> Result<RecoveryMode, Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.factories.insert(name.into(), Box::new(factory));
+        self
+    }
+
+    /// Makes the one that is wanted. Blocks where it opens files.
+    ///
+    /// # Errors
+    ///
+    /// There is no such mode, or its store cannot be used.
+    pub fn build(&self, settings: &RecoverySettings) -> Result<RecoveryMode, RecoveryModeError> {
+        match settings.kind {
+            RecoveryKind::None => Ok(RecoveryMode::none()),
+            RecoveryKind::FileSystem => Ok(RecoveryMode::stored_in(FileEngine::open(
+                &settings.directory,
+            )?)),
+            RecoveryKind::Custom => {
+                let name = settings
+                    .factory
+                    .as_ref()
+                    .ok_or(RecoveryModeError::NoFactory)?;
+                let Some(factory) = self.factories.get(name) else {
+                    return Err(RecoveryModeError::UnknownFactory {
+                        name: name.clone(),
+                        known: self.factories.keys().cloned().collect(),
+                    });
+                };
+                factory(settings).map_err(|cause| RecoveryModeError::Factory {
+                    name: name.clone(),
+                    cause,
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn custom(factory: Option<&str>) -> RecoverySettings {
+        RecoverySettings {
+            kind: RecoveryKind::Custom,
+            factory: factory.map(str::to_owned),
+            ..RecoverySettings::default()
+        }
+    }
+
+    #[test]
+    fn a_factory_that_is_not_there_is_an_error_that_says_what_to_do() {
+        let modes = RecoveryModes::new();
+        let error = modes.build(&custom(None)).unwrap_err().to_string();
+        assert!(
+            error.contains("aloha.deploy.recoveryMode.factory"),
+            "{error}"
+        );
+        let error = modes.build(&custom(Some("x"))).unwrap_err().to_string();
+        assert!(error.contains("no factory \"x\";"), "{error}");
+        let modes = modes.with("y", |_| Err("no disk".into()));
+        let error = modes.build(&custom(Some("x"))).unwrap_err().to_string();
+        assert!(error.contains("no factory \"x\", only y;"), "{error}");
+        let error = modes.build(&custom(Some("y"))).unwrap_err();
+        let error = crate::with_causes(&error);
+        assert_eq!(error, "the recovery mode \"y\" cannot be had: no disk");
+    }
+}
