@@ -35,6 +35,9 @@ pub(crate) struct Assignment {
 #[derive(Debug)]
 pub(crate) struct Placer {
     by: Preference,
+    /// Off only to show what it is good for.
+    #[cfg(test)]
+    pub(crate) reserves: bool,
     /// Whom the reserved worker is kept for.
     holder: Option<(Ticket, GroupSlot)>,
     /// When it is asked whether another worker were better, by the number of attempts ever placed.
@@ -53,6 +56,8 @@ impl Placer {
     pub(crate) fn new(by: Preference) -> Self {
         Self {
             by,
+            #[cfg(test)]
+            reserves: true,
             holder: None,
             review_at: 0,
             candidates: BinaryHeap::new(),
@@ -238,6 +243,10 @@ impl Placer {
         }
         self.seen = seen;
         workers.settle();
+        #[cfg(test)]
+        if !self.reserves {
+            return;
+        }
         let Some((ticket, group)) = queue.head(limits, workers.capacity()) else {
             self.holder = None;
             workers.reserve(None);
