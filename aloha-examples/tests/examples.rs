@@ -299,3 +299,24 @@ fn a_simulated_run_can_be_had_again() {
         assert!(found, "{expected}: {printed:#?}");
     }
 }
+
+#[test]
+fn a_simulated_day_loses_no_application_and_is_drawn() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let drawing = directory.path().join("day.svg");
+    let day = example("cluster_simulation")
+        .args(["--short", "--seed", "7"])
+        .arg(&drawing)
+        .output()
+        .expect("the example is built");
+    let report = text(&day.stdout);
+    assert!(day.status.success(), "{report}{}", text(&day.stderr));
+    let first = "100 workers with 2400 cores, 10000 applications, a day\n";
+    assert!(report.starts_with(first), "{report}");
+    for priority in ["\n        10 ", "\n         0 ", "\n       -10 "] {
+        assert!(report.contains(priority), "{report}");
+    }
+    assert!(report.contains(" decisions/s\n"), "{report}");
+    let drawing = std::fs::read_to_string(drawing).expect("it was drawn");
+    assert_eq!(drawing.matches("<polyline").count(), 4);
+}

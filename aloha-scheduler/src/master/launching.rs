@@ -4,7 +4,7 @@ use tracing::info;
 
 use super::core::MasterCore;
 use super::placement::Assignment;
-use crate::app::{AppState, Placement};
+use crate::app::AppState;
 
 impl MasterCore {
     /// Places what can be placed, once per event.
@@ -20,11 +20,7 @@ impl MasterCore {
 
     fn launch(&mut self, Assignment { app, worker, needs }: Assignment) {
         let app = self.apps.at(app).id.clone();
-        let record = &self.workers.at(worker).record;
-        let on = Placement {
-            worker: record.id.clone(),
-            address: record.address(),
-        };
+        let on = self.workers.at(worker).placement().clone();
         let worker = on.worker.clone();
         let attempt = self
             .apps

@@ -54,6 +54,8 @@ mod tests;
 mod timers;
 mod waits;
 mod why;
+mod worker;
+mod worker_record;
 mod workers;
 
 pub(crate) use self::tag_limits::ALL_TAGS;

@@ -14,14 +14,14 @@ use super::capacity::KindSlot;
 use super::queue::{GroupSlot, Queue, Shape, Ticket};
 use super::resource_index::Preference;
 use super::tag_limits::TagLimits;
-use super::workers::{WorkerSlot, Workers};
+use super::workers::{Worker, WorkerSlot, Workers};
 use crate::resources::Resources;
 
 /// How many workers are looked at for a reservation, and how many of them of one kind.
 const LOOKED_AT_MAX: usize = 32;
 const LOOKED_AT_OF_KIND: usize = 4;
-/// A reservation is not reviewed before so many others were placed.
-const PLACED_BEFORE_REVIEW: u64 = 16;
+/// A reservation is not reviewed before so many others were placed, by worker.
+const PLACED_BEFORE_REVIEW: u64 = 8;
 
 /// One assignment: this application goes to that worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +35,17 @@ pub(crate) struct Assignment {
 #[derive(Debug)]
 pub(crate) struct Placer {
     by: Preference,
+    /// Off only to show what it is good for.
+    #[cfg(test)]
+    pub(crate) reserves: bool,
     /// Whom the reserved worker is kept for.
     holder: Option<(Ticket, GroupSlot)>,
     /// When it is asked whether another worker were better, by the number of attempts ever placed.
     review_at: u64,
     /// The first of each group that may fit now and did not before.
     candidates: BinaryHeap<Reverse<(Ticket, GroupSlot)>>,
+    /// The one worker that has more room than before, while there is but one: nobody who waited fits another.
+    only: Option<WorkerSlot>,
     /// What was placed last, and is carried out by now.
     last: Option<(Ticket, GroupSlot, WorkerSlot)>,
     /// The queue and the kinds of workers as they were at the end of the last round.
@@ -51,9 +56,12 @@ impl Placer {
     pub(crate) fn new(by: Preference) -> Self {
         Self {
             by,
+            #[cfg(test)]
+            reserves: true,
             holder: None,
             review_at: 0,
             candidates: BinaryHeap::new(),
+            only: None,
             last: None,
             seen: (0, 0),
         }
@@ -75,6 +83,9 @@ impl Placer {
             if let Some(head) = queue.head_of(group) {
                 self.candidates.push(Reverse((head, group)));
             }
+            if self.only.is_none() {
+                workers.settle();
+            }
             if self.holder() == Some(ticket) {
                 self.pass_on(worker, queue, limits, workers);
             }
@@ -85,6 +96,8 @@ impl Placer {
                 self.reserve(queue, limits, workers);
                 let is_over = self.candidates.is_empty() && !queue.has_fresh();
                 if is_over && !workers.has_roomier() {
+                    self.only = None;
+                    workers.settle();
                     return None;
                 }
                 continue;
@@ -102,17 +115,26 @@ impl Placer {
 
     /// Collects what may fit now and did not before.
     fn gather(&mut self, queue: &mut Queue, workers: &mut Workers) {
+        if !queue.has_fresh() && !workers.has_roomier() {
+            return;
+        }
+        let is_first = self.candidates.is_empty() && !queue.has_fresh();
         for group in queue.take_fresh() {
             if let Some(head) = queue.head_of(group) {
                 self.candidates.push(Reverse((head, group)));
             }
         }
-        if !workers.has_roomier() {
-            return;
-        }
         let mut room: Option<Resources> = None;
         let mut kept: Option<Resources> = None;
-        for worker in workers.take_roomier() {
+        let roomier = workers.take_roomier();
+        self.only = match roomier[..] {
+            [only] if is_first && workers.reserved() != Some(only) => Some(only),
+            _ => None,
+        };
+        if self.only.is_none() {
+            workers.settle();
+        }
+        for worker in roomier {
             let free = workers.at(worker).free();
             let most = if workers.reserved() == Some(worker) {
                 &mut kept
@@ -149,7 +171,13 @@ impl Placer {
             return None;
         }
         let needs = shape.needs;
-        let worker = self.listed_for(group, queue, workers);
+        let worker = match self.only {
+            Some(only) => Some(only).filter(|only| {
+                let kept = workers.reserved() == Some(*only);
+                !kept && fits(shape, workers.at(*only), workers)
+            }),
+            None => self.listed_for(group, queue, workers),
+        };
         let worker = worker.or_else(|| {
             let shape = queue.group_of(group, ticket)?.shape();
             self.reserved_for(ticket, shape, workers)
@@ -186,11 +214,8 @@ impl Placer {
         workers: &Workers,
     ) -> Option<WorkerSlot> {
         let slot = workers.reserved()?;
-        let worker = workers.at(slot);
-        let kind = workers.capacity().kind(worker.kind()?);
         let may = self.holder().is_some_and(|holder| ticket <= holder);
-        (may && kind.meets(&shape.constraints) && shape.needs.fits_in(&worker.free()))
-            .then_some(slot)
+        (may && fits(shape, workers.at(slot), workers)).then_some(slot)
     }
 
     /// The holder was placed: what was kept for it is kept for the next, unless that is where it went.
@@ -217,6 +242,11 @@ impl Placer {
             return;
         }
         self.seen = seen;
+        workers.settle();
+        #[cfg(test)]
+        if !self.reserves {
+            return;
+        }
         let Some((ticket, group)) = queue.head(limits, workers.capacity()) else {
             self.holder = None;
             workers.reserve(None);
@@ -240,7 +270,7 @@ impl Placer {
             None => best_at_a_glance(kinds, needs, workers),
         };
         if due || chosen != kept {
-            let patience = PLACED_BEFORE_REVIEW.max(workers.count());
+            let patience = PLACED_BEFORE_REVIEW.saturating_mul(workers.count());
             self.review_at = workers.placed().saturating_add(patience);
         }
         self.holder = chosen.map(|_| (ticket, group));
@@ -261,12 +291,8 @@ impl Placer {
             if limits.reached(&shape.limits).is_some() {
                 continue;
             }
-            let fits = |worker: &super::workers::Worker| {
-                let kind = worker.kind().map(|kind| workers.capacity().kind(kind));
-                kind.is_some_and(|kind| kind.meets(&shape.constraints))
-                    && shape.needs.fits_in(&worker.free())
-            };
-            for (at, worker) in workers.iter().filter(|(_, worker)| fits(worker)) {
+            let fits = |(_, worker): &(_, &Worker)| fits(shape, worker, workers);
+            for (at, worker) in workers.iter().filter(fits) {
                 let kept = workers.reserved() == Some(at)
                     && self.holder().is_some_and(|holder| holder < head);
                 assert!(
@@ -291,6 +317,12 @@ impl Placer {
             );
         }
     }
+}
+
+/// Whether a worker takes applications of this shape and has room for one.
+fn fits(shape: &Shape, worker: &Worker, workers: &Workers) -> bool {
+    let kind = worker.kind().map(|kind| workers.capacity().kind(kind));
+    shape.needs.fits_in(&worker.free()) && kind.is_some_and(|kind| kind.meets(&shape.constraints))
 }
 
 /// Whether one that was not placed would be, were there room.

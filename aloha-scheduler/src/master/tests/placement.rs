@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::master::placement::Placer;
+use crate::master::apps::AppSlot;
+use crate::master::placement::{Assignment, Placer};
 use crate::master::queue::{GroupSlot, Queue, Shape, Ticket};
 use crate::master::resource_index::Preference;
 use crate::master::table::Slot;
@@ -179,6 +180,23 @@ impl Model {
             && self.limits.reached(&shape.limits).is_none()
     }
 
+    fn waiting_as(&self, app: AppSlot) -> (Ticket, (Shape, GroupSlot)) {
+        let mut waiting = self.waiting.iter();
+        let found = waiting.find(|(ticket, _)| ticket.app == app);
+        let (ticket, of) = found.expect("who is placed waits");
+        (*ticket, of.clone())
+    }
+
+    fn carry_out(&mut self, Assignment { app, worker, .. }: Assignment) {
+        let (ticket, (shape, group)) = self.waiting_as(app);
+        let worker = self.workers.at(worker).record.id.clone();
+        self.queue.remove(group, ticket);
+        self.waiting.remove(&ticket);
+        self.workers.occupy(&worker, Self::key(ticket), shape.needs);
+        self.limits.count(&shape.limits);
+        self.running.push((ticket, shape, worker));
+    }
+
     /// Runs a round; each assignment is the best that can be made at that moment.
     fn round(&mut self) -> Result<(), TestCaseError> {
         loop {
@@ -186,12 +204,7 @@ impl Model {
                 .placer
                 .next(&mut self.queue, &self.limits, &mut self.workers);
             let Some(assignment) = next else { break };
-            let (ticket, (shape, group)) = self
-                .waiting
-                .iter()
-                .find(|(ticket, _)| ticket.app == assignment.app)
-                .map(|(ticket, of)| (*ticket, of.clone()))
-                .expect("who is placed waits");
+            let (ticket, (shape, _)) = self.waiting_as(assignment.app);
             let worker = self.workers.at(assignment.worker);
             prop_assert_eq!(assignment.needs, shape.needs);
             prop_assert!(
@@ -209,12 +222,7 @@ impl Model {
                     ticket
                 );
             }
-            let worker = worker.record.id.clone();
-            self.queue.remove(group, ticket);
-            self.waiting.remove(&ticket);
-            self.workers.occupy(&worker, Self::key(ticket), shape.needs);
-            self.limits.count(&shape.limits);
-            self.running.push((ticket, shape, worker));
+            self.carry_out(assignment);
         }
         for (ticket, (shape, _)) in &self.waiting {
             let fits = |(slot, worker)| self.may_go(*ticket, shape, slot, worker);
@@ -230,6 +238,55 @@ impl Model {
             .check_invariants(&self.queue, &self.limits, &self.workers);
         Ok(())
     }
+}
+
+/// D15: a large application, and small ones that arrive as fast as others end. How many of those pass it, of a thousand.
+fn passed_by(reserves: bool) -> usize {
+    let mut model = Model::new(Preference::Roomiest);
+    model.placer.reserves = reserves;
+    let place_all = |model: &mut Model| {
+        while let Some(assignment) =
+            model
+                .placer
+                .next(&mut model.queue, &model.limits, &mut model.workers)
+        {
+            model.carry_out(assignment);
+        }
+    };
+    let (worker, cores, zone) = (0, 8, 0);
+    model.apply(Step::Join {
+        worker,
+        cores,
+        zone,
+    });
+    let (priority, small, large) = (0, 0, 3);
+    for shape in [small, small, small, small, large] {
+        model.apply(Step::Submit { priority, shape });
+    }
+    place_all(&mut model);
+    for turn in 0..1000 {
+        model.apply(Step::Submit {
+            priority,
+            shape: small,
+        });
+        place_all(&mut model);
+        model.apply(Step::End(0));
+        place_all(&mut model);
+        if model
+            .running
+            .iter()
+            .any(|(_, shape, _)| shape.needs == needs(large))
+        {
+            return turn;
+        }
+    }
+    1000
+}
+
+#[test]
+fn d15_a_large_one_starves_without_a_reservation_and_runs_with_it() {
+    assert_eq!(passed_by(false), 1000);
+    assert!(passed_by(true) < 8);
 }
 
 proptest! {
