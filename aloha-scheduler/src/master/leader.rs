@@ -25,7 +25,7 @@ use crate::messages::{
     LogAnswer, LogRequest, MasterMessage, RegisterAnswer, SubmitAnswer, WorkerMessage,
 };
 use crate::now::Now;
-use crate::persistence::{PersistenceEngine, SETTLED_BYTES_MAX};
+use crate::persistence::{DESCRIPTION_BYTES_MAX, PersistenceEngine};
 use crate::worker::WorkerRegistration;
 
 /// Submissions that may wait for the store, and their bytes; more are refused.
@@ -408,9 +408,9 @@ impl Leader {
             return Some(format!("the master cannot store submissions: {trouble}"));
         }
         self.writer.as_ref()?;
-        if bytes > SETTLED_BYTES_MAX {
+        if bytes > DESCRIPTION_BYTES_MAX {
             return Some(format!(
-                "its description has {bytes} bytes, and the master stores at most {SETTLED_BYTES_MAX}"
+                "its description has {bytes} bytes, and the master stores at most {DESCRIPTION_BYTES_MAX}"
             ));
         }
         let waited = self
