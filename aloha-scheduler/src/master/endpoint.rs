@@ -31,8 +31,6 @@ use crate::messages::{LocalOnly, MasterMessage, RegisterAnswer};
 use crate::persistence::{self, Change, PersistenceEngine, PersistenceError};
 use crate::recovery_mode::RecoveryMode;
 
-/// The longest a caller may wait for the end of an application before it must ask again.
-const PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a master that stops waits for its store.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before it stands for election again after it could not take over; it doubles up to the longest.
@@ -276,43 +274,6 @@ impl Master {
             MasterMessage::Workers { call } => fail(self, call),
             MasterMessage::ReadLog { call, .. } => fail(self, call),
             MasterMessage::WorkerLeaving { id } => debug!(worker = %id, "a standby heard it leave"),
-            MasterMessage::Own(_) => unreachable!("handled before"),
-        }
-    }
-}
-
-impl Leader {
-    fn on_message(&mut self, message: MasterMessage, ctx: &EndpointContext<MasterMessage>) {
-        match message {
-            MasterMessage::RegisterWorker {
-                registration,
-                worker,
-                call,
-            } => self.on_register(registration, worker, call, ctx),
-            MasterMessage::Heartbeat { id, worker, call } => {
-                self.on_heartbeat(id, worker, call, ctx);
-            }
-            MasterMessage::WorkerLeaving { id } => {
-                self.tell(Event::WorkerLeaving { worker: id }, ctx);
-            }
-            MasterMessage::Report { id, report, call } => self.on_report(id, report, call, ctx),
-            MasterMessage::Submit { description, call } => self.on_submit(description, call, ctx),
-            MasterMessage::Kill { app, call } => self.on_kill(app, call, ctx),
-            MasterMessage::Status { app, call } => call.reply(self.core().status(&app)),
-            MasterMessage::Wait {
-                app,
-                patience_millis,
-                call,
-            } => {
-                let patience = Duration::from_millis(patience_millis).min(PATIENCE_MAX);
-                self.on_wait(app, patience, call, ctx);
-            }
-            MasterMessage::Apps { after, call } => call.reply(self.core().apps_page(after)),
-            MasterMessage::Workers { call } => {
-                let now = clock::now(&**ctx.env().runtime());
-                call.reply(self.core().workers(now));
-            }
-            MasterMessage::ReadLog { app, request, call } => self.on_read_log(app, request, call),
             MasterMessage::Own(_) => unreachable!("handled before"),
         }
     }

@@ -142,18 +142,14 @@ impl PersistenceEngine for FileEngine {
     }
 
     async fn write(&self, epoch: u64, changes: Vec<Change>) -> Result<(), PersistenceError> {
-        self.run(move |store| {
-            let newest = store.state().epoch;
-            if epoch < newest {
-                return Err(PersistenceError::Fenced {
-                    ours: epoch,
-                    newest,
-                });
-            }
-            if changes.is_empty() {
-                return Ok(());
-            }
-            store.with(|database, _| {
+        let written = self.run(move |store| {
+            store.with(|database, newest| {
+                if epoch < *newest {
+                    return Ok(Err(*newest));
+                }
+                if changes.is_empty() {
+                    return Ok(Ok(()));
+                }
                 let transaction = database.begin_write()?;
                 let mut table = transaction.open_table(RECORDS)?;
                 for change in &changes {
@@ -168,25 +164,24 @@ impl PersistenceEngine for FileEngine {
                 }
                 drop(table);
                 transaction.commit()?;
-                Ok(())
+                Ok(Ok(()))
             })
+        });
+        written.await?.map_err(|newest| PersistenceError::Fenced {
+            ours: epoch,
+            newest,
         })
-        .await
     }
 }
 
 impl Store {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Works on the database, which is opened if need be, and closes it if that fails: after an error redb does
     /// nothing more.
     fn with<T>(
         &self,
         work: impl FnOnce(&Database, &mut u64) -> Result<T, redb::Error>,
     ) -> Result<T, PersistenceError> {
-        let mut state = self.state();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { database, epoch } = &mut *state;
         let worked = attempt(&self.path, || {
             let database = match database {

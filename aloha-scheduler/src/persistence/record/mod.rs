@@ -22,7 +22,7 @@ use crate::master::{AppRecord, Record, Stored, WorkerRecord};
 /// The version that is written, and the newest that is read. Fields with a default may be added without a new one.
 const VERSION: u32 = 1;
 /// What one record may hold of what a user sent: other stores than a file take little more.
-pub(crate) const SETTLED_BYTES_MAX: usize = 1 << 20;
+pub(crate) const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
 const NEXT_NUMBER: &str = "meta/next-number";
 const SET_ASIDE: &str = "set-aside/";
 const KEY_LENGTH_MAX: usize = 200;

@@ -1,49 +1,42 @@
 //! A master that leads: its core, who waits for its answers, and what waits for the store.
 
+mod requests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aloha_rpc::{EndpointContext, RpcAddress, RpcCallContext, RpcEndpointRef};
+use aloha_rpc::{EndpointContext, RpcEndpointRef};
 use tokio_util::sync::DropGuard;
 use tracing::{debug, trace, warn};
 
-use super::callers::{Caller, Callers, RefusedWorker};
-use super::effect::{Effect, Record, Reply, WorkerCommand};
-use super::endpoint::watch_standing;
-use super::event::Event;
-use super::held::Held;
-use super::store_writer::{Progress, StoreWriter, Trouble};
-use super::{MasterCore, MasterSettings, Stored};
-use crate::app::{AppDescription, AppStatus};
-use crate::attempt::AttemptReport;
 use crate::clock;
 use crate::election::{Leadership, Standing};
-use crate::ids::{AppId, WorkerId};
+use crate::ids::WorkerId;
 use crate::listeners::EventBus;
-use crate::messages::{
-    LogAnswer, LogRequest, MasterMessage, RegisterAnswer, SubmitAnswer, WorkerMessage,
-};
+use crate::master::callers::{Callers, RefusedWorker};
+use crate::master::effect::{Effect, Record, Reply, WorkerCommand};
+use crate::master::endpoint::watch_standing;
+use crate::master::event::Event;
+use crate::master::held::Held;
+use crate::master::store_writer::{Progress, StoreWriter, Trouble};
+use crate::master::{MasterCore, MasterSettings, Stored};
+use crate::messages::{MasterMessage, WorkerMessage};
 use crate::now::Now;
-use crate::persistence::{PersistenceEngine, SETTLED_BYTES_MAX};
-use crate::worker::WorkerRegistration;
-
-/// Submissions that may wait for the store, and their bytes; more are refused.
-const SUBMISSIONS_WAITING_MAX: usize = 16_384;
-const SUBMISSION_BYTES_WAITING_MAX: usize = 64 << 20;
+use crate::persistence::PersistenceEngine;
 
 /// Where a leader keeps its state.
 #[derive(Debug)]
-pub(super) struct Store {
-    pub(super) engine: Arc<dyn PersistenceEngine>,
-    pub(super) stored: Stored,
+pub(in crate::master) struct Store {
+    pub(in crate::master) engine: Arc<dyn PersistenceEngine>,
+    pub(in crate::master) stored: Stored,
     /// How long submissions may wait for it before more are refused.
-    pub(super) slow_after: Duration,
+    pub(in crate::master) slow_after: Duration,
 }
 
 /// A master that leads.
 #[derive(Debug)]
-pub(super) struct Leader {
+pub(in crate::master) struct Leader {
     core: MasterCore,
     callers: Callers,
     workers: HashMap<WorkerId, RpcEndpointRef<WorkerMessage>>,
@@ -66,11 +59,11 @@ pub(super) struct Leader {
 
 /// Why a leadership ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Deposed(pub(super) String);
+pub(in crate::master) struct Deposed(pub(in crate::master) String);
 
 impl Leader {
     /// Takes over.
-    pub(super) fn new(
+    pub(in crate::master) fn new(
         settings: MasterSettings,
         leadership: Leadership,
         store: Option<Store>,
@@ -117,7 +110,7 @@ impl Leader {
         this
     }
 
-    pub(super) fn core(&self) -> &MasterCore {
+    pub(in crate::master) fn core(&self) -> &MasterCore {
         &self.core
     }
 
@@ -126,7 +119,7 @@ impl Leader {
     /// # Errors
     ///
     /// It does not lead any more: nothing it holds may be done.
-    pub(super) fn look_around(
+    pub(in crate::master) fn look_around(
         &mut self,
         ctx: &EndpointContext<MasterMessage>,
     ) -> Result<(), Deposed> {
@@ -153,7 +146,7 @@ impl Leader {
     }
 
     /// The store is further than it was, or in trouble.
-    pub(super) fn on_store_progress(
+    pub(in crate::master) fn on_store_progress(
         &mut self,
         ctx: &EndpointContext<MasterMessage>,
     ) -> Result<(), Deposed> {
@@ -192,7 +185,7 @@ impl Leader {
     }
 
     /// Tells the core what happened, and does what it says.
-    pub(super) fn tell(&mut self, event: Event, ctx: &EndpointContext<MasterMessage>) {
+    pub(in crate::master) fn tell(&mut self, event: Event, ctx: &EndpointContext<MasterMessage>) {
         let now = now(ctx);
         let effects = self.core.handle(event, now);
         self.perform_all(effects, now);
@@ -293,203 +286,12 @@ impl Leader {
     }
 
     /// Waits until all is stored that is to be, and lets out what rests on it: the last thing a leader does.
-    pub(super) async fn settle(&mut self) {
+    pub(in crate::master) async fn settle(&mut self) {
         if let Some(writer) = &mut self.writer
             && writer.settled().await
         {
             self.stored = self.pushed;
             self.release();
-        }
-    }
-
-    // ---- what workers say ----------------------------------------------------------------------
-
-    pub(super) fn on_register(
-        &mut self,
-        registration: WorkerRegistration,
-        worker: RpcEndpointRef<WorkerMessage>,
-        call: RpcCallContext<RegisterAnswer>,
-        ctx: &EndpointContext<MasterMessage>,
-    ) {
-        let id = registration.id.clone();
-        let before = self.workers.insert(id.clone(), worker);
-        let reply = self.callers.keep(Caller::Register { call, id, before });
-        let event = Event::WorkerRegistered {
-            registration,
-            reply,
-        };
-        self.tell(event, ctx);
-    }
-
-    pub(super) fn on_heartbeat(
-        &mut self,
-        id: WorkerId,
-        worker: RpcEndpointRef<WorkerMessage>,
-        call: RpcCallContext<()>,
-        ctx: &EndpointContext<MasterMessage>,
-    ) {
-        let reply = self.callers.keep(Caller::Heartbeat(call));
-        let is_stranger = !self.workers.contains_key(&id);
-        if is_stranger {
-            // Only for as long as it takes to tell it to register.
-            self.workers.insert(id.clone(), worker);
-        }
-        let worker = id.clone();
-        self.tell(Event::Heartbeat { worker, reply }, ctx);
-        // Not answered by now, it is not to be: an answer that is held back would be one of before.
-        self.callers.remove(reply);
-        if is_stranger {
-            self.workers.remove(&id);
-        }
-    }
-
-    pub(super) fn on_report(
-        &mut self,
-        worker: WorkerId,
-        report: AttemptReport,
-        call: RpcCallContext<()>,
-        ctx: &EndpointContext<MasterMessage>,
-    ) {
-        let reply = self.callers.keep(Caller::Report(call));
-        let event = match report {
-            AttemptReport::Started { app, attempt } => Event::AttemptStarted {
-                worker,
-                app,
-                attempt,
-                reply,
-            },
-            AttemptReport::Ended {
-                app,
-                attempt,
-                outcome,
-            } => Event::AttemptEnded {
-                worker,
-                app,
-                attempt,
-                outcome,
-                reply,
-            },
-        };
-        self.tell(event, ctx);
-    }
-
-    pub(super) fn on_disconnected(
-        &mut self,
-        remote: &RpcAddress,
-        ctx: &EndpointContext<MasterMessage>,
-    ) {
-        let found = self
-            .workers
-            .iter()
-            .find(|(_, worker)| worker.address().as_ref() == Some(remote));
-        if let Some((id, _)) = found {
-            let worker = id.clone();
-            self.tell(Event::WorkerDisconnected { worker }, ctx);
-        }
-    }
-
-    // ---- what clients ask ----------------------------------------------------------------------
-
-    pub(super) fn on_submit(
-        &mut self,
-        description: AppDescription,
-        call: RpcCallContext<SubmitAnswer>,
-        ctx: &EndpointContext<MasterMessage>,
-    ) {
-        let bytes = description.text_bytes();
-        if let Some(reason) = self.objection(bytes, now(ctx)) {
-            return call.reply(SubmitAnswer::Refused { reason });
-        }
-        let reply = self.callers.keep(Caller::Submit { call, bytes });
-        self.tell(Event::Submitted { description, reply }, ctx);
-    }
-
-    /// Why nothing so large can be taken on now, if it cannot.
-    fn objection(&self, bytes: usize, now: Now) -> Option<String> {
-        if self.is_suspended {
-            return Some("this master is not sure that it still leads; try again".to_owned());
-        }
-        if let Some(trouble) = &self.trouble {
-            return Some(format!("the master cannot store submissions: {trouble}"));
-        }
-        self.writer.as_ref()?;
-        if bytes > SETTLED_BYTES_MAX {
-            return Some(format!(
-                "its description has {bytes} bytes, and the master stores at most {SETTLED_BYTES_MAX}"
-            ));
-        }
-        let waited = self
-            .held
-            .since()
-            .map(|since| now.instant.saturating_duration_since(since));
-        if let Some(waited) = waited.filter(|waited| *waited > self.slow_after) {
-            let waited = waited.as_secs_f64();
-            return Some(format!(
-                "the master's disk is slow: what came before has waited {waited:.1} s to be stored; try again later"
-            ));
-        }
-        let (count, waiting) = self.callers.submissions();
-        if count >= SUBMISSIONS_WAITING_MAX || waiting + bytes > SUBMISSION_BYTES_WAITING_MAX {
-            return Some(format!(
-                "the master's disk is behind: {count} submissions with {waiting} bytes wait to be stored; try again later"
-            ));
-        }
-        None
-    }
-
-    pub(super) fn on_kill(
-        &mut self,
-        app: AppId,
-        call: RpcCallContext<crate::messages::KillAnswer>,
-        ctx: &EndpointContext<MasterMessage>,
-    ) {
-        let reply = self.callers.keep(Caller::Kill(call));
-        self.tell(Event::KillRequested { app, reply }, ctx);
-    }
-
-    pub(super) fn on_wait(
-        &mut self,
-        app: AppId,
-        patience: Duration,
-        call: RpcCallContext<Option<AppStatus>>,
-        ctx: &EndpointContext<MasterMessage>,
-    ) {
-        let deadline = now(ctx).instant + patience;
-        let reply = self.callers.keep(Caller::Wait(call));
-        let event = Event::WaitRequested {
-            app,
-            reply,
-            deadline,
-        };
-        self.tell(event, ctx);
-    }
-
-    /// Passes the question on to the worker, who answers the client itself.
-    pub(super) fn on_read_log(
-        &self,
-        app: AppId,
-        request: LogRequest,
-        call: RpcCallContext<LogAnswer>,
-    ) {
-        let Some(status) = self.core.status(&app) else {
-            let reason = format!("there is no application {app}");
-            return call.reply(LogAnswer::Unavailable { reason });
-        };
-        let Some(placement) = status.worker else {
-            return call.reply(LogAnswer::Chunk {
-                bytes: Vec::new(),
-                next_offset: request.offset,
-            });
-        };
-        let Some(worker) = self.workers.get(&placement.worker) else {
-            let reason = format!(
-                "{} is gone, and the output of {app} with it",
-                placement.worker
-            );
-            return call.reply(LogAnswer::Unavailable { reason });
-        };
-        if let Err(error) = worker.forward(WorkerMessage::ReadLog { app, request, call }) {
-            warn!(%error, "cannot pass a question about output on");
         }
     }
 }
