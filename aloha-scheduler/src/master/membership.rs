@@ -278,8 +278,11 @@ impl MasterCore {
     /// Makes the next attempt of a waiting application higher than this one, of which a worker knows.
     ///
     /// A request to end an attempt may overtake the launch of it, which then was never stored. The worker will start no
-    /// attempt of that number.
+    /// attempt of that number. For the same reason the id of an application that is not known here is not given again.
     pub(super) fn outnumber(&mut self, id: &AppId, attempt: u32) {
+        if let (None, Some(number)) = (self.apps.get(id), id.number()) {
+            self.numbers.leave_out(number);
+        }
         let waits = |app: &&AppRecord| !app.phase().is_placed() && !app.phase().is_final();
         let app = self.apps.get(id).filter(waits);
         if app.is_some_and(|app| app.attempt < attempt) {

@@ -244,6 +244,11 @@ impl WorkerCore {
     ) {
         if self.attempts.is_known(&key) {
             debug!(app = %key.0, attempt = key.1, "ignored a second launch");
+            if self.attempts.get_mut(&key).is_none() && !self.attempts.is_spooled(&key) {
+                // A master that launches it knows nothing of its end, or of a later attempt that was ended unheard of.
+                let reason = "it, or a later attempt, was here before".to_owned();
+                self.conclude(key, Outcome::Lost(reason), now);
+            }
             return;
         }
         let (needs, free) = (description.needs(), self.attempts.free());

@@ -11,7 +11,7 @@
 //! | D12 nothing is cleaned | `tests/cleaning.rs` |
 //! | D14 a lost leadership ends the process | `tests/store.rs`: `a_standby_says_so_and_leads_when_it_is_elected_and_stands_back_when_it_is_not` |
 //! | D15 a large application starves | `reservation.rs`: `d15_a_large_application_does_not_starve_behind_small_ones` |
-//! | O1 a killed master leaves a torn state | `tests/master_crash.rs`: `what_a_killed_master_had_acknowledged_runs_exactly_once_and_in_order` |
+//! | O1 a killed master leaves a torn state | `tests/durable.rs`: `o1_torn_and_empty_records_are_told_by_key_and_set_aside_and_all_others_are_served`; `tests/master_crash.rs` |
 //! | O2 to O4 | here |
 //! | O5 a submission costs work for all others | here, and by time in `benches/master` |
 //! | O6 nonsense is accepted over REST | `tests/bad_input.rs`: `malformed_submissions_are_refused_with_the_name_of_the_fault`; what a master without a store forgot, here and `tests/cluster.rs`: `a_master_without_a_store_that_is_killed_and_started_again_ends_nothing` |
@@ -26,7 +26,7 @@
 //! | MasterSuite 15 (SPARK-19900) | `spark_19900_…` |
 //! | SPARK-23191 | `d4_…` |
 //! | RecoverySuite 2 (SPARK-46664), 3, 9, 10 (SPARK-46346) | `d13_…`, `recovery.rs` |
-//! | RecoverySuite 1, 4 to 8, PersistenceEngineSuite | the contract of `persistence`, `tests/store.rs` |
+//! | RecoverySuite 1, 4 to 8, PersistenceEngineSuite | the contract of `persistence`, `tests/store.rs`, `tests/durable.rs` |
 //! | DriverRunnerTest 1 to 9 | `restarts.rs`, `restart.rs` |
 //! | WorkerSuite 1 to 4 | `worker/tests`, `tests/cleaning.rs` |
 

@@ -441,7 +441,7 @@ fn a_command_of_a_newer_epoch_ends_the_rule_of_the_older() {
 }
 
 #[test]
-fn a_second_launch_of_an_attempt_is_ignored_while_it_runs_and_after() {
+fn a_second_launch_of_an_attempt_never_starts_it_again() {
     let mut t = Harness::running();
     t.launch(7, "app-0", 1);
     t.expect([]);
@@ -450,8 +450,10 @@ fn a_second_launch_of_an_attempt_is_ignored_while_it_runs_and_after() {
     t.launch(7, "app-0", 1);
     t.acknowledge("app-0", 1);
     t.expect([settle("app-0", 1)]);
+    // A master that still wants it has not understood, and is told.
     t.launch(7, "app-0", 1);
-    t.expect([]);
+    let reason = "it, or a later attempt, was here before".to_owned();
+    t.expect([report(M1, ended("app-0", 1, Outcome::Lost(reason)))]);
 }
 
 #[test]
@@ -627,9 +629,12 @@ fn what_an_earlier_worker_left_running_is_held_and_what_ended_meanwhile_is_repor
     t.acknowledge("app-1", 2);
     t.expect([settle("app-1", 2)]);
     // Launches that are late start none of them again.
-    for (id, attempt) in [("app-0", 1), ("app-1", 2), ("app-2", 1)] {
+    t.launch(7, "app-0", 1);
+    t.expect([]);
+    for (id, attempt) in [("app-1", 2), ("app-2", 1)] {
         t.launch(7, id, attempt);
-        t.expect([]);
+        let reason = "it, or a later attempt, was here before".to_owned();
+        t.expect([report(M1, ended(id, attempt, Outcome::Lost(reason)))]);
     }
     t.exited("app-0", 1, Outcome::Exited(0));
     t.expect([report(M1, ended("app-0", 1, Outcome::Exited(0)))]);

@@ -9,6 +9,7 @@
 //! `ALOHA_SEQUENCES=n` runs so many sequences, `ALOHA_SEED=n` only that one, and prints its steps. A sequence that fails
 //! is shortened, and printed as what [`run`] takes.
 
+mod checks;
 mod worker;
 mod world;
 

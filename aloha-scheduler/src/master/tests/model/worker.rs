@@ -140,6 +140,9 @@ impl SimWorker {
     fn launch(&mut self, key: Key, description: Arc<AppDescription>) {
         let latest = self.latest.entry(key.0.clone()).or_default();
         if key.1 <= *latest {
+            if !self.held.contains_key(&key) && !self.unacknowledged.contains_key(&key) {
+                self.ended(key, Outcome::Lost("it is over".into()));
+            }
             return;
         }
         *latest = key.1;

@@ -3,10 +3,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::store::Store;
 use super::Rng;
-use super::worker::{Key, SimWorker, ToMaster, ToWorker, total};
-use crate::app::{AppDescription, AppPhase, AppState};
-use crate::attempt::{AttemptReport, Outcome};
-use crate::events::AlohaEvent;
+use super::worker::{Key, SimWorker, ToMaster, ToWorker};
+use crate::app::AppDescription;
+use crate::attempt::AttemptReport;
 use crate::ids::AppId;
 use crate::master::{
     Effect, Event, MasterCore, MasterSettings, Record, Reply, ReplyTo, WorkerCommand,
@@ -17,7 +16,7 @@ use crate::restart::{RestartCondition, RestartPolicy};
 
 const APPS_MAX: usize = 12;
 
-enum Caller {
+pub(super) enum Caller {
     Worker(usize),
     Report(usize, Option<Key>),
     Submit,
@@ -26,27 +25,27 @@ enum Caller {
 
 /// A master with its shell and its store, workers, and what is under way between them.
 pub(super) struct World {
-    settings: MasterSettings,
-    master: MasterCore,
-    now: Now,
-    store: Store,
+    pub(super) settings: MasterSettings,
+    pub(super) master: MasterCore,
+    pub(super) now: Now,
+    pub(super) store: Store,
     /// What the shell has still to do, in order: the first of it waits to be stored.
-    held_back: VecDeque<Effect>,
-    workers: Vec<SimWorker>,
-    to_master: Vec<(usize, ToMaster)>,
-    to_worker: Vec<(usize, ToWorker)>,
-    callers: BTreeMap<ReplyTo, Caller>,
-    next_caller: u64,
-    submitted: Vec<AppId>,
-    acknowledged: BTreeSet<AppId>,
-    to_be_killed: BTreeSet<AppId>,
-    refused: BTreeSet<AppId>,
+    pub(super) held_back: VecDeque<Effect>,
+    pub(super) workers: Vec<SimWorker>,
+    pub(super) to_master: Vec<(usize, ToMaster)>,
+    pub(super) to_worker: Vec<(usize, ToWorker)>,
+    pub(super) callers: BTreeMap<ReplyTo, Caller>,
+    pub(super) next_caller: u64,
+    pub(super) submitted: Vec<AppId>,
+    pub(super) acknowledged: BTreeSet<AppId>,
+    pub(super) to_be_killed: BTreeSet<AppId>,
+    pub(super) refused: BTreeSet<AppId>,
     /// Which worker was told to start which attempt.
-    launched: BTreeMap<Key, usize>,
+    pub(super) launched: BTreeMap<Key, usize>,
     /// What may still live on a worker that was declared dead.
-    buried: BTreeSet<(usize, Key)>,
-    complaints: Vec<String>,
-    events: usize,
+    pub(super) buried: BTreeSet<(usize, Key)>,
+    pub(super) complaints: Vec<String>,
+    pub(super) events: usize,
 }
 
 impl World {
@@ -95,7 +94,7 @@ impl World {
         }
     }
 
-    fn keep(&mut self, caller: Caller) -> ReplyTo {
+    pub(super) fn keep(&mut self, caller: Caller) -> ReplyTo {
         self.next_caller += 1;
         let token = ReplyTo(self.next_caller);
         self.callers.insert(token, caller);
@@ -103,7 +102,7 @@ impl World {
     }
 
     /// Tells the master, and does what its shell does: what goes ahead at once, the rest in order behind the store.
-    fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         let effects = self.master.handle(event, self.now);
         self.events += 1;
         if self.events.is_multiple_of(8) {
@@ -246,97 +245,6 @@ impl World {
 
     fn complain(&mut self, complaint: String) {
         self.complaints.push(complaint);
-    }
-
-    /// Among equals, none is placed before one that came first.
-    fn check_order(&mut self, effects: &[Effect]) {
-        let placed = effects.iter().filter_map(|effect| match effect {
-            Effect::Publish(AlohaEvent::AppStateChanged {
-                id,
-                from: Some(AppPhase::Submitted | AppPhase::Relaunching),
-                to: AppPhase::Launching,
-                ..
-            }) => self.master.apps.get(id),
-            _ => None,
-        });
-        let mut complaints = Vec::new();
-        for app in placed {
-            let waits = |state: &AppState| match state {
-                AppState::Submitted => true,
-                AppState::Relaunching { not_before, .. } => not_before.is_none(),
-                _ => false,
-            };
-            let (needs, priority) = (app.description.needs(), app.description.priority);
-            let passed = self.master.apps.iter().find(|other| {
-                waits(&other.state)
-                    && other.description.needs() == needs
-                    && other.description.priority == priority
-                    && other.number < app.number
-            });
-            if let Some(passed) = passed {
-                complaints.push(format!("{} passed {}", app.id, passed.id));
-            }
-        }
-        self.complaints.append(&mut complaints);
-    }
-
-    /// What must hold after every step.
-    pub(super) fn check(&mut self) -> Result<(), String> {
-        let mut living: BTreeMap<&AppId, (usize, u32)> = BTreeMap::new();
-        for (n, worker) in self.workers.iter().enumerate() {
-            for key in worker
-                .live()
-                .filter(|key| !self.buried.contains(&(n, (*key).clone())))
-            {
-                if let Some((other, attempt)) = living.insert(&key.0, (n, key.1)) {
-                    return Err(format!(
-                        "{} lives twice: #{attempt} on w{other} and #{} on w{n}",
-                        key.0, key.1
-                    ));
-                }
-            }
-        }
-        let mut promised = vec![Resources::default(); self.workers.len()];
-        for app in self
-            .master
-            .apps
-            .iter()
-            .filter(|app| app.phase().is_placed())
-        {
-            let on = app.state.placement().expect("it is placed");
-            let n = self
-                .workers
-                .iter()
-                .position(|worker| worker.id == on.worker);
-            let n = n.expect("it is one of ours");
-            promised[n] = promised[n].plus(app.description.needs());
-            if !promised[n].fits_in(&self.workers[n].offers) {
-                return Err(format!("w{n} is promised {}", promised[n]));
-            }
-        }
-        for app in &self.acknowledged {
-            if self.master.apps.get(app).is_none() && !self.store.forgotten.contains(app) {
-                let waits = self.held_back.iter().any(
-                    |effect| matches!(effect, Effect::Persist(Record::AppForgotten(id)) if id == app),
-                );
-                if !waits {
-                    return Err(format!("{app} was acknowledged and is lost"));
-                }
-            }
-        }
-        for (n, worker) in self.workers.iter_mut().enumerate() {
-            for held in worker.refused.drain(..) {
-                // A launch may arrive after its worker was given up and taken on again.
-                let known = held
-                    .iter()
-                    .filter(|(key, _)| !self.buried.contains(&(n, key.clone())));
-                if !total(known).fits_in(&worker.offers) {
-                    return Err(format!("w{n} is to hold {held:?} of {}", worker.offers));
-                }
-            }
-        }
-        self.complaints.append(&mut self.store.complaints);
-        self.complaints.pop().map_or(Ok(()), Err)
     }
 
     pub(super) fn submit(&mut self, n: usize) {
@@ -532,87 +440,5 @@ impl World {
         master.check_invariants();
         self.master = master;
         self.take_on(effects);
-    }
-
-    /// Nothing fails any more: everything must come to rest.
-    pub(super) fn heal(&mut self) -> Result<(), String> {
-        for app in self.submitted.clone() {
-            let forever =
-                self.master.apps.get(&app).is_some_and(|app| {
-                    app.description.restart_condition() == RestartCondition::Always
-                });
-            if forever {
-                let reply = self.keep(Caller::Kill);
-                self.tell(Event::KillRequested { app, reply });
-            }
-        }
-        for n in 0..self.workers.len() {
-            self.on_worker(n, |worker, _| {
-                worker.stay();
-                worker.register();
-            });
-        }
-        for _ in 0..60 {
-            self.settle()?;
-            if self.is_at_rest() {
-                return self.check_rest();
-            }
-            for n in 0..self.workers.len() {
-                self.on_worker(n, |worker, _| worker.end(0, Outcome::Exited(0)));
-                self.on_worker(n, |worker, _| worker.heartbeat());
-            }
-            self.advance(Duration::from_secs(5));
-        }
-        Err(format!("no rest: {:?}", self.master.apps()))
-    }
-
-    /// Delivers, stores and starts all there is.
-    fn settle(&mut self) -> Result<(), String> {
-        loop {
-            self.commit(usize::MAX);
-            for n in 0..self.workers.len() {
-                self.on_worker(n, |worker, _| worker.begin(0));
-            }
-            self.check()?;
-            if self.to_master.is_empty() && self.to_worker.is_empty() {
-                return Ok(());
-            }
-            self.deliver(0, false);
-        }
-    }
-
-    fn is_at_rest(&self) -> bool {
-        let fits = |needs: Resources| self.workers.iter().any(|w| needs.fits_in(&w.offers));
-        let rests = |app: &crate::master::AppRecord| match app.state {
-            AppState::Ended { .. } => true,
-            AppState::Submitted
-            | AppState::Relaunching {
-                not_before: None, ..
-            } => !fits(app.description.needs()),
-            _ => false,
-        };
-        self.workers.iter().all(SimWorker::is_idle) && self.master.apps.iter().all(rests)
-    }
-
-    fn check_rest(&mut self) -> Result<(), String> {
-        self.master.check_invariants();
-        for status in self.master.workers(self.now) {
-            if status.cores_used > 0 || !status.apps.is_empty() {
-                return Err(format!("{} is still counted as busy", status.id));
-            }
-        }
-        for app in &self.to_be_killed {
-            if self
-                .master
-                .status(app)
-                .is_some_and(|status| !status.phase.is_final())
-            {
-                return Err(format!("{app} was to be killed"));
-            }
-        }
-        if self.master.is_recovering() {
-            return Err("it still recovers".to_owned());
-        }
-        Ok(())
     }
 }
