@@ -30,8 +30,10 @@ pub struct AppDescription {
     pub entry_point: String,
     /// Absolute paths or URLs of what it needs beside it, there on every worker; for a type of one's own, the first
     /// executable among them has it.
+    #[serde(default)]
     pub libs: Vec<String>,
     /// Arguments, as the entry point understands them.
+    #[serde(default)]
     pub args: Vec<String>,
     /// Whole cores to set aside.
     pub cores: u32,
@@ -39,8 +41,10 @@ pub struct AppDescription {
     pub memory_mib: u64,
     /// Whether it runs again when it fails or its worker is lost. After a loss the attempt before may still run, where
     /// nobody reaches it: `ALOHA_ATTEMPT` tells which is newer.
+    #[serde(default)]
     pub supervise: bool,
     /// Variables added to its environment.
+    #[serde(default)]
     pub environment: BTreeMap<String, String>,
     /// How it is asked to end.
     #[serde(default)]

@@ -338,6 +338,26 @@ fn a_master_that_is_stopped_leaves_applications_running_and_a_worker_may_end_the
     assert_eq!(processes_of(&id, &master.rpc), Vec::<String>::new());
 }
 
+/// Without a store the next master is told by the worker what runs, and goes on with it under its id.
+#[test]
+fn a_master_without_a_store_that_is_killed_and_started_again_ends_nothing() {
+    let directory = tempdir().expect("a directory");
+    let mut master = Daemon::master(&["-D", "aloha.extraListeners=log"]);
+    let _worker = Daemon::worker(&master, &directory.path().join("work"));
+    let id = master.submit("sleep 1000");
+    master.wait_for_line("state=RUNNING");
+    let port = master.rpc.rsplit(':').next().expect("a port").to_owned();
+    master.signal(Signal::KILL);
+    let _killed = master.wait();
+    let master = Daemon::start(&["master", "-p", &port, "--rest-port", "0"]);
+    master.wait_for_line("took an application on that was forgotten");
+    let status = master.status(&id);
+    assert_eq!(status["phase"], "RUNNING", "{status}");
+    assert_eq!(status["attempt"], 1, "{status}");
+    assert_eq!(master.ask(&["kill", &id]).code, Some(0));
+    assert_eq!(master.ask(&["wait", &id]).code, Some(137));
+}
+
 #[test]
 fn a_second_signal_ends_at_once() {
     let directory = tempdir().expect("a directory");

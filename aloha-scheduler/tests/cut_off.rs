@@ -3,7 +3,11 @@
 mod common;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Daemon, Pipe, processes_of};
@@ -35,13 +39,61 @@ struct Cluster {
     _home: TempDir,
 }
 
+/// A way to a master that may be cut: from then on it takes everything and delivers nothing, and nobody is told.
+struct Proxy {
+    url: String,
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    fn to(url: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let here = listener.local_addr().expect("an address");
+        let is_cut = Arc::new(AtomicBool::new(false));
+        let cut = Arc::clone(&is_cut);
+        let target = url.strip_prefix("aloha://").expect("a URL").to_owned();
+        thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let far = TcpStream::connect(&target).expect("the master listens");
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (from, to) = (from.try_clone(), to.try_clone());
+                    let (from, to) = (from.expect("a socket"), to.expect("a socket"));
+                    let cut = Arc::clone(&cut);
+                    thread::spawn(move || pass_on(from, to, &cut));
+                }
+            }
+        });
+        let url = format!("aloha://{here}");
+        Self { url, is_cut }
+    }
+
+    fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+    }
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool) {
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if !is_cut.load(Ordering::SeqCst) && to.write_all(&bytes[..count]).is_err() {
+            return;
+        }
+    }
+}
+
 impl Cluster {
     fn start() -> Self {
-        let home = tempdir().expect("a directory");
         let master = Daemon::master(&TIMEOUT_KEY);
+        let url = master.rpc.clone();
+        Self::start_with(master, &url)
+    }
+
+    /// With a worker that reaches its master there.
+    fn start_with(master: Daemon, url: &str) -> Self {
+        let home = tempdir().expect("a directory");
         let stops = ["-D", "aloha.worker.stopWhenCutOff=true"];
         let more = [TIMEOUT_KEY, stops].concat();
-        let worker = Daemon::worker_with(&master.rpc, &home.path().join("work"), &more);
+        let worker = Daemon::worker_with(url, &home.path().join("work"), &more);
         master.wait_for_line("worker registered");
         let (says, held) = (
             Pipe::new(home.path(), "says"),
@@ -106,7 +158,12 @@ fn a_worker_that_is_killed_takes_what_may_be_started_elsewhere_along_in_time() {
     cluster.worker.wait();
     let taken = cluster.until_it_is_gone(since);
     assert!(taken < TIMEOUT, "it ran {taken:?} without a worker");
-    let plain = processes_of(&cluster.plain, &cluster.master.rpc);
+    end_plain(&cluster.plain, &cluster.master.rpc);
+}
+
+/// Ends the application that is not supervised, which still runs although nobody can be asked to end it.
+fn end_plain(id: &str, master: &str) {
+    let plain = processes_of(id, master);
     assert!(!plain.is_empty(), "the other runs on");
     for process in plain {
         let pid = process.strip_prefix("/proc/").expect("it is from there");
@@ -114,4 +171,35 @@ fn a_worker_that_is_killed_takes_what_may_be_started_elsewhere_along_in_time() {
         // It may have gone with another.
         let _ = kill_process(pid, Signal::KILL);
     }
+}
+
+#[test]
+fn the_next_attempt_begins_elsewhere_only_after_the_one_before_is_gone() {
+    let master = Daemon::master(&TIMEOUT_KEY);
+    let proxy = Proxy::to(&master.rpc);
+    let Cluster {
+        master,
+        worker,
+        says,
+        mut alive,
+        plain,
+        supervised,
+        _home: home,
+        ..
+    } = Cluster::start_with(master, &proxy.url);
+    let _other = Daemon::worker(&master, &home.path().join("other"));
+    proxy.cut();
+    let gone = thread::spawn(move || {
+        alive.read_to_end(&mut Vec::new()).expect("a pipe");
+        now()
+    });
+    assert_eq!(says.read(), "attempt 2\n");
+    let begun = now();
+    let gone = gone.join().expect("it reads");
+    assert!(gone < begun, "both ran for {:?}", gone - begun);
+    end_plain(&plain, &proxy.url);
+    let ended = master.ask(&["wait", &supervised]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    // Asked to stop, it would wait for its peer.
+    worker.signal(Signal::KILL);
 }

@@ -226,7 +226,8 @@ fn description(name: &str) -> AppDescription {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_acknowledged_or_launched_before_it_is_stored_and_what_gathers_is_one_batch() {
+async fn d5_nothing_is_acknowledged_or_launched_before_it_is_stored_and_what_gathers_is_one_batch()
+{
     let store = Moody::new();
     let ground = Ground::on(&store).await;
     let mut told = ground.worker().await;
@@ -256,6 +257,26 @@ async fn nothing_is_acknowledged_or_launched_before_it_is_stored_and_what_gather
     // The first was on its way alone; all others gathered meanwhile.
     assert!(batches.len() <= 2, "{batches:?}");
     ground.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_that_is_stopped_stores_and_answers_what_it_took_on() {
+    let store = Moody::new();
+    let ground = Ground::on(&store).await;
+    ground.accepted("first").await;
+    store.set(Mood::Hangs);
+    let last = ground.submit("last");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (env, mood) = (ground.env.clone(), store.clone());
+    let stopping = tokio::spawn(async move { env.shutdown().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    mood.set(Mood::Well);
+    stopping.await.expect("no panic");
+    let answer = last.await.expect("no panic").expect("an answer");
+    let SubmitAnswer::Accepted { app } = answer else {
+        panic!("{answer:?}")
+    };
+    assert!(store.keys().await.contains(&format!("app/{app}")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -421,7 +442,7 @@ impl LeaderElectionAgent for Decided {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_standby_says_so_and_leads_when_it_is_elected_and_stands_back_when_it_is_not() {
+async fn d14_a_standby_leads_when_it_is_elected_and_stands_back_when_it_is_not() {
     let (store, election) = (Moody::new(), Arc::new(Decided::default()));
     let mode = RecoveryMode {
         persistence: Some(Arc::new(store.clone())),
@@ -478,7 +499,7 @@ async fn a_standby_says_so_and_leads_when_it_is_elected_and_stands_back_when_it_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_record_is_set_aside_once_and_the_others_come_back_in_order() {
+async fn d9_a_torn_record_is_set_aside_once_and_the_others_come_back_in_order() {
     let store = Moody::new();
     let ground = Ground::on(&store).await;
     let mut apps = Vec::new();

@@ -37,6 +37,10 @@ async fn measure(aloha: &Path, work: &Path, count: u32) -> Result<(), Box<dyn Er
     idle(aloha, work)?;
     let plain = Master::start(aloha, None)?;
     report("nothing stored", &submit_all(&plain, count).await?);
+    println!(
+        "  processor time of the master: {:.1} µs each",
+        plain.cpu_micros()? / f64::from(count)
+    );
     drop(plain);
 
     let store = work.join("recovery");
@@ -279,6 +283,19 @@ impl Master {
         let env = RpcEnv::client("bench").await?;
         let client = MasterClient::connect(&env, &[self.address()?]).await?;
         Ok((env, client))
+    }
+
+    /// The time it had of a processor, in user and system mode, since its start.
+    fn cpu_micros(&self) -> Result<f64, Box<dyn Error>> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        let after_name = stat.rsplit(')').next().ok_or("no name")?;
+        let ticks: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().unwrap_or_default())
+            .sum();
+        Ok(ticks as f64 * 10_000.0) // a hundred a second
     }
 
     fn resident_mb(&self) -> Result<f64, Box<dyn Error>> {

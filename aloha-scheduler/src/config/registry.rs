@@ -139,7 +139,7 @@ pub static KEYS: &[Key] = &[
         "Directory in which every application gets its own; not below /tmp, which machines empty at their leisure.")
         .or_variable("ALOHA_WORKER_DIR"),
     text("aloha.worker.timeout", seconds(1, DAY), "60",
-        "Silence after which the master gives a worker up; workers report four times in it, so three losses are forgiven."),
+        "Silence after which the master gives a worker up; after half of it the worker counts as disconnected. Workers report four times in it, so three losses are forgiven."),
     text("aloha.worker.killGrace", seconds(0, DAY), "10",
         "Time between asking an application to end (TERM) and ending it (KILL); enough for a JVM's shutdown hooks."),
     text("aloha.worker.cgroup.enabled", Kind::Bool, "true",

@@ -1,5 +1,8 @@
 //! Who of several masters leads.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
+
 use std::fmt;
 
 use async_trait::async_trait;

@@ -22,8 +22,10 @@ pub struct AppRecord {
     /// Where it stands.
     pub state: AppState,
     /// The latest attempt, 0 before the first. It only rises, over failovers too.
+    #[serde(default)]
     pub attempt: u32,
     /// Whether somebody asked for it to be killed; it is then never relaunched.
+    #[serde(default)]
     pub kill_requested: bool,
     /// When it was submitted, in milliseconds since 1970.
     pub submitted_at: u64,

@@ -2,10 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 
 use super::adoption::OwnEpochs;
-use super::apps::{AppRecord, Apps};
+use super::apps::Apps;
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::{Event, ReplyTo};
 use super::numbers::Numbers;
@@ -15,8 +15,8 @@ use super::resource_index::Preference;
 use super::restarts::RunClocks;
 use super::tag_limits::TagLimits;
 use super::waits::Waits;
-use super::workers::{WorkerState, WorkerStatus, Workers};
-use crate::app::{AppDescription, AppPhase, AppState, AppStatus, Ending};
+use super::workers::{WorkerState, Workers};
+use crate::app::{AppPhase, AppState, Ending};
 use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
 use crate::now::Now;
@@ -62,7 +62,7 @@ pub struct MasterCore {
     pub(super) settings: MasterSettings,
     pub(super) apps: Apps,
     pub(super) workers: Workers,
-    waits: Waits,
+    pub(super) waits: Waits,
     pub(super) clocks: RunClocks,
     pub(super) own_epochs: OwnEpochs,
     pub(super) numbers: Numbers,
@@ -162,132 +162,6 @@ impl MasterCore {
     /// The epoch of this leadership.
     pub fn epoch(&self) -> u64 {
         self.settings.epoch
-    }
-
-    /// One application as it stands now.
-    pub fn status(&self, id: &AppId) -> Option<AppStatus> {
-        self.apps.get(id).map(|app| AppStatus {
-            history: app.history.clone(),
-            ..self.status_of(app)
-        })
-    }
-
-    /// Every listed application, in the order of submission.
-    pub fn apps(&self) -> Vec<AppStatus> {
-        let mut apps: Vec<_> = self.apps.iter().collect();
-        apps.sort_unstable_by_key(|app| app.number);
-        apps.into_iter().map(|app| self.status_of(app)).collect()
-    }
-
-    /// Every listed worker, by id.
-    pub fn workers(&self, now: Now) -> Vec<WorkerStatus> {
-        self.workers.statuses(now.instant)
-    }
-
-    fn on_submitted(&mut self, description: AppDescription, reply: ReplyTo, now: Now) {
-        if let Err(error) = description.validate() {
-            self.reply(reply, Reply::SubmissionRefused(error));
-            return;
-        }
-        let (number, reserved) = self.numbers.take();
-        if let Some(reserved) = reserved {
-            self.effects
-                .push(Effect::Persist(Record::NextNumber(reserved)));
-        }
-        let id = AppId::mint(now.wall, number);
-        let mut record = AppRecord {
-            id: id.clone(),
-            number,
-            description: Arc::new(description),
-            state: AppState::Submitted,
-            attempt: 0,
-            kill_requested: false,
-            submitted_at: now.unix_millis(),
-            restarts_in_a_row: 0,
-            overran: false,
-            history: Vec::new(),
-        };
-        record.note(now.unix_millis(), None);
-        info!(app = %id, name = ?record.description.name, "app submitted");
-        self.apps.insert(record);
-        self.persist_app(&id);
-        self.publish_change(&id, None);
-        self.reply(reply, Reply::Submitted { app: id });
-    }
-
-    /// Whether it had been placed or killed meanwhile matters not: nobody was told of either.
-    fn on_submission_withdrawn(&mut self, id: &AppId) {
-        let Some(app) = self.apps.get(id) else { return };
-        if let (Some(on), false) = (app.state.placement(), app.phase().is_final()) {
-            let (worker, attempt) = (on.worker.clone(), app.attempt);
-            self.workers.release(&worker, &(id.clone(), attempt));
-        }
-        self.apps.remove(id);
-        self.clocks.remove(id);
-        for reply in self.waits.take_for(id) {
-            self.reply(reply, Reply::NoSuchApp(id.clone()));
-        }
-        self.effects
-            .push(Effect::Persist(Record::AppForgotten(id.clone())));
-    }
-
-    fn on_kill_requested(&mut self, app: AppId, reply: ReplyTo, now: Now) {
-        let Some(record) = self.apps.get(&app) else {
-            let message = if self.set_aside.contains(&app) {
-                format!("the record of {app} is damaged and was set aside; see the master's log")
-            } else {
-                format!("there is no application {app}")
-            };
-            self.reply(
-                reply,
-                Reply::Kill {
-                    app,
-                    success: false,
-                    message,
-                },
-            );
-            return;
-        };
-        let (phase, attempt, already) = (record.phase(), record.attempt, record.kill_requested);
-        let worker = record.state.placement().map(|on| on.worker.clone());
-        let (success, message) = if phase.is_final() {
-            (false, format!("{app} has already ended: {phase}"))
-        } else if let Some(worker) = worker {
-            if !already {
-                self.apps.update(&app, |app| app.kill_requested = true);
-                self.persist_app(&app);
-            }
-            if phase == AppPhase::Unknown {
-                (
-                    true,
-                    format!("{app} will be killed as soon as {worker} is back"),
-                )
-            } else {
-                self.send_kill(&worker, &app, attempt);
-                (true, format!("{app} is being killed on {worker}"))
-            }
-        } else {
-            self.end(&app, Ending::Killed, None, now);
-            (true, format!("{app} was killed before it ran"))
-        };
-        self.reply(
-            reply,
-            Reply::Kill {
-                app,
-                success,
-                message,
-            },
-        );
-    }
-
-    fn on_wait_requested(&mut self, app: AppId, reply: ReplyTo, deadline: Instant) {
-        match self.status(&app) {
-            None => self.reply(reply, Reply::NoSuchApp(app)),
-            Some(status) if status.phase.is_final() => {
-                self.reply(reply, Reply::Status(Box::new(status)));
-            }
-            Some(_) => self.waits.insert(reply, app, deadline),
-        }
     }
 
     fn on_tick(&mut self, now: Now) {
@@ -438,59 +312,6 @@ impl MasterCore {
     }
 
     /// What a client sees of an application, but for its history.
-    pub(super) fn status_of(&self, app: &AppRecord) -> AppStatus {
-        let description = &*app.description;
-        let (mut exit_code, mut message, mut waiting_for, mut ended_at) = (None, None, None, None);
-        match &app.state {
-            AppState::Submitted => waiting_for = self.why_waiting(app),
-            AppState::Relaunching { reason, .. } => {
-                waiting_for = self.why_waiting(app);
-                message = Some(reason.clone());
-            }
-            AppState::Launching { .. } | AppState::Running { .. } => {}
-            AppState::Unknown { on, .. } => {
-                message = Some(format!("{} is disconnected", on.worker))
-            }
-            AppState::Ended {
-                how,
-                at,
-                message: said,
-                ..
-            } => {
-                exit_code = match how {
-                    Ending::Finished => Some(0),
-                    Ending::Failed(code) => Some(*code),
-                    Ending::Killed | Ending::Error => None,
-                };
-                message.clone_from(said);
-                ended_at = Some(*at);
-            }
-        }
-        AppStatus {
-            id: app.id.clone(),
-            name: description.name.clone(),
-            entry_point: description.entry_point.clone(),
-            cores: description.cores,
-            memory_mib: description.memory_mib,
-            supervise: description.supervise,
-            phase: app.phase(),
-            exit_code,
-            attempt: app.attempt,
-            worker: app.state.placement().cloned(),
-            waiting_for,
-            message,
-            submitted_at: Some(app.submitted_at),
-            started_at: app.state.since(),
-            ended_at,
-            priority: description.priority,
-            not_before: match app.state {
-                AppState::Relaunching { not_before, .. } => not_before,
-                _ => None,
-            },
-            history: Vec::new(),
-        }
-    }
-
     /// Panics if the tables contradict one another. For tests, after each event.
     ///
     /// # Panics

@@ -33,6 +33,8 @@ use crate::recovery_mode::RecoveryMode;
 
 /// The longest a caller may wait for the end of an application before it must ask again.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a master that stops waits for its store.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before it stands for election again after it could not take over; it doubles up to the longest.
 const CAMPAIGN_PAUSE: Duration = Duration::from_secs(1);
 const CAMPAIGN_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -346,6 +348,17 @@ impl RpcEndpoint for Master {
             (message, None) => self.turn_away(message),
         }
         self.set_alarm();
+        Ok(())
+    }
+
+    async fn on_stop(&mut self) -> Result<(), EndpointError> {
+        if let Some(leader) = &mut self.leader
+            && tokio::time::timeout(SETTLE_TIMEOUT, leader.settle())
+                .await
+                .is_err()
+        {
+            warn!("stopped before all was stored");
+        }
         Ok(())
     }
 

@@ -53,12 +53,17 @@ impl Held {
             _ => None,
         };
         let taken: Vec<_> = self.effects.iter().filter_map(accepted).collect();
-        let apps: BTreeSet<_> = taken.iter().map(|(_, app)| app).collect();
+        self.drop_all_of(&taken);
+        taken
+    }
+
+    /// Drops what says that there are such applications.
+    pub(super) fn drop_all_of(&mut self, submissions: &[(ReplyTo, AppId)]) {
+        let apps: BTreeSet<_> = submissions.iter().map(|(_, app)| app).collect();
         if !apps.is_empty() {
             self.effects
                 .retain(|held| app_of(&held.effect).is_none_or(|app| !apps.contains(app)));
         }
-        taken
     }
 
     /// Takes the answers to requests for an end out.

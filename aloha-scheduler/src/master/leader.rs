@@ -162,6 +162,8 @@ impl Leader {
         };
         let Progress { stored, trouble } = writer.progress();
         self.stored = stored;
+        // What is stored is acknowledged, whatever became of the rest.
+        self.release();
         match trouble {
             None => self.trouble = None,
             Some(Trouble::Fenced(reason)) => return Err(Deposed(reason)),
@@ -175,10 +177,13 @@ impl Leader {
     fn on_trouble(&mut self, reason: String, ctx: &EndpointContext<MasterMessage>) {
         let refusal = format!("the master cannot store submissions: {reason}");
         self.trouble = Some(reason);
-        for (to, app) in self.held.take_submissions() {
-            self.callers.refuse_submission(to, refusal.clone());
-            self.tell(Event::SubmissionWithdrawn { app }, ctx);
+        let refused = self.held.take_submissions();
+        for (to, app) in &refused {
+            self.callers.refuse_submission(*to, refusal.clone());
+            self.tell(Event::SubmissionWithdrawn { app: app.clone() }, ctx);
         }
+        // The room of one may have been given to the next.
+        self.held.drop_all_of(&refused);
         for kill in self.held.take_kills() {
             self.perform(kill);
         }
@@ -284,6 +289,16 @@ impl Leader {
         if let Err(error) = worker.send(WorkerMessage::Command { master, command }) {
             // It will register again, and is then told.
             warn!(worker = %id, %error, "cannot tell a worker");
+        }
+    }
+
+    /// Waits until all is stored that is to be, and lets out what rests on it: the last thing a leader does.
+    pub(super) async fn settle(&mut self) {
+        if let Some(writer) = &mut self.writer
+            && writer.settled().await
+        {
+            self.stored = self.pushed;
+            self.release();
         }
     }
 

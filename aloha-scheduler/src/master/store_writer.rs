@@ -128,6 +128,14 @@ impl StoreWriter {
     pub(super) fn progress(&mut self) -> Progress {
         self.progress.borrow_and_update().clone()
     }
+
+    /// Waits until all that was pushed is stored; gives false when that does not come to pass.
+    pub(super) async fn settled(&mut self) -> bool {
+        let pushed = self.pushed;
+        let settled = |progress: &Progress| progress.stored >= pushed || progress.trouble.is_some();
+        let settled = self.progress.wait_for(settled).await;
+        settled.is_ok_and(|progress| progress.trouble.is_none())
+    }
 }
 
 impl Drop for StoreWriter {
@@ -178,17 +186,13 @@ impl Writer {
                     self.report(|progress| {
                         progress.trouble = Some(Trouble::Failing(error.to_string()));
                     });
-                    if !self.tell().await {
-                        return;
-                    }
+                    self.tell().await;
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_PAUSE_MAX);
                     continue;
                 }
             }
-            if !self.tell().await {
-                return;
-            }
+            self.tell().await;
         }
     }
 
@@ -270,14 +274,11 @@ impl Writer {
         self.progress.send_modify(change);
     }
 
-    /// Wakes the master; gives false when there is none any more.
-    async fn tell(&self) -> bool {
-        let Ok(permit) = self.master.reserve().await else {
-            return false;
-        };
-        permit
-            .send(MasterMessage::Own(LocalOnly(OwnMessage::StoreProgressed)))
-            .is_ok()
+    /// Wakes the master. One that is stopping looks itself.
+    async fn tell(&self) {
+        if let Ok(permit) = self.master.reserve().await {
+            drop(permit.send(MasterMessage::Own(LocalOnly(OwnMessage::StoreProgressed))));
+        }
     }
 }
 

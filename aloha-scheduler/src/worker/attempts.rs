@@ -42,7 +42,7 @@ pub(super) struct Ending {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Held back until an earlier attempt of the same application is over.
+    /// Held back until an earlier attempt of the same application is over, or a master has been heard again.
     Queued,
     /// Its process is being started.
     Starting,

@@ -6,9 +6,9 @@ use tracing::{debug, info, warn};
 
 use super::attempts::{AttemptKey, Attempts, Cause, Ending, Held, Stage};
 use super::effect::{Effect, ExitReason, Signal};
-use super::event::{Event, FoundApp, FoundState, RegistrationAnswer};
+use super::event::{Event, FoundApp, FoundState};
 use super::lease::Lease;
-use super::registration::{Backoff, Registration, WorkerRegistration};
+use super::registration::{Backoff, Registration};
 use crate::app::AppDescription;
 use crate::application::ShutdownReason;
 use crate::attempt::{AttemptReport, Outcome};
@@ -53,7 +53,7 @@ pub struct WorkerSettings {
 
 /// A stop that is under way.
 #[derive(Debug)]
-struct Stopping {
+pub(super) struct Stopping {
     reason: ExitReason,
     /// When to stop waiting for what is left.
     give_up_at: Instant,
@@ -62,18 +62,18 @@ struct Stopping {
 /// The mind of a worker: events and the time in, effects out.
 #[derive(Debug)]
 pub struct WorkerCore {
-    settings: WorkerSettings,
-    registration: Registration,
+    pub(super) settings: WorkerSettings,
+    pub(super) registration: Registration,
     /// The newest epoch any master has shown; what is older is refused.
-    epoch: u64,
-    attempts: Attempts,
+    pub(super) epoch: u64,
+    pub(super) attempts: Attempts,
     /// Until when applications that may be started elsewhere run here, if there is an end to that.
-    lease: Option<Lease>,
+    pub(super) lease: Option<Lease>,
     /// Attempts that began to run while there was no master to tell.
     started_unsaid: BTreeSet<AttemptKey>,
-    stopping: Option<Stopping>,
+    pub(super) stopping: Option<Stopping>,
     exited: bool,
-    effects: Vec<Effect>,
+    pub(super) effects: Vec<Effect>,
 }
 
 impl WorkerCore {
@@ -205,70 +205,6 @@ impl WorkerCore {
         }
     }
 
-    fn on_registration_answered(
-        &mut self,
-        master: String,
-        answer: RegistrationAnswer,
-        sent: Instant,
-        now: Instant,
-    ) {
-        match answer {
-            RegistrationAnswer::Registered {
-                epoch,
-                heartbeat_interval,
-            } => {
-                let newer = match &self.registration {
-                    Registration::Registered { epoch: ours, .. } => epoch > *ours,
-                    Registration::Idle | Registration::Searching { .. } => true,
-                    Registration::GaveUp { .. } => false,
-                };
-                if epoch < self.epoch {
-                    warn!(
-                        master,
-                        epoch,
-                        newest = self.epoch,
-                        "a master with an older epoch took us"
-                    );
-                    self.ask_next_after(&master, now);
-                } else if newer {
-                    info!(master, epoch, "registered");
-                    self.epoch = epoch;
-                    self.registration =
-                        Registration::registered(master.clone(), epoch, heartbeat_interval, now);
-                    if self.stopping.is_some() {
-                        let master = master.clone();
-                        self.effects.push(Effect::Leave { master });
-                    }
-                    self.send_started();
-                    self.attempts.forget_sent();
-                    self.send_reports(None, now);
-                }
-                if epoch >= self.epoch && self.registration.master() == Some(&master) {
-                    self.renew_lease(sent);
-                }
-            }
-            RegistrationAnswer::Standby | RegistrationAnswer::Unreachable => {
-                self.ask_next_after(&master, now)
-            }
-            RegistrationAnswer::Refused { reason } => {
-                if matches!(self.registration, Registration::Searching { .. }) {
-                    warn!(master, reason, "refused for good");
-                    self.registration = Registration::GaveUp {
-                        reason: reason.clone(),
-                    };
-                    self.stop(ExitReason::Refused(reason), now);
-                }
-            }
-        }
-    }
-
-    fn on_master_disconnected(&mut self, master: &str, now: Instant) {
-        if self.registration.master() == Some(master) {
-            warn!(master, "lost the master");
-            self.search(self.place_of(master), now);
-        }
-    }
-
     fn on_commanded(&mut self, master: &str, command: WorkerCommand, now: Instant) {
         match command {
             WorkerCommand::LaunchApp {
@@ -313,9 +249,6 @@ impl WorkerCore {
         let (needs, free) = (description.needs(), self.attempts.free());
         if self.stopping.is_some() {
             self.conclude(key, Outcome::Declined("the worker is stopping".into()), now);
-        } else if description.survives_its_worker() && self.is_cut_off() {
-            let reason = "the worker is cut off from every master";
-            self.conclude(key, Outcome::Declined(reason.into()), now);
         } else if !needs.fits_in(&free) {
             self.conclude(
                 key,
@@ -447,40 +380,6 @@ impl WorkerCore {
         }
     }
 
-    /// Nothing was acknowledged for too long: what may be started elsewhere must be gone by then.
-    fn on_cut_off(&mut self, kill_at: Instant, now: Instant) {
-        let held = self.attempts.held();
-        let supervised = held.filter(|(_, held)| held.description.survives_its_worker());
-        let supervised: Vec<_> = supervised.map(|(key, _)| key.clone()).collect();
-        if !supervised.is_empty() {
-            let applications = supervised.len();
-            warn!(
-                applications,
-                "cut off from every master: stopping what it may start elsewhere"
-            );
-        }
-        for key in supervised {
-            self.ask_to_end(&key, Cause::CutOff, now);
-            let held = self.attempts.get_mut(&key);
-            if let Some(ending) = held.and_then(|held| held.ending.as_mut()) {
-                ending.insist_at = ending.insist_at.map(|at| at.min(kill_at));
-            }
-        }
-    }
-
-    fn is_cut_off(&self) -> bool {
-        self.lease.is_some_and(|lease| lease.is_over())
-    }
-
-    /// The master that has taken us acknowledged what was sent then.
-    fn renew_lease(&mut self, sent: Instant) {
-        if let (Some(lease), Registration::Registered { timeout, .. }) =
-            (&mut self.lease, &self.registration)
-        {
-            lease.renew(sent, *timeout);
-        }
-    }
-
     /// Whether a command is to be obeyed.
     fn accepts(&mut self, master: &str, epoch: u64) -> bool {
         let accepted = epoch >= self.epoch;
@@ -496,88 +395,7 @@ impl WorkerCore {
         accepted
     }
 
-    /// Begins to look for a master, with this one.
-    fn search(&mut self, master: usize, now: Instant) {
-        if matches!(self.registration, Registration::GaveUp { .. })
-            || self.settings.masters.is_empty()
-        {
-            return;
-        }
-        self.registration = Registration::asking(master, &self.settings.backoff, now);
-        self.register_with(master, now);
-    }
-
-    fn place_of(&self, master: &str) -> usize {
-        self.settings
-            .masters
-            .iter()
-            .position(|known| known == master)
-            .unwrap_or(0)
-    }
-
-    /// A master said no; that matters if it is the one being asked.
-    fn ask_next_after(&mut self, said_no: &str, now: Instant) {
-        if self.asked() == Some(said_no) {
-            self.ask_next(now);
-        }
-    }
-
-    /// The master that was asked to take us and may still answer.
-    fn asked(&self) -> Option<&str> {
-        match self.registration {
-            Registration::Searching {
-                master,
-                asking: true,
-                ..
-            } => self.settings.masters.get(master).map(String::as_str),
-            Registration::Idle
-            | Registration::Searching { .. }
-            | Registration::Registered { .. }
-            | Registration::GaveUp { .. } => None,
-        }
-    }
-
-    fn ask_next(&mut self, now: Instant) {
-        if let Some(master) =
-            self.registration
-                .ask_next(self.settings.masters.len(), &self.settings.backoff, now)
-        {
-            self.register_with(master, now);
-        }
-    }
-
-    fn register_with(&mut self, master: usize, now: Instant) {
-        let Some(master) = self.settings.masters.get(master).cloned() else {
-            return;
-        };
-        let WorkerSettings {
-            id,
-            host,
-            port,
-            offers,
-            enforces,
-            attributes,
-            ..
-        } = &self.settings;
-        let attempts = self.attempts.to_held_attempts();
-        let registration = WorkerRegistration {
-            id: id.clone(),
-            host: host.clone(),
-            port: *port,
-            offers: *offers,
-            attempts,
-            enforces: enforces.clone(),
-            attributes: attributes.clone(),
-            epoch: self.epoch,
-        };
-        self.effects.push(Effect::Register {
-            master,
-            registration,
-            sent: now,
-        });
-    }
-
-    fn ask_to_end(&mut self, key: &AttemptKey, cause: Cause, now: Instant) {
+    pub(super) fn ask_to_end(&mut self, key: &AttemptKey, cause: Cause, now: Instant) {
         let Some(held) = self.attempts.get_mut(key) else {
             return;
         };
@@ -618,13 +436,17 @@ impl WorkerCore {
         });
     }
 
-    /// Starts the latest attempt of an application if no other is in its way.
-    fn start_next(&mut self, app: &AppId) {
+    /// Starts the latest attempt of an application if no other is in its way, nor that it may be started elsewhere.
+    pub(super) fn start_next(&mut self, app: &AppId) {
         let held = self.attempts.held_of(app);
         let [key] = held.as_slice() else { return };
+        let is_cut_off = self.is_cut_off();
         let Some(held) = self.attempts.get_mut(key) else {
             return;
         };
+        if is_cut_off && held.description.survives_its_worker() {
+            return; // it waits for word from a master
+        }
         if held.stage == Stage::Queued {
             let description = Arc::clone(&held.description);
             held.stage = Stage::Starting;
@@ -644,7 +466,7 @@ impl WorkerCore {
         self.send_reports(None, now);
     }
 
-    fn send_started(&mut self) {
+    pub(super) fn send_started(&mut self) {
         let Some(master) = self.registration.master() else {
             return;
         };
@@ -657,7 +479,7 @@ impl WorkerCore {
         }
     }
 
-    fn send_reports(&mut self, unless_after: Option<Instant>, now: Instant) {
+    pub(super) fn send_reports(&mut self, unless_after: Option<Instant>, now: Instant) {
         let Some(master) = self.registration.master() else {
             return;
         };
@@ -670,7 +492,7 @@ impl WorkerCore {
     }
 
     /// Begins to stop: applications first.
-    fn stop(&mut self, reason: ExitReason, now: Instant) {
+    pub(super) fn stop(&mut self, reason: ExitReason, now: Instant) {
         info!(?reason, "stopping");
         // Twice the grace: once to end by themselves, once to be killed and to have that acknowledged.
         let graces = self.attempts.held().map(|(_, held)| held.grace);

@@ -17,6 +17,8 @@
 //! - **Applications do not notice the loss of a master.** They run on, and how they end is kept until a master
 //!   acknowledges it.
 //! - **A command of an older epoch is refused**, for it comes from a master that no longer leads.
+//! - **What may be started elsewhere can be made to stop in time**: a worker knows until when its master counts on it,
+//!   for heartbeats are acknowledged, and where it is told so ends supervised applications before that.
 //! - **A launch may arrive twice** and starts one process; two attempts of one application never run at once here.
 //! - **Applications outlive their worker.** Each has a runner ([`crate::runner`]), and the next worker in the same
 //!   directory takes it over: it knows what runs, and what ended meanwhile, before it looks for a master.
@@ -26,6 +28,7 @@ mod app_directory;
 mod attempts;
 mod cleanup;
 mod core;
+mod cut_off;
 mod effect;
 mod endpoint;
 mod event;
@@ -34,6 +37,7 @@ mod lease;
 mod logs;
 mod registration;
 mod runners;
+mod search;
 #[cfg(test)]
 mod tests;
 

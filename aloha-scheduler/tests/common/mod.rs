@@ -42,7 +42,12 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `aloha` with these arguments and waits for its `ready` line.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut process = command()
+        Self::start_by(command(), arguments)
+    }
+
+    /// The same, by a command that ends up as `aloha`.
+    pub fn start_by(mut command: Command, arguments: &[&str]) -> Self {
+        let mut process = command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -69,6 +69,47 @@ fn a_client_sees_where_and_when_it_ran_and_how_it_ended() {
 }
 
 #[test]
+fn the_last_transitions_are_kept_with_their_reasons() {
+    let (mut t, app) = Harness::with_one_running(true);
+    for attempt in 1..20 {
+        t.ended(
+            "w1",
+            &app,
+            attempt,
+            Outcome::Lost(format!("loss {attempt}")),
+        );
+        t.started("w1", &app, attempt + 1);
+    }
+    t.kill(&app);
+    t.ended("w1", &app, 20, Outcome::Killed);
+    t.ignore();
+    let history = t.status(&app).history;
+    assert_eq!(history.len(), 16);
+    let last: Vec<_> = history[12..]
+        .iter()
+        .map(|past| (past.to, past.attempt, past.reason.as_deref()))
+        .collect();
+    let expected = [
+        (AppPhase::Relaunching, 19, Some("loss 19")),
+        (AppPhase::Launching, 20, Some("on w1")),
+        (AppPhase::Running, 20, None),
+        (AppPhase::Killed, 20, Some("killed by request")),
+    ];
+    assert_eq!(last, expected);
+    assert_eq!(t.master.apps()[0].history, []);
+}
+
+#[test]
+fn a_reason_from_outside_is_kept_in_part() {
+    let (mut t, app) = Harness::with_one_running(false);
+    t.ended("w1", &app, 1, Outcome::Lost("é".repeat(100_000)));
+    t.ignore();
+    let message = t.status(&app).message.expect("it says why");
+    assert_eq!(message.chars().count(), 513);
+    assert!(message.ends_with('…'));
+}
+
+#[test]
 fn every_outcome_has_its_state() {
     let cases = [
         (Outcome::Exited(0), AppPhase::Finished, Some(0), None),

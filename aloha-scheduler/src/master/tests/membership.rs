@@ -122,6 +122,25 @@ fn a_silent_worker_is_first_away_and_then_lost_at_its_deadlines_and_not_before()
 }
 
 #[test]
+fn a_worker_that_is_away_or_dead_is_so_until_it_registers() {
+    use WorkerState::{Alive, Dead, Disconnected, Leaving};
+    for from in WorkerState::ALL {
+        assert!(!from.may_become(from), "{from}");
+        assert_eq!(from.may_become(Alive), from != Alive);
+    }
+    assert!(!Dead.may_become(Disconnected) && !Dead.may_become(Leaving));
+    assert!(!Disconnected.may_become(Leaving));
+    // What it says without having registered is not believed.
+    let (mut t, _) = Harness::with_one_running(true);
+    t.disconnect("w1");
+    t.ignore();
+    t.tell(Event::WorkerLeaving { worker: id("w1") });
+    t.disconnect("w1");
+    t.expect([]);
+    assert_eq!(t.worker("w1").state, Disconnected);
+}
+
+#[test]
 fn heartbeats_keep_a_worker_alive() {
     let (mut t, _) = Harness::with_one_running(false);
     for _ in 0..10 {

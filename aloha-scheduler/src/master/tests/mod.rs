@@ -12,6 +12,7 @@ mod recovery;
 mod reservation;
 mod restarts;
 mod store;
+mod stored;
 mod waiting_for;
 
 use std::time::{Duration, Instant, SystemTime};

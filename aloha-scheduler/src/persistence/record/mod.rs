@@ -9,9 +9,12 @@
 //! the first three. So a record under a wrong key, a torn one and one whose bits fell over are all told from one that a
 //! newer version wrote.
 
+mod compact;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use self::compact::CompactApp;
 use super::{Change, PersistenceError, StoredRecord};
 use crate::ids::AppId;
 use crate::master::{AppRecord, Record, Stored, WorkerRecord};
@@ -24,7 +27,7 @@ const NEXT_NUMBER: &str = "meta/next-number";
 const SET_ASIDE: &str = "set-aside/";
 const KEY_LENGTH_MAX: usize = 200;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
     App,
@@ -42,7 +45,7 @@ impl Kind {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Envelope<'a> {
     kind: Kind,
     version: u32,
@@ -68,7 +71,7 @@ pub(crate) struct Decoded {
 /// The change of what is stored that a record of the core's is.
 pub(crate) fn change_of(record: &Record) -> Change {
     match record {
-        Record::App(app) => put(app_key(&app.id), Kind::App, app),
+        Record::App(app) => put(app_key(&app.id), Kind::App, &CompactApp::from(&**app)),
         Record::AppForgotten(id) => Change::Delete { key: app_key(id) },
         Record::Worker(worker) => put(format!("worker/{}", worker.id), Kind::Worker, worker),
         Record::WorkerForgotten(id) => Change::Delete {
@@ -83,16 +86,16 @@ fn app_key(id: &AppId) -> String {
 }
 
 fn put(key: String, kind: Kind, body: &impl Serialize) -> Change {
-    let body = serde_json::value::to_raw_value(body).expect("records are always JSON");
-    let crc32 = checksum(&key, kind, VERSION, body.get());
-    let envelope = Envelope {
-        kind,
-        version: VERSION,
-        crc32,
-        body: &body,
-    };
-    let value = serde_json::to_vec(&envelope).expect("records are always JSON");
-    Change::Put(StoredRecord { key, value })
+    let body = serde_json::to_string(body).expect("records are always JSON");
+    let crc32 = checksum(&key, kind, VERSION, &body);
+    let kind = kind.as_str();
+    // An Envelope, written by hand: the body is copied once.
+    let value =
+        format!(r#"{{"kind":"{kind}","version":{VERSION},"crc32":"{crc32}","body":{body}}}"#);
+    Change::Put(StoredRecord {
+        key,
+        value: value.into_bytes(),
+    })
 }
 
 fn checksum(key: &str, kind: Kind, version: u32, body: &str) -> String {

@@ -92,6 +92,31 @@ fn a_record_is_laid_out_as_ever_and_what_is_written_is_read() {
 }
 
 #[test]
+fn what_is_as_by_default_is_not_written_and_is_read_all_the_same() {
+    let plain = AppRecord {
+        description: Arc::new(AppDescription {
+            name: "n".into(),
+            entry_point: "Process".into(),
+            cores: 1,
+            ..AppDescription::default()
+        }),
+        state: AppState::Submitted,
+        attempt: 0,
+        restarts_in_a_row: 0,
+        history: Vec::new(),
+        ..app()
+    };
+    let record = stored(&Record::App(plain.clone().into()));
+    let expected = concat!(
+        r#"{"kind":"app","version":1,"crc32":"0089f057","body":{"id":"app-20190311221731-0007","number":7,"#,
+        r#""description":{"name":"n","entry_point":"Process","cores":1,"memory_mib":0},"#,
+        r#""state":"Submitted","submitted_at":1552342651000}}"#
+    );
+    assert_eq!(String::from_utf8(record.value.clone()).unwrap(), expected);
+    assert_eq!(decoded(vec![record]).stored.apps, [plain]);
+}
+
+#[test]
 fn records_of_version_1_are_read() {
     let record = |key: &str, value: &str| StoredRecord {
         key: key.into(),
@@ -196,16 +221,11 @@ fn what_is_set_aside_is_kept_byte_by_byte_and_its_application_is_remembered() {
 
 #[test]
 fn what_a_newer_version_wrote_is_refused_whole_and_says_what_to_do() {
-    let body = RawValue::from_string("{}".to_owned()).unwrap();
-    let envelope = Envelope {
-        kind: Kind::App,
-        version: 2,
-        crc32: checksum("app/app-1", Kind::App, 2, body.get()),
-        body: &body,
-    };
+    let crc32 = checksum("app/app-1", Kind::App, 2, "{}");
+    let value = format!(r#"{{"kind":"app","version":2,"crc32":"{crc32}","body":{{}}}}"#);
     let newer = StoredRecord {
         key: "app/app-1".into(),
-        value: serde_json::to_vec(&envelope).unwrap(),
+        value: value.into_bytes(),
     };
     let error = decode("the store", vec![newer]).unwrap_err();
     assert_eq!(

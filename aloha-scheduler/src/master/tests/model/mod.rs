@@ -38,10 +38,12 @@ enum Step {
     Leave(usize),
     Wait(usize),
     Crash(usize),
+    /// The store fails: what was not stored of submissions is refused.
+    Refuse,
 }
 
 /// A generator of numbers that a seed replays (splitmix64).
-struct Rng(u64);
+pub(super) struct Rng(pub(super) u64);
 
 impl Rng {
     fn next(&mut self) -> u64 {
@@ -49,7 +51,7 @@ impl Rng {
         scramble(self.0)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
@@ -70,7 +72,8 @@ impl Rng {
             88 => Step::RestartWorker(n),
             89 => Step::Reboot(n),
             90 => Step::Leave(n),
-            91..97 => Step::Wait(n),
+            91..96 => Step::Wait(n),
+            96 => Step::Refuse,
             _ => Step::Crash(n),
         }
     }
@@ -136,6 +139,7 @@ fn play_step(world: &mut World, step: Step) {
             world.advance(Duration::from_secs(seconds));
         }
         Step::Crash(n) => world.crash(n),
+        Step::Refuse => world.refuse(),
     }
 }
 

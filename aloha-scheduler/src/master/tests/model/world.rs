@@ -40,6 +40,7 @@ pub(super) struct World {
     submitted: Vec<AppId>,
     acknowledged: BTreeSet<AppId>,
     to_be_killed: BTreeSet<AppId>,
+    refused: BTreeSet<AppId>,
     /// Which worker was told to start which attempt.
     launched: BTreeMap<Key, usize>,
     /// What may still live on a worker that was declared dead.
@@ -86,6 +87,7 @@ impl World {
             submitted: Vec::new(),
             acknowledged: BTreeSet::new(),
             to_be_killed: BTreeSet::new(),
+            refused: BTreeSet::new(),
             launched: BTreeMap::new(),
             buried: BTreeSet::new(),
             complaints: Vec::new(),
@@ -104,7 +106,7 @@ impl World {
     fn tell(&mut self, event: Event) {
         let effects = self.master.handle(event, self.now);
         self.events += 1;
-        if self.events.is_multiple_of(4) {
+        if self.events.is_multiple_of(8) {
             self.master.check_invariants();
         }
         self.check_order(&effects);
@@ -175,6 +177,9 @@ impl World {
         if first != worker {
             self.complain(format!("{app} #{attempt} was launched on two workers"));
         }
+        if self.refused.contains(app) {
+            self.complain(format!("{app} was launched although it was refused"));
+        }
         if self.to_be_killed.contains(app) {
             self.complain(format!("{app} was launched although it is to be killed"));
         }
@@ -210,6 +215,33 @@ impl World {
             }
             (_, reply) => self.complain(format!("nobody expected {reply:?}")),
         }
+    }
+
+    /// The store fails. Who was not yet told that a submission is accepted is told that it is not.
+    pub(super) fn refuse(&mut self) {
+        while !matches!(self.held_back.front(), None | Some(Effect::Persist(_))) {
+            self.commit(1);
+        }
+        let accepted = self.held_back.iter().filter_map(|effect| match effect {
+            Effect::Reply(_, Reply::Submitted { app }) => Some(app.clone()),
+            _ => None,
+        });
+        let refused: BTreeSet<_> = accepted.collect();
+        self.drop_all_of(&refused);
+        for app in &refused {
+            self.tell(Event::SubmissionWithdrawn { app: app.clone() });
+        }
+        self.drop_all_of(&refused);
+        self.refused.extend(refused);
+    }
+
+    fn drop_all_of(&mut self, apps: &BTreeSet<AppId>) {
+        self.held_back.retain(|effect| match effect {
+            Effect::Reply(_, Reply::Submitted { app })
+            | Effect::Send(_, WorkerCommand::LaunchApp { app, .. }) => !apps.contains(app),
+            Effect::Persist(Record::App(app)) => !apps.contains(&app.id),
+            _ => true,
+        });
     }
 
     fn complain(&mut self, complaint: String) {
@@ -340,6 +372,8 @@ impl World {
         if self.acknowledged.contains(&id) || self.store.knows(&id) {
             self.complain(format!("{id} was given twice"));
         }
+        // Nobody was told the id of one that was refused, so it may be given again.
+        self.refused.remove(&id);
         self.submitted.push(id);
     }
 

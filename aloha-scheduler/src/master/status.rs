@@ -1,0 +1,83 @@
+//! What clients see of applications and workers.
+
+use super::apps::AppRecord;
+use super::core::MasterCore;
+use super::workers::WorkerStatus;
+use crate::app::{AppState, AppStatus, Ending};
+use crate::ids::AppId;
+use crate::now::Now;
+
+impl MasterCore {
+    /// One application as it stands now.
+    pub fn status(&self, id: &AppId) -> Option<AppStatus> {
+        self.apps.get(id).map(|app| AppStatus {
+            history: app.history.clone(),
+            ..self.status_of(app)
+        })
+    }
+
+    /// Every listed application, in the order of submission.
+    pub fn apps(&self) -> Vec<AppStatus> {
+        let mut apps: Vec<_> = self.apps.iter().collect();
+        apps.sort_unstable_by_key(|app| app.number);
+        apps.into_iter().map(|app| self.status_of(app)).collect()
+    }
+
+    /// Every listed worker, by id.
+    pub fn workers(&self, now: Now) -> Vec<WorkerStatus> {
+        self.workers.statuses(now.instant)
+    }
+
+    pub(super) fn status_of(&self, app: &AppRecord) -> AppStatus {
+        let description = &*app.description;
+        let (mut exit_code, mut message, mut waiting_for, mut ended_at) = (None, None, None, None);
+        match &app.state {
+            AppState::Submitted => waiting_for = self.why_waiting(app),
+            AppState::Relaunching { reason, .. } => {
+                waiting_for = self.why_waiting(app);
+                message = Some(reason.clone());
+            }
+            AppState::Launching { .. } | AppState::Running { .. } => {}
+            AppState::Unknown { on, .. } => {
+                message = Some(format!("{} is disconnected", on.worker))
+            }
+            AppState::Ended {
+                how,
+                at,
+                message: said,
+                ..
+            } => {
+                exit_code = match how {
+                    Ending::Finished => Some(0),
+                    Ending::Failed(code) => Some(*code),
+                    Ending::Killed | Ending::Error => None,
+                };
+                message.clone_from(said);
+                ended_at = Some(*at);
+            }
+        }
+        AppStatus {
+            id: app.id.clone(),
+            name: description.name.clone(),
+            entry_point: description.entry_point.clone(),
+            cores: description.cores,
+            memory_mib: description.memory_mib,
+            supervise: description.supervise,
+            phase: app.phase(),
+            exit_code,
+            attempt: app.attempt,
+            worker: app.state.placement().cloned(),
+            waiting_for,
+            message,
+            submitted_at: Some(app.submitted_at),
+            started_at: app.state.since(),
+            ended_at,
+            priority: description.priority,
+            not_before: match app.state {
+                AppState::Relaunching { not_before, .. } => not_before,
+                _ => None,
+            },
+            history: Vec::new(),
+        }
+    }
+}
