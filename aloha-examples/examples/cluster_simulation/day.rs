@@ -128,7 +128,7 @@ impl Day {
             let happens = happens.map_or(DAY, |((at, _), _)| *at);
             let due = self.master.next_deadline().map_or(DAY, |deadline| {
                 let after = deadline.saturating_duration_since(self.midnight.instant);
-                u64::try_from(after.as_micros().div_ceil(1000)).unwrap_or(DAY)
+                u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(DAY)
             });
             let beat = second * SECOND;
             self.at = self.at.max(arrives.min(happens).min(due).min(beat));
@@ -272,10 +272,8 @@ impl Day {
                 instant: self.midnight.instant + after,
                 wall: self.midnight.wall + after,
             };
-            let started = clock();
-            let effects = self.master.handle(event, now);
-            self.report.handled(clock() - started);
-            for effect in effects {
+            self.report.handled();
+            for effect in self.master.handle(event, now) {
                 match effect {
                     Effect::Send(worker, command) => self.obey(&worker, command),
                     Effect::Publish(AlohaEvent::AppStateChanged { to, .. }) if to.is_final() => {

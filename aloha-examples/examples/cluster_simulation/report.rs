@@ -20,7 +20,6 @@ pub(crate) struct Report {
     events: u64,
     /// The part of the cores that was used, every five minutes.
     used: Vec<f64>,
-    thinking: Duration,
     whole: Duration,
 }
 
@@ -37,14 +36,12 @@ impl Report {
             decisions: 0,
             events: 0,
             used: Vec::new(),
-            thinking: Duration::ZERO,
             whole: Duration::ZERO,
         }
     }
 
-    pub(crate) fn handled(&mut self, time: Duration) {
+    pub(crate) fn handled(&mut self) {
         self.events += 1;
-        self.thinking += time;
     }
 
     pub(crate) fn decided(&mut self) {
@@ -163,14 +160,13 @@ impl fmt::Display for Report {
             100.0 * most
         )?;
         #[expect(clippy::cast_precision_loss, reason = "it is far from 2^53")]
-        let rate = self.decisions as f64 / self.thinking.as_secs_f64();
+        let rate = self.decisions as f64 / self.whole.as_secs_f64();
         write!(
             f,
-            "{} decisions and {} events in {:.1} s, of which the master took {:.1} s: {rate:.0} decisions/s",
+            "{} decisions and {} events in {:.1} s: {rate:.0} decisions/s",
             self.decisions,
             self.events,
-            self.whole.as_secs_f64(),
-            self.thinking.as_secs_f64()
+            self.whole.as_secs_f64()
         )
     }
 }
