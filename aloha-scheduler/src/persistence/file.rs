@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use tracing::warn;
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
+};
+use tracing::{error, warn};
 
+use super::salvage::{Salvaged, salvage};
 use super::{Change, PersistenceEngine, PersistenceError, StoredRecord};
 use crate::blocking::blocking;
 
@@ -28,9 +31,12 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Keeps records in the file `recovery.redb` of a directory that no other process uses meanwhile.
 ///
-/// A batch is one transaction and one fsync. Each page has a checksum, and a page in use is never overwritten, so that
-/// the file as of the last batch survives the end of the process or of the machine at any moment. After an error the
-/// file is opened anew with the next try.
+/// A batch is one transaction, committed in two phases, each an fsync. Each page has a checksum, and a page in use is
+/// never overwritten, so that the file as of the last batch survives the end of the process or of the machine at any
+/// moment. With one phase alone, a last batch that was damaged later would pass for one that was never finished, and be
+/// taken back without a word. After an error the file is opened anew with the next try.
+///
+/// A file with damaged pages is read record by record into a new one, and stays beside it as `recovery.redb.damaged-1`.
 #[derive(Debug)]
 pub struct FileEngine {
     store: Arc<Store>,
@@ -75,19 +81,28 @@ impl FileEngine {
         })?;
         let path = directory.join("recovery.redb");
         if !path.try_exists().map_err(unusable)? {
-            create(&path)?;
+            create(&path, &Salvaged::default())?;
         }
         let mut state = State {
             database: None,
             epoch: 0,
         };
-        attempt(&path, || {
-            let database = open(&path)?;
-            let epoch = database.begin_read()?.open_table(META)?.get(EPOCH)?;
-            state.epoch = epoch.map_or(0, |epoch| epoch.value());
-            state.database = Some(database);
-            Ok(())
-        })?;
+        let mut load = || {
+            attempt(&path, || {
+                let database = open(&path)?;
+                let epoch = database.begin_read()?.open_table(META)?.get(EPOCH)?;
+                state.epoch = epoch.map_or(0, |epoch| epoch.value());
+                state.database = Some(database);
+                Ok(())
+            })
+        };
+        match load() {
+            Err(damage @ PersistenceError::Damaged { .. }) => {
+                salvage_file(&path, damage)?;
+                load()?;
+            }
+            loaded => loaded?,
+        }
         let store = Store {
             path,
             state: Mutex::new(state),
@@ -113,7 +128,7 @@ impl PersistenceEngine for FileEngine {
         self.run(move |store| {
             store.with(|database, epoch| {
                 let next = at_least.max(*epoch + 1);
-                let transaction = database.begin_write()?;
+                let transaction = begin_write(database)?;
                 transaction.open_table(META)?.insert(EPOCH, next)?;
                 transaction.commit()?;
                 *epoch = next;
@@ -154,7 +169,7 @@ impl PersistenceEngine for FileEngine {
                 return Ok(());
             }
             store.with(|database, _| {
-                let transaction = database.begin_write()?;
+                let transaction = begin_write(database)?;
                 let mut table = transaction.open_table(RECORDS)?;
                 for change in &changes {
                     match change {
@@ -216,8 +231,14 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
     Ok(builder().open(path)?)
 }
 
-/// Makes a database that is there in whole or not at all.
-fn create(path: &Path) -> Result<(), PersistenceError> {
+fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    Ok(transaction)
+}
+
+/// Makes a database of this that is there in whole or not at all, also where there is one already.
+fn create(path: &Path, contents: &Salvaged) -> Result<(), PersistenceError> {
     let unfinished = path.with_extension("redb.new");
     attempt(path, || {
         match fs::remove_file(&unfinished) {
@@ -228,9 +249,15 @@ fn create(path: &Path) -> Result<(), PersistenceError> {
         options.write(true).create_new(true).mode(0o600);
         options.open(&unfinished)?;
         let database = builder().create(&unfinished)?;
-        let transaction = database.begin_write()?;
-        transaction.open_table(RECORDS)?;
-        transaction.open_table(META)?;
+        let transaction = begin_write(&database)?;
+        let mut records = transaction.open_table(RECORDS)?;
+        for StoredRecord { key, value } in &contents.records {
+            records.insert(key.as_str(), value.as_slice())?;
+        }
+        drop(records);
+        transaction
+            .open_table(META)?
+            .insert(EPOCH, contents.epoch)?;
         transaction.commit()?;
         drop(database);
         fs::rename(&unfinished, path)?;
@@ -238,6 +265,43 @@ fn create(path: &Path) -> Result<(), PersistenceError> {
         File::open(directory)?.sync_all()?;
         Ok(())
     })
+}
+
+/// Replaces a damaged file by a new one with all that can be read of it, and keeps it beside that. Where there is
+/// nothing to be read, it stays where it is.
+fn salvage_file(path: &Path, damage: PersistenceError) -> Result<(), PersistenceError> {
+    let unavailable = |error: io::Error| PersistenceError::Unavailable {
+        store: path.display().to_string(),
+        reason: error.to_string(),
+    };
+    let bytes = fs::read(path).map_err(unavailable)?;
+    let Some(salvaged) = salvage(&bytes) else {
+        return Err(damage);
+    };
+    let kept = keep(path).map_err(unavailable)?;
+    create(path, &salvaged)?;
+    error!(
+        %damage,
+        kept = %kept.display(),
+        read = salvaged.records.len(),
+        "the recovery file is damaged: all that can be read of it is in a new file, the old one is kept"
+    );
+    for gap in &salvaged.gaps {
+        error!(keys = %gap, "records are lost with a damaged page, or are those of one batch earlier");
+    }
+    Ok(())
+}
+
+/// Gives a file a second name, under which it stays.
+fn keep(path: &Path) -> io::Result<PathBuf> {
+    let mut number = 1;
+    loop {
+        let kept = path.with_extension(format!("redb.damaged-{number}"));
+        match fs::hard_link(path, &kept) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            linked => return linked.map(|()| kept),
+        }
+    }
 }
 
 /// Does something with the file at `path`. redb may panic where a file was altered behind its back.
@@ -251,7 +315,12 @@ fn attempt<T>(
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(match error {
             redb::Error::Corrupted(reason) => damaged(store, reason),
-            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            redb::Error::Io(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
                 damaged(store, error.to_string())
             }
             redb::Error::UpgradeRequired(version) => damaged(
@@ -342,13 +411,6 @@ mod tests {
 
     use super::*;
 
-    fn put(key: &str) -> Vec<Change> {
-        vec![Change::Put(StoredRecord {
-            key: key.to_owned(),
-            value: b"value".to_vec(),
-        })]
-    }
-
     #[tokio::test]
     async fn the_file_engine_keeps_the_contract() {
         let home = tempdir().unwrap();
@@ -394,23 +456,6 @@ mod tests {
             assert!(matches!(error, PersistenceError::Damaged { .. }), "{error}");
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
-    }
-
-    #[tokio::test]
-    async fn a_store_with_altered_pages_is_damage() {
-        let home = tempdir().unwrap();
-        let engine = FileEngine::open(home.path()).unwrap();
-        let epoch = engine.begin_epoch(0).await.unwrap();
-        let changes = (0..1000).flat_map(|n| put(&format!("app/{n}"))).collect();
-        engine.write(epoch, changes).await.unwrap();
-        drop(engine);
-        let path = home.path().join("recovery.redb");
-        let mut bytes = fs::read(&path).unwrap();
-        let found = bytes.windows(7).position(|bytes| bytes == b"app/777");
-        bytes[found.expect("it is in there")] ^= 1;
-        fs::write(&path, &bytes).unwrap();
-        let error = FileEngine::open(home.path()).unwrap_err();
-        assert!(matches!(error, PersistenceError::Damaged { .. }), "{error}");
     }
 
     #[tokio::test]
