@@ -10,14 +10,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use tracing::warn;
+use tracing::{debug, error, warn};
 
+use super::salvage::{Salvaged, salvage};
 use super::{Change, PersistenceEngine, PersistenceError, StoredRecord};
 use crate::blocking::blocking;
 
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const EPOCH: &str = "epoch";
+/// How many batches were written, the last one included.
+const BATCH: &str = "batch";
+/// The bit in byte 9 of a file by which redb says that it was not closed.
+const REPAIR_NEEDED: u8 = 2;
 
 /// What redb may keep in memory. A master keeps all it needs itself, and reads the file at its start alone.
 const CACHE_BYTES: usize = 8 << 20;
@@ -31,6 +36,12 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// A batch is one transaction and one fsync. Each page has a checksum, and a page in use is never overwritten, so that
 /// the file as of the last batch survives the end of the process or of the machine at any moment. After an error the
 /// file is opened anew with the next try.
+///
+/// To redb a last batch that was damaged later looks like one that was never finished, which it takes back without a
+/// word. So the number of the last finished one is noted beside it, in `recovery.batch`: a file that has gone back
+/// behind it is damaged.
+///
+/// A file with damaged pages is read record by record into a new one, and stays beside it as `recovery.redb.damaged-1`.
 #[derive(Debug)]
 pub struct FileEngine {
     store: Arc<Store>,
@@ -48,8 +59,16 @@ struct Store {
 struct State {
     /// `None` after an error, until the next try.
     database: Option<Database>,
-    /// The newest epoch that began here. Nobody else has the file.
+    counts: Counts,
+}
+
+/// What is counted in the file. Nobody else has it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    /// The newest epoch that began here.
     epoch: u64,
+    /// The number of the last batch.
+    batch: u64,
 }
 
 impl FileEngine {
@@ -75,19 +94,46 @@ impl FileEngine {
         })?;
         let path = directory.join("recovery.redb");
         if !path.try_exists().map_err(unusable)? {
-            create(&path)?;
+            create(&path, &Salvaged::default())?;
         }
         let mut state = State {
             database: None,
-            epoch: 0,
+            counts: Counts::default(),
         };
-        attempt(&path, || {
-            let database = open(&path)?;
-            let epoch = database.begin_read()?.open_table(META)?.get(EPOCH)?;
-            state.epoch = epoch.map_or(0, |epoch| epoch.value());
+        let mut load = || {
+            state.database = None;
+            let (database, counts) = attempt(&path, || {
+                let database = open(&path)?;
+                let table = database.begin_read()?.open_table(META)?;
+                let count = |name| -> Result<u64, redb::Error> {
+                    Ok(table.get(name)?.map_or(0, |count| count.value()))
+                };
+                let (epoch, batch) = (count(EPOCH)?, count(BATCH)?);
+                Ok((database, Counts { epoch, batch }))
+            })?;
+            if counts.batch < noted_batch(&path) {
+                return Err(PersistenceError::Damaged {
+                    store: path.display().to_string(),
+                    reason: "its last batch cannot be read".to_owned(),
+                });
+            }
+            state.counts = counts;
             state.database = Some(database);
             Ok(())
-        })?;
+        };
+        // Opening it, redb writes to a file that was not closed, and may take its last batch back.
+        let before = was_closed(&path).map_err(unusable)?;
+        let before = match before {
+            true => None,
+            false => Some(fs::read(&path).map_err(unusable)?),
+        };
+        match load() {
+            Err(damage @ PersistenceError::Damaged { .. }) => {
+                salvage_file(&path, before, damage)?;
+                load()?;
+            }
+            loaded => loaded?,
+        }
         let store = Store {
             path,
             state: Mutex::new(state),
@@ -111,12 +157,12 @@ impl FileEngine {
 impl PersistenceEngine for FileEngine {
     async fn begin_epoch(&self, at_least: u64) -> Result<u64, PersistenceError> {
         self.run(move |store| {
-            store.with(|database, epoch| {
-                let next = at_least.max(*epoch + 1);
+            store.with(|database, counts| {
+                let next = at_least.max(counts.epoch + 1);
                 let transaction = database.begin_write()?;
                 transaction.open_table(META)?.insert(EPOCH, next)?;
                 transaction.commit()?;
-                *epoch = next;
+                counts.epoch = next;
                 Ok(next)
             })
         })
@@ -143,9 +189,9 @@ impl PersistenceEngine for FileEngine {
 
     async fn write(&self, epoch: u64, changes: Vec<Change>) -> Result<(), PersistenceError> {
         let written = self.run(move |store| {
-            store.with(|database, newest| {
-                if epoch < *newest {
-                    return Ok(Err(*newest));
+            let written = store.with(|database, counts| {
+                if epoch < counts.epoch {
+                    return Ok(Err(counts.epoch));
                 }
                 if changes.is_empty() {
                     return Ok(Ok(()));
@@ -163,9 +209,16 @@ impl PersistenceEngine for FileEngine {
                     }
                 }
                 drop(table);
+                let batch = counts.batch + 1;
+                transaction.open_table(META)?.insert(BATCH, batch)?;
                 transaction.commit()?;
+                counts.batch = batch;
                 Ok(Ok(()))
-            })
+            })?;
+            if written.is_ok() {
+                store.note_batch();
+            }
+            Ok(written)
         });
         written.await?.map_err(|newest| PersistenceError::Fenced {
             ours: epoch,
@@ -179,22 +232,52 @@ impl Store {
     /// nothing more.
     fn with<T>(
         &self,
-        work: impl FnOnce(&Database, &mut u64) -> Result<T, redb::Error>,
+        work: impl FnOnce(&Database, &mut Counts) -> Result<T, redb::Error>,
     ) -> Result<T, PersistenceError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { database, epoch } = &mut *state;
+        let State { database, counts } = &mut *state;
         let worked = attempt(&self.path, || {
             let database = match database {
                 Some(database) => database,
                 None => database.insert(open(&self.path)?),
             };
-            work(database, epoch)
+            work(database, counts)
         });
         if worked.is_err() {
             *database = None;
         }
         worked
     }
+
+    /// Notes beside the file which batch was finished. Not synced: what is noted is never ahead of the file.
+    fn note_batch(&self) {
+        let batch = self
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .counts
+            .batch;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let noted = options
+            .open(beside(&self.path))
+            .and_then(|mut file| writeln!(file, "{batch:020}"));
+        if let Err(error) = noted {
+            // Without it all is as safe, but for damage to the last batch.
+            debug!(%error, "cannot note the last batch");
+        }
+    }
+}
+
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("batch")
+}
+
+/// The batch that is known to have been finished; 0 where nothing says so.
+fn noted_batch(path: &Path) -> u64 {
+    let noted = fs::read_to_string(beside(path)).unwrap_or_default();
+    let digits = noted.strip_suffix('\n').filter(|digits| digits.len() == 20);
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 fn builder() -> redb::Builder {
@@ -211,8 +294,8 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
     Ok(builder().open(path)?)
 }
 
-/// Makes a database that is there in whole or not at all.
-fn create(path: &Path) -> Result<(), PersistenceError> {
+/// Makes a database of this that is there in whole or not at all, also where there is one already.
+fn create(path: &Path, contents: &Salvaged) -> Result<(), PersistenceError> {
     let unfinished = path.with_extension("redb.new");
     attempt(path, || {
         match fs::remove_file(&unfinished) {
@@ -224,8 +307,14 @@ fn create(path: &Path) -> Result<(), PersistenceError> {
         options.open(&unfinished)?;
         let database = builder().create(&unfinished)?;
         let transaction = database.begin_write()?;
-        transaction.open_table(RECORDS)?;
-        transaction.open_table(META)?;
+        let mut records = transaction.open_table(RECORDS)?;
+        for StoredRecord { key, value } in &contents.records {
+            records.insert(key.as_str(), value.as_slice())?;
+        }
+        drop(records);
+        transaction
+            .open_table(META)?
+            .insert(EPOCH, contents.epoch)?;
         transaction.commit()?;
         drop(database);
         fs::rename(&unfinished, path)?;
@@ -233,6 +322,67 @@ fn create(path: &Path) -> Result<(), PersistenceError> {
         File::open(directory)?.sync_all()?;
         Ok(())
     })
+}
+
+/// Replaces a damaged file by a new one with all that can be read of it, and keeps it beside that. Where there is
+/// nothing to be read, it stays where it is.
+fn salvage_file(
+    path: &Path,
+    before: Option<Vec<u8>>,
+    damage: PersistenceError,
+) -> Result<(), PersistenceError> {
+    let unavailable = |error: io::Error| PersistenceError::Unavailable {
+        store: path.display().to_string(),
+        reason: error.to_string(),
+    };
+    let bytes = match before {
+        Some(bytes) => bytes,
+        None => fs::read(path).map_err(unavailable)?,
+    };
+    let Some(salvaged) = salvage(&bytes) else {
+        return Err(damage);
+    };
+    let kept = keep(path, &bytes).map_err(unavailable)?;
+    create(path, &salvaged)?;
+    match fs::remove_file(beside(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unavailable(error)),
+        _ => {}
+    }
+    error!(
+        %damage,
+        kept = %kept.display(),
+        read = salvaged.records.len(),
+        "the recovery file is damaged: all that can be read of it is in a new file, the old one is kept"
+    );
+    for gap in &salvaged.gaps {
+        error!(keys = %gap, "records are lost with a damaged page, or are those of one batch earlier");
+    }
+    Ok(())
+}
+
+/// Keeps what stood in a file beside it.
+fn keep(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    let mut number = 1;
+    loop {
+        let kept = path.with_extension(format!("redb.damaged-{number}"));
+        let mut options = OpenOptions::new();
+        match options.write(true).create_new(true).mode(0o600).open(&kept) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            opened => {
+                let mut file = opened?;
+                file.write_all(bytes)?;
+                file.sync_all()?;
+                return Ok(kept);
+            }
+        }
+    }
+}
+
+/// Whether redb closed this file: it then needs no repair.
+fn was_closed(path: &Path) -> io::Result<bool> {
+    let mut header = [0; 10];
+    let read = File::open(path)?.read_exact(&mut header);
+    Ok(read.is_ok() && header[9] & REPAIR_NEEDED == 0)
 }
 
 /// Does something with the file at `path`. redb may panic where a file was altered behind its back.
@@ -246,7 +396,12 @@ fn attempt<T>(
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(match error {
             redb::Error::Corrupted(reason) => damaged(store, reason),
-            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            redb::Error::Io(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
                 damaged(store, error.to_string())
             }
             redb::Error::UpgradeRequired(version) => damaged(
@@ -337,13 +492,6 @@ mod tests {
 
     use super::*;
 
-    fn put(key: &str) -> Vec<Change> {
-        vec![Change::Put(StoredRecord {
-            key: key.to_owned(),
-            value: b"value".to_vec(),
-        })]
-    }
-
     #[tokio::test]
     async fn the_file_engine_keeps_the_contract() {
         let home = tempdir().unwrap();
@@ -389,23 +537,6 @@ mod tests {
             assert!(matches!(error, PersistenceError::Damaged { .. }), "{error}");
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
-    }
-
-    #[tokio::test]
-    async fn a_store_with_altered_pages_is_damage() {
-        let home = tempdir().unwrap();
-        let engine = FileEngine::open(home.path()).unwrap();
-        let epoch = engine.begin_epoch(0).await.unwrap();
-        let changes = (0..1000).flat_map(|n| put(&format!("app/{n}"))).collect();
-        engine.write(epoch, changes).await.unwrap();
-        drop(engine);
-        let path = home.path().join("recovery.redb");
-        let mut bytes = fs::read(&path).unwrap();
-        let found = bytes.windows(7).position(|bytes| bytes == b"app/777");
-        bytes[found.expect("it is in there")] ^= 1;
-        fs::write(&path, &bytes).unwrap();
-        let error = FileEngine::open(home.path()).unwrap_err();
-        assert!(matches!(error, PersistenceError::Damaged { .. }), "{error}");
     }
 
     #[tokio::test]

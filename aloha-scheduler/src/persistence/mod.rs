@@ -17,6 +17,7 @@ pub mod contract;
 mod file;
 mod memory;
 mod record;
+mod salvage;
 
 use std::fmt;
 

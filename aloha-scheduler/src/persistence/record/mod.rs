@@ -140,6 +140,16 @@ pub(crate) fn decode(store: &str, records: Vec<StoredRecord>) -> Result<Decoded,
     Ok(decoded)
 }
 
+/// Whether this is a record as it was written under this key.
+pub(super) fn is_whole(key: &str, value: &[u8]) -> bool {
+    let record = StoredRecord {
+        key: key.to_owned(),
+        value: value.to_vec(),
+    };
+    let read = read(&record, &mut Stored::default());
+    matches!(read, Ok(()) | Err(Unread::Newer(_)))
+}
+
 /// The changes that set a damaged record aside, byte by byte, by the leadership of this epoch.
 pub(crate) fn set_aside(epoch: u64, record: &StoredRecord) -> [Change; 2] {
     let mut key = format!("{SET_ASIDE}{epoch}/{}", record.key);
@@ -149,6 +159,19 @@ pub(crate) fn set_aside(epoch: u64, record: &StoredRecord) -> [Change; 2] {
         Change::Put(StoredRecord { key, value }),
         Change::Delete { key: old },
     ]
+}
+
+/// What to keep of a record of which a later version is lost: that of an application is set aside, for what it says may
+/// have been done already.
+pub(super) fn outdated(epoch: u64, mut record: StoredRecord) -> StoredRecord {
+    if app_of(&record.key).is_some() {
+        tracing::error!(
+            key = record.key,
+            "the last version of a stored record is lost, the one before it set aside"
+        );
+        record.key = format!("{SET_ASIDE}{epoch}/{}", record.key);
+    }
+    record
 }
 
 /// The application of a key such as `7/app/app-1`, where it is one.
