@@ -113,7 +113,7 @@ impl MasterCore {
                 reply,
             } => self.on_worker_registered(registration, reply, now),
             Event::Heartbeat { worker, reply } => self.on_heartbeat(worker, reply, now),
-            Event::WorkerDisconnected { worker } => self.on_worker_disconnected(&worker, now),
+            Event::WorkerDisconnected { worker } => self.on_worker_disconnected(&worker),
             Event::WorkerLeaving { worker } => self.on_worker_leaving(&worker, now),
             Event::Submitted { description, reply } => self.on_submitted(description, reply, now),
             Event::KillRequested { app, reply } => self.on_kill_requested(app, reply, now),

@@ -127,10 +127,12 @@ impl MasterCore {
         }
     }
 
-    pub(super) fn on_worker_disconnected(&mut self, id: &WorkerId, now: Now) {
+    pub(super) fn on_worker_disconnected(&mut self, id: &WorkerId) {
         match self.workers.state(id) {
-            Some(WorkerState::Alive) => self.lose_sight_of(id, "its connection ended"),
-            Some(WorkerState::Leaving) => self.lose_worker(id, "left", now),
+            // What one that leaves still has is being ended, which takes its time, and may not run twice meanwhile.
+            Some(WorkerState::Alive | WorkerState::Leaving) => {
+                self.lose_sight_of(id, "its connection ended");
+            }
             Some(WorkerState::Disconnected | WorkerState::Dead) | None => {}
         }
     }

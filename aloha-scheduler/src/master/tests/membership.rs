@@ -415,16 +415,23 @@ fn a_leaving_worker_gets_nothing_more_and_is_gone_when_its_last_application_is()
     assert_eq!(t.worker("w1").state, WorkerState::Dead);
 }
 
+/// It ends what it has, which takes a while, and the connection may break meanwhile.
 #[test]
-fn a_leaving_worker_that_disconnects_is_not_waited_for() {
-    let (mut t, _) = Harness::with_one_running(false);
+fn what_a_leaving_worker_still_has_runs_nowhere_else_before_that_is_dead() {
+    let (mut t, app) = Harness::with_one_running(true);
+    t.register("w2", 4, 1024);
+    t.ignore();
     t.tell(Event::WorkerLeaving { worker: id("w1") });
     t.disconnect("w1");
     t.expect([
         "publish w1: ALIVE -> LEAVING",
-        "unstore w1",
-        "publish w1: LEAVING -> DEAD",
-        "store app 0: ERROR #1 on w1",
-        "publish app 0: RUNNING -> ERROR",
+        "publish w1: LEAVING -> DISCONNECTED",
+        "publish app 0: RUNNING -> UNKNOWN",
     ]);
+    t.ended("w1", &app, 1, Outcome::Lost("the worker stopped".into()));
+    assert_eq!(
+        t.status(&app).worker.expect("it is placed").worker,
+        id("w2")
+    );
+    t.ignore();
 }
