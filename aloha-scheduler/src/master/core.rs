@@ -69,6 +69,8 @@ pub struct MasterCore {
     pub(super) recovery: Recovery,
     /// Applications whose stored record is damaged: what workers hold of them is left alone.
     pub(super) set_aside: BTreeSet<AppId>,
+    /// Placed applications whose worker did not name them when it registered, and was told to end them.
+    pub(super) unnamed: BTreeSet<AppId>,
     pub(super) placer: Placer,
     pub(super) effects: Vec<Effect>,
     /// When the event happened that is being handled.
@@ -97,6 +99,7 @@ impl MasterCore {
             waits: Waits::default(),
             recovery: Recovery::default(),
             set_aside: BTreeSet::new(),
+            unnamed: BTreeSet::new(),
             placer,
             effects: Vec::new(),
             now,
@@ -193,6 +196,9 @@ impl MasterCore {
         };
         debug!(app = %id, %from, %to, "app changed state");
         self.clocks.keep_for(id, to);
+        if !to.is_placed() {
+            self.unnamed.remove(id);
+        }
         if let Some(app) = self.apps.get(id)
             && to == AppPhase::Running
         {
@@ -346,6 +352,11 @@ impl MasterCore {
                 app.id
             );
         }
+        let is_placed = |id| self.apps.get(id).is_some_and(|app| app.phase().is_placed());
+        assert!(
+            self.unnamed.iter().all(is_placed),
+            "nobody looks for what is not placed"
+        );
         let (queue, limits) = (self.apps.queue(), self.apps.limits());
         self.placer.check_invariants(queue, limits, &self.workers);
         assert!(self.effects.is_empty());

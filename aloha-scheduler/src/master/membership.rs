@@ -105,8 +105,12 @@ impl MasterCore {
             self.on_app_back(&app, AttemptState::Starting, now);
             self.send_launch(&id, &app);
         }
-        for ((app, attempt), _) in missing {
-            self.send_kill(&id, &app, attempt);
+        for (key, _) in missing {
+            let (app, attempt) = &key;
+            if self.is_current(&id, &key).is_some() {
+                self.unnamed.insert(app.clone());
+            }
+            self.send_kill(&id, app, *attempt);
         }
     }
 

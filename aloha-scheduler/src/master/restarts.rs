@@ -234,6 +234,10 @@ impl MasterCore {
             let why = format!("ran longer than {limit:?}");
             let message = Some(why.clone());
             self.end_or_restart(id, Ending::Failed(KILLED_CODE), why, message, now);
+        } else if let (true, Some(on)) = (self.unnamed.contains(id), app.state.placement()) {
+            let worker = &on.worker;
+            let reason = format!("stopped, for {worker} did not name it when it registered");
+            self.lose_attempt(id, reason, now);
         } else if self.settings.durable {
             // So it was for somebody who was never told that it is done, or for a change that was never stored.
             let reason = "stopped for a reason that was not stored".to_owned();
