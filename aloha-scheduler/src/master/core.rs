@@ -67,8 +67,10 @@ pub struct MasterCore {
     pub(super) own_epochs: OwnEpochs,
     pub(super) numbers: Numbers,
     pub(super) recovery: Recovery,
-    /// Applications whose stored record is damaged: what workers hold of them is left alone.
+    /// Applications whose stored record is damaged, until a worker says what they are.
     pub(super) set_aside: BTreeSet<AppId>,
+    /// Those of them of which one did.
+    pub(super) taken_on: BTreeSet<AppId>,
     /// Placed applications whose worker did not name them when it registered, and was told to end them.
     pub(super) unnamed: BTreeSet<AppId>,
     pub(super) placer: Placer,
@@ -99,6 +101,7 @@ impl MasterCore {
             waits: Waits::default(),
             recovery: Recovery::default(),
             set_aside: BTreeSet::new(),
+            taken_on: BTreeSet::new(),
             unnamed: BTreeSet::new(),
             placer,
             effects: Vec::new(),

@@ -257,12 +257,15 @@ impl MasterCore {
     }
 
     fn reconcile(&mut self, worker: &WorkerId, held: HeldAttempt, now: Now) {
-        if held.state == AttemptState::Ended || self.set_aside.contains(&held.app) {
+        if held.state == AttemptState::Ended {
             self.outnumber(&held.app, held.attempt);
-            return; // its report follows, and says how; or nobody can say whether it is wanted
+            return; // its report follows, and says how
         }
         let known = self.is_current(worker, &(held.app.clone(), held.attempt));
         let current = known.is_some() || self.adopt(worker, &held);
+        if self.set_aside.contains(&held.app) {
+            return; // nobody can say whether it is wanted
+        }
         let HeldAttempt {
             app,
             attempt,
