@@ -337,7 +337,9 @@ proptest! {
         }
         let Some(head) = model.placer.holder() else { return Ok(()) };
         // One that a limit keeps back may come before it later.
-        prop_assume!(model.waiting.keys().next() == Some(&head));
+        if model.waiting.keys().next() != Some(&head) {
+            return Ok(());
+        }
         // Everything that runs now ends, oldest first, and after each end something smaller arrives.
         for turn in 0..model.running.len() {
             let (_, shape) = arrivals[turn % arrivals.len()];
