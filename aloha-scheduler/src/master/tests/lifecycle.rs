@@ -72,6 +72,8 @@ fn a_client_sees_where_and_when_it_ran_and_how_it_ended() {
 fn the_last_transitions_are_kept_with_their_reasons() {
     let (mut t, app) = Harness::with_one_running(true);
     for attempt in 1..20 {
+        t.heartbeat("w1");
+        t.advance(Duration::from_secs(2));
         t.ended(
             "w1",
             &app,
@@ -198,6 +200,7 @@ fn a_repeated_report_is_acknowledged_and_changes_nothing() {
 #[test]
 fn a_report_of_an_earlier_attempt_changes_nothing() {
     let (mut t, app) = Harness::with_one_running(true);
+    t.advance(Duration::from_secs(2));
     t.ended("w1", &app, 1, Outcome::Lost("stopped".into()));
     t.ignore();
     t.ended("w1", &app, 1, Outcome::Exited(0));
