@@ -235,3 +235,28 @@ fn a_place_under_a_limit_that_was_kept_is_free_again_when_its_holder_is_killed()
     assert_eq!(t.status(&small).phase, AppPhase::Launching);
     t.ignore();
 }
+
+#[test]
+fn one_that_a_kept_place_kept_back_is_placed_as_soon_as_a_limit_allows_both() {
+    let mut t = Harness::with(|settings| settings.tag_limits = [("t".to_owned(), 3)].into());
+    let tagged = |t: &mut Harness, cores: u32| {
+        submit(t, |app| {
+            app.cores = cores;
+            app.tags = ["t".to_owned()].into();
+        })
+    };
+    t.register("w1", 4, 1024);
+    submit(&mut t, |app| app.cores = 3);
+    let first = tagged(&mut t, 1);
+    t.register("w2", 4, 1024);
+    tagged(&mut t, 1);
+    let large = tagged(&mut t, 4);
+    t.register("w3", 2, 1024);
+    let small = tagged(&mut t, 2);
+    assert_eq!(t.status(&small).phase, AppPhase::Submitted);
+    // The room that this leaves is too small for both, and there was room for the small one all the while.
+    t.ended("w1", &first, 1, Outcome::Exited(0));
+    assert_eq!(t.status(&small).phase, AppPhase::Launching);
+    assert_eq!(t.status(&large).phase, AppPhase::Submitted);
+    t.ignore();
+}
