@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -284,7 +285,7 @@ pub struct Placement {
     /// The worker's id.
     pub worker: WorkerId,
     /// The worker's address, `host:port`, as it was then.
-    pub address: String,
+    pub address: Arc<str>,
 }
 
 /// How an application ended.

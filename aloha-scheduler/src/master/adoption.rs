@@ -66,7 +66,7 @@ impl MasterCore {
         };
         let Some(on) = self.workers.get(worker).map(|found| Placement {
             worker: worker.clone(),
-            address: found.record.address(),
+            address: found.record.address().into(),
         }) else {
             return false;
         };

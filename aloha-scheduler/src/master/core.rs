@@ -21,6 +21,9 @@ use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
 use crate::now::Now;
 
+/// More room than this is not kept for the effects of the next event.
+const EFFECTS_ROOM_MAX: usize = 16;
+
 /// What a master is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MasterSettings {
@@ -152,7 +155,9 @@ impl MasterCore {
             Event::Tick => self.on_tick(now),
         }
         self.place();
-        std::mem::take(&mut self.effects)
+        // What one event has followed is a measure of the room for the next.
+        let room = Vec::with_capacity(self.effects.len().min(EFFECTS_ROOM_MAX));
+        std::mem::replace(&mut self.effects, room)
     }
 
     /// When the shell should send the next [`Event::Tick`], if ever. Changes with every event.

@@ -30,6 +30,8 @@ use crate::persistence::{Change, PersistenceEngine, PersistenceError, change_of}
 /// How much goes into one batch: what other stores than a file take at once.
 const BATCH_RECORDS_MAX: usize = 1000;
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How many turns others have before a batch is written, for who was just answered to join it: some hundred microseconds.
+const LINGER_TURNS: u32 = 128;
 /// The pause before a failed batch is tried again; it doubles up to the longest.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -97,6 +99,7 @@ impl StoreWriter {
             encoded: VecDeque::new(),
             taken: 0,
             healed_after: 0,
+            last_batch: 0,
         };
         runtime.spawn(Box::pin(writer.run()));
         Self {
@@ -159,13 +162,17 @@ struct Writer {
     taken: u64,
     /// Until this one is stored, none counts as stored: a later record may have taken the place of an earlier one.
     healed_after: u64,
+    /// How many records the last batch had.
+    last_batch: usize,
 }
 
 impl Writer {
     async fn run(mut self) {
         let mut pause = RETRY_PAUSE;
         while self.gather().await {
+            self.linger().await;
             let (last, batch) = self.next_batch();
+            self.last_batch = batch.len();
             match self.engine.write(self.epoch, batch).await {
                 Ok(()) => {
                     pause = RETRY_PAUSE;
@@ -214,6 +221,27 @@ impl Writer {
                 return true;
             }
             self.queue.wake.notified().await;
+        }
+    }
+
+    /// Lets those whom the last batch answered come again, for a moment at the most: a commit costs the same for all
+    /// together. Otherwise two halves of them would wait for each other's commits. Who is alone is not held up.
+    async fn linger(&mut self) {
+        if self.last_batch < 2 {
+            return;
+        }
+        let together = (self.encoded.len() + self.last_batch).min(BATCH_RECORDS_MAX);
+        for _ in 0..LINGER_TURNS {
+            if self.encoded.len() >= together {
+                return;
+            }
+            tokio::task::yield_now().await;
+            let room = BATCH_RECORDS_MAX.saturating_sub(self.encoded.len());
+            let mut gathered = self.queue.lock();
+            let taken = gathered.records.len().min(room);
+            let records = gathered.records.drain(..taken).collect();
+            drop(gathered);
+            self.encode(records);
         }
     }
 

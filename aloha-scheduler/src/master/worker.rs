@@ -59,7 +59,7 @@ impl Worker {
         Self {
             placement: Placement {
                 worker: record.id.clone(),
-                address: record.address(),
+                address: record.address().into(),
             },
             record,
             state,

@@ -138,7 +138,7 @@ impl From<AppStatus> for SubmissionStatus {
     fn from(status: AppStatus) -> Self {
         let (worker_id, worker_host_port) = status
             .worker
-            .map(|placed| (placed.worker.to_string(), placed.address))
+            .map(|placed| (placed.worker.to_string(), placed.address.to_string()))
             .unzip();
         Self {
             state: status.phase.to_string(),

@@ -212,7 +212,8 @@ pub(crate) fn apps(args: &AppsArgs) -> Result<u8, Failure> {
                 app.cores.to_string(),
                 app.memory_mib.to_string(),
                 app.attempt.to_string(),
-                app.worker.map_or_else(String::new, |worker| worker.address),
+                app.worker
+                    .map_or_else(String::new, |worker| worker.address.to_string()),
                 app.waiting_for.or(app.message).unwrap_or_default(),
             ]);
         }

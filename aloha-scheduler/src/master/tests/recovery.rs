@@ -24,7 +24,7 @@ fn record(number: u64, state: AppState, attempt: u32) -> AppRecord {
 fn on(worker: &str) -> Placement {
     Placement {
         worker: id(worker),
-        address: format!("{worker}:1"),
+        address: format!("{worker}:1").into(),
     }
 }
 
