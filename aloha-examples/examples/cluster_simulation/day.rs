@@ -317,13 +317,15 @@ impl Day {
                 let key = (app, attempt);
                 let cores = self.workers[place].end(&key, Outcome::Killed);
                 self.cores_used -= cores.unwrap_or(0);
-                self.workers[place].forget(&key);
+                let outcome = self.workers[place].forget(&key);
+                // One that went down with its machine was not killed.
+                let outcome = outcome.unwrap_or_else(|| Outcome::Lost("it is not here".to_owned()));
                 let (app, attempt) = key;
                 self.untold.push_back(Event::AttemptEnded {
                     worker: worker.clone(),
                     app,
                     attempt,
-                    outcome: Outcome::Killed,
+                    outcome,
                     reply: ReplyTo(0),
                 });
             }

@@ -108,9 +108,9 @@ impl SimulatedWorker {
         ended
     }
 
-    /// The master knows of an end.
-    pub(crate) fn forget(&mut self, key: &(AppId, u32)) {
-        self.held.remove(key);
+    /// Forgets an attempt whose end the master knows, and returns how it ended; `None` if it was not here.
+    pub(crate) fn forget(&mut self, key: &(AppId, u32)) -> Option<Outcome> {
+        self.held.remove(key)?.outcome
     }
 
     /// The ends that the master does not know.

@@ -1,4 +1,7 @@
-//! A master without a store that was started anew takes on what workers still hold: what runs, runs on, under its id.
+//! What a master has forgotten and workers still hold, it takes on: what runs, runs on, under its id.
+//!
+//! A master without a store has forgotten everything when it is started anew. One with a store has forgotten only
+//! applications whose record is damaged: what else it does not know is over, and stopped.
 
 use std::collections::BTreeSet;
 
@@ -6,9 +9,10 @@ use tracing::{info, warn};
 
 use super::apps::AppRecord;
 use super::core::MasterCore;
+use super::effect::{Effect, Record};
 use crate::app::{AppState, Placement};
 use crate::attempt::{AttemptState, HeldAttempt};
-use crate::ids::WorkerId;
+use crate::ids::{AppId, WorkerId};
 use crate::worker::WorkerRegistration;
 
 /// The epochs under which this master has spoken. What was launched in one of them and is not known any more is
@@ -36,14 +40,20 @@ impl MasterCore {
         }
     }
 
-    /// Whether an attempt is of an earlier leadership that stored nothing, and not known to be over or outdated.
+    /// Whether an attempt is of an earlier leadership of which nothing is stored, or nothing that can be read, and not
+    /// known to be over or outdated.
     fn may_adopt(&self, held: &HeldAttempt) -> bool {
         let earlier = held.epoch < self.settings.epoch && !self.own_epochs.0.contains(&held.epoch);
+        let of_damaged = match self.apps.get(&held.app) {
+            None => &self.set_aside,
+            Some(_) => &self.taken_on,
+        };
+        let forgotten = !self.settings.durable || of_damaged.contains(&held.app);
         let newest = self.apps.get(&held.app).is_none_or(|app| {
             let same = held.description.as_ref() == Some(&app.description);
             same && !app.phase().is_final() && held.attempt > app.attempt
         });
-        !self.settings.durable && earlier && newest && held.state != AttemptState::Ended
+        forgotten && earlier && newest && held.state != AttemptState::Ended
     }
 
     /// Makes an attempt that a worker holds the current one of its application, if it is to be that; says whether it is.
@@ -73,12 +83,15 @@ impl MasterCore {
                 self.change(id, state);
                 self.send_kill(&on.worker, id, attempt);
             }
-            self.apps.update(id, |app| app.attempt = attempt);
+            self.apps.update(id, |app| {
+                app.attempt = attempt;
+                app.overran = false;
+            });
         } else {
-            if let Some(number) = id.number() {
-                self.numbers.leave_out(number);
+            let number = self.number_for(id);
+            if self.set_aside.remove(id) {
+                self.taken_on.insert(id.clone());
             }
-            let (number, _) = self.numbers.take();
             let mut record = AppRecord {
                 id: id.clone(),
                 number,
@@ -97,5 +110,21 @@ impl MasterCore {
         }
         self.change(id, AppState::Launching { on });
         true
+    }
+
+    /// The number that an id was minted with, and so its place in the queue; another if that is taken.
+    fn number_for(&mut self, id: &AppId) -> u64 {
+        if let Some(number) = id.number() {
+            self.numbers.leave_out(number);
+            if self.apps.iter().all(|app| app.number != number) {
+                return number;
+            }
+        }
+        let (number, reserved) = self.numbers.take();
+        if let Some(reserved) = reserved {
+            self.effects
+                .push(Effect::Persist(Record::NextNumber(reserved)));
+        }
+        number
     }
 }

@@ -129,6 +129,12 @@ impl Apps {
         &self.apps[slot].record
     }
 
+    /// The place of an application in the queue, whether it waits now or not.
+    pub(crate) fn ticket(&self, id: &AppId) -> Option<Ticket> {
+        let slot = self.apps.slot(id)?;
+        Some(ticket(self.at(slot), slot))
+    }
+
     /// Every application, in an order that means nothing.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &AppRecord> {
         self.apps.iter().map(|(_, app)| &*app.record)

@@ -70,8 +70,12 @@ pub struct MasterCore {
     pub(super) own_epochs: OwnEpochs,
     pub(super) numbers: Numbers,
     pub(super) recovery: Recovery,
-    /// Applications whose stored record is damaged: what workers hold of them is left alone.
+    /// Applications whose stored record is damaged, until a worker says what they are.
     pub(super) set_aside: BTreeSet<AppId>,
+    /// Those of them of which one did.
+    pub(super) taken_on: BTreeSet<AppId>,
+    /// Placed applications whose worker did not name them when it registered, and was told to end them.
+    pub(super) unnamed: BTreeSet<AppId>,
     pub(super) placer: Placer,
     pub(super) effects: Vec<Effect>,
     /// When the event happened that is being handled.
@@ -100,6 +104,8 @@ impl MasterCore {
             waits: Waits::default(),
             recovery: Recovery::default(),
             set_aside: BTreeSet::new(),
+            taken_on: BTreeSet::new(),
+            unnamed: BTreeSet::new(),
             placer,
             effects: Vec::new(),
             now,
@@ -116,7 +122,7 @@ impl MasterCore {
                 reply,
             } => self.on_worker_registered(registration, reply, now),
             Event::Heartbeat { worker, reply } => self.on_heartbeat(worker, reply, now),
-            Event::WorkerDisconnected { worker } => self.on_worker_disconnected(&worker, now),
+            Event::WorkerDisconnected { worker } => self.on_worker_disconnected(&worker),
             Event::WorkerLeaving { worker } => self.on_worker_leaving(&worker, now),
             Event::Submitted { description, reply } => self.on_submitted(description, reply, now),
             Event::KillRequested { app, reply } => self.on_kill_requested(app, reply, now),
@@ -198,6 +204,9 @@ impl MasterCore {
         };
         debug!(app = %id, %from, %to, "app changed state");
         self.clocks.keep_for(id, to);
+        if !to.is_placed() {
+            self.unnamed.remove(id);
+        }
         if let Some(app) = self.apps.get(id)
             && to == AppPhase::Running
         {
@@ -351,6 +360,11 @@ impl MasterCore {
                 app.id
             );
         }
+        let is_placed = |id| self.apps.get(id).is_some_and(|app| app.phase().is_placed());
+        assert!(
+            self.unnamed.iter().all(is_placed),
+            "nobody looks for what is not placed"
+        );
         let (queue, limits) = (self.apps.queue(), self.apps.limits());
         self.placer.check_invariants(queue, limits, &self.workers);
         assert!(self.effects.is_empty());

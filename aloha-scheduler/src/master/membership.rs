@@ -105,8 +105,12 @@ impl MasterCore {
             self.on_app_back(&app, AttemptState::Starting, now);
             self.send_launch(&id, &app);
         }
-        for ((app, attempt), _) in missing {
-            self.send_kill(&id, &app, attempt);
+        for (key, _) in missing {
+            let (app, attempt) = &key;
+            if self.is_current(&id, &key).is_some() {
+                self.unnamed.insert(app.clone());
+            }
+            self.send_kill(&id, app, *attempt);
         }
     }
 
@@ -127,10 +131,12 @@ impl MasterCore {
         }
     }
 
-    pub(super) fn on_worker_disconnected(&mut self, id: &WorkerId, now: Now) {
+    pub(super) fn on_worker_disconnected(&mut self, id: &WorkerId) {
         match self.workers.state(id) {
-            Some(WorkerState::Alive) => self.lose_sight_of(id, "its connection ended"),
-            Some(WorkerState::Leaving) => self.lose_worker(id, "left", now),
+            // What one that leaves still has is being ended, which takes its time, and may not run twice meanwhile.
+            Some(WorkerState::Alive | WorkerState::Leaving) => {
+                self.lose_sight_of(id, "its connection ended");
+            }
             Some(WorkerState::Disconnected | WorkerState::Dead) | None => {}
         }
     }
@@ -251,12 +257,15 @@ impl MasterCore {
     }
 
     fn reconcile(&mut self, worker: &WorkerId, held: HeldAttempt, now: Now) {
-        if held.state == AttemptState::Ended || self.set_aside.contains(&held.app) {
+        if held.state == AttemptState::Ended {
             self.outnumber(&held.app, held.attempt);
-            return; // its report follows, and says how; or nobody can say whether it is wanted
+            return; // its report follows, and says how
         }
         let known = self.is_current(worker, &(held.app.clone(), held.attempt));
         let current = known.is_some() || self.adopt(worker, &held);
+        if self.set_aside.contains(&held.app) {
+            return; // nobody can say whether it is wanted
+        }
         let HeldAttempt {
             app,
             attempt,

@@ -2,7 +2,8 @@
 //!
 //! Higher priority first, then who came first. One that fits nowhere lets those behind it pass, but nothing starves:
 //! the first that fits nowhere, though some worker would hold it were it empty, has one worker reserved. Nobody behind
-//! it is placed there any more, so that room gathers until it fits. (Such a reservation is known as that of EASY
+//! it is placed there any more, so that room gathers until it fits; nor does anybody behind it take the last place that
+//! a limit on its tags allows. (Such a reservation is known as that of EASY
 //! backfilling: D. Lifka, "The ANL/IBM SP Scheduling System", 1995; here without estimates of run times.)
 
 use std::cmp::Reverse;
@@ -13,7 +14,7 @@ use super::apps::AppSlot;
 use super::capacity::KindSlot;
 use super::queue::{GroupSlot, Queue, Shape, Ticket};
 use super::resource_index::Preference;
-use super::tag_limits::TagLimits;
+use super::tag_limits::{Applying, TagLimit, TagLimits};
 use super::workers::{Worker, WorkerSlot, Workers};
 use crate::resources::Resources;
 
@@ -40,6 +41,8 @@ pub(crate) struct Placer {
     pub(crate) reserves: bool,
     /// Whom the reserved worker is kept for.
     holder: Option<(Ticket, GroupSlot)>,
+    /// The limits that apply to it: of each, the last place is kept for it as well.
+    kept: Applying,
     /// When it is asked whether another worker were better, by the number of attempts ever placed.
     review_at: u64,
     /// The first of each group that may fit now and did not before.
@@ -59,6 +62,7 @@ impl Placer {
             #[cfg(test)]
             reserves: true,
             holder: None,
+            kept: Applying::default(),
             review_at: 0,
             candidates: BinaryHeap::new(),
             only: None,
@@ -70,6 +74,29 @@ impl Placer {
     /// Whom a worker is reserved for.
     pub(crate) fn holder(&self) -> Option<Ticket> {
         self.holder.map(|(ticket, _)| ticket)
+    }
+
+    /// A limit whose last place is kept for somebody before this one.
+    pub(crate) fn kept_limit<'a>(
+        &self,
+        ticket: Ticket,
+        applying: &Applying,
+        limits: &'a TagLimits,
+    ) -> Option<&'a TagLimit> {
+        let is_behind = self.holder().is_some_and(|holder| holder < ticket);
+        limits.last_of(applying, &self.kept).filter(|_| is_behind)
+    }
+
+    /// Keeps room for this one, and whatever a limit allows no more than one of.
+    fn hold_for(&mut self, holder: Option<(Ticket, GroupSlot)>, queue: &mut Queue) {
+        if self.holder != holder {
+            let limits = holder.map(|(_, group)| queue.shape_of(group).limits.clone());
+            let before = std::mem::replace(&mut self.kept, limits.unwrap_or_default());
+            self.holder = holder;
+            if before != Applying::default() {
+                queue.opened(&before);
+            }
+        }
     }
 
     /// The next assignment, none at the end of a round. The caller carries it out before it asks for another.
@@ -167,7 +194,8 @@ impl Placer {
         workers: &Workers,
     ) -> Option<Assignment> {
         let shape = queue.group_of(group, ticket)?.shape();
-        if limits.reached(&shape.limits).is_some() {
+        let kept = self.kept_limit(ticket, &shape.limits, limits);
+        if limits.reached(&shape.limits).or(kept).is_some() {
             return None;
         }
         let needs = shape.needs;
@@ -226,7 +254,7 @@ impl Placer {
         limits: &TagLimits,
         workers: &mut Workers,
     ) {
-        self.holder = None;
+        self.hold_for(None, queue);
         if workers.reserved() == Some(placed_on) {
             workers.reserve(None);
         }
@@ -248,7 +276,7 @@ impl Placer {
             return;
         }
         let Some((ticket, group)) = queue.head(limits, workers.capacity()) else {
-            self.holder = None;
+            self.hold_for(None, queue);
             workers.reserve(None);
             return;
         };
@@ -257,7 +285,7 @@ impl Placer {
             .filter(|worker| suits(*worker, group, queue, workers));
         if self.listed_for(group, queue, workers).is_some() {
             // It is about to be placed, and what was kept may go to the next.
-            self.holder = kept.map(|_| (ticket, group));
+            self.hold_for(kept.map(|_| (ticket, group)), queue);
             workers.reserve(kept);
             self.candidates.push(Reverse((ticket, group)));
             return;
@@ -273,7 +301,7 @@ impl Placer {
             let patience = PLACED_BEFORE_REVIEW.saturating_mul(workers.count());
             self.review_at = workers.placed().saturating_add(patience);
         }
-        self.holder = chosen.map(|_| (ticket, group));
+        self.hold_for(chosen.map(|_| (ticket, group)), queue);
         workers.reserve(chosen);
         if chosen.is_some_and(|worker| needs.fits_in(&workers.at(worker).free())) {
             self.candidates.push(Reverse((ticket, group)));
@@ -288,7 +316,8 @@ impl Placer {
         assert_eq!(self.holder.is_some(), workers.reserved().is_some());
         for (slot, group) in queue.groups() {
             let (shape, head) = (group.shape(), group.head());
-            if limits.reached(&shape.limits).is_some() {
+            let kept = self.kept_limit(head, &shape.limits, limits);
+            if limits.reached(&shape.limits).or(kept).is_some() {
                 continue;
             }
             let fits = |(_, worker): &(_, &Worker)| fits(shape, worker, workers);
@@ -310,11 +339,13 @@ impl Placer {
                 "{head:?} comes first and nothing is reserved for it"
             );
         }
-        if let Some((ticket, group)) = self.holder {
-            assert!(
-                queue.group_of(group, ticket).is_some(),
-                "the holder waits no more"
-            );
+        match self.holder {
+            None => assert_eq!(self.kept, Applying::default()),
+            Some((ticket, group)) => {
+                let group = queue.group_of(group, ticket);
+                let limits = group.map(|group| &group.shape().limits);
+                assert_eq!(limits, Some(&self.kept), "the holder waits no more");
+            }
         }
     }
 }

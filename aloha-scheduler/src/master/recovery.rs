@@ -32,7 +32,7 @@ pub struct Stored {
     pub workers: Vec<WorkerRecord>,
     /// Numbers of applications below this one may have been given; 0 where nothing says so.
     pub next_number: u64,
-    /// Applications whose record is damaged. What workers hold of them is left alone.
+    /// Applications whose record is damaged, or was. Those that run on a worker are taken on again.
     pub set_aside: BTreeSet<AppId>,
 }
 
@@ -60,7 +60,8 @@ impl MasterCore {
             (a.number, a.submitted_at, &a.id).cmp(&(b.number, b.submitted_at, &b.id))
         });
         core.restore_numbers(&mut apps, next_number, &set_aside);
-        core.set_aside = set_aside;
+        // A record that is there again was written after the damaged one.
+        (core.taken_on, core.set_aside) = set_aside.into_iter().partition(|id| seen.contains(id));
         core.restore_workers(workers, &apps, now);
         core.restore_apps(apps, now);
         info!(

@@ -151,7 +151,7 @@ impl MasterCore {
             Outcome::CouldNotStart(reason) => {
                 self.end(id, Ending::Error, Some(clipped(reason)), now);
             }
-            Outcome::Lost(reason) => self.lose_attempt(id, clipped(reason), now),
+            Outcome::Lost(reason) => self.on_attempt_lost(id, clipped(reason), now),
             Outcome::Declined(reason) => self.requeue(id, clipped(reason), now),
         }
     }

@@ -55,6 +55,7 @@ impl MasterCore {
         }
         self.apps.remove(id);
         self.clocks.remove(id);
+        self.unnamed.remove(id);
         for reply in self.waits.take_for(id) {
             self.reply(reply, Reply::NoSuchApp(id.clone()));
         }

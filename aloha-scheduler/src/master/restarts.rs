@@ -9,6 +9,7 @@ use super::apps::AppRecord;
 use super::core::MasterCore;
 use super::effect::Effect;
 use super::timers::Timers;
+use super::workers::WorkerState;
 use crate::app::{AppPhase, AppState, Ending};
 use crate::events::AlohaEvent;
 use crate::ids::AppId;
@@ -17,6 +18,9 @@ use crate::restart::{NextRun, RestartCondition};
 
 /// The code of an attempt that had to be killed, as a shell reports it.
 pub(super) const KILLED_CODE: i32 = 137;
+
+/// How long an application waits whose attempt was lost on a worker that is there, in less than this.
+const AFTER_LOST: Duration = Duration::from_secs(1);
 
 /// The times of applications that decide something. None of them is a time on the wall, which may step.
 #[derive(Debug, Default)]
@@ -174,6 +178,24 @@ impl MasterCore {
         }
     }
 
+    /// A worker says that an attempt is lost, and is there itself.
+    ///
+    /// One that was lost as soon as it was launched would often be so the next time. It counts for nothing, as every
+    /// loss, but waits a moment, lest master and worker do nothing else.
+    pub(super) fn on_attempt_lost(&mut self, id: &AppId, reason: String, now: Now) {
+        let Some(app) = self.apps.get(id) else { return };
+        let on = app.state.placement().map(|on| &on.worker);
+        let takes_more = on.and_then(|on| self.workers.state(on)) == Some(WorkerState::Alive);
+        let at_once = self.clocks.ran_for(id, now) < AFTER_LOST;
+        let runs_again = app.description.survives_its_worker() && !app.kill_requested;
+        if takes_more && at_once && runs_again {
+            self.pause(id, reason.clone(), AFTER_LOST, now);
+            self.publish_relaunch(id, reason);
+        } else {
+            self.lose_attempt(id, reason, now);
+        }
+    }
+
     /// Keeps an application out of the queue for a while, before it runs again.
     pub(super) fn pause(&mut self, id: &AppId, reason: String, pause: Duration, now: Now) {
         let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
@@ -234,6 +256,10 @@ impl MasterCore {
             let why = format!("ran longer than {limit:?}");
             let message = Some(why.clone());
             self.end_or_restart(id, Ending::Failed(KILLED_CODE), why, message, now);
+        } else if let (true, Some(on)) = (self.unnamed.contains(id), app.state.placement()) {
+            let worker = &on.worker;
+            let reason = format!("stopped, for {worker} did not name it when it registered");
+            self.lose_attempt(id, reason, now);
         } else if self.settings.durable {
             // So it was for somebody who was never told that it is done, or for a change that was never stored.
             let reason = "stopped for a reason that was not stored".to_owned();

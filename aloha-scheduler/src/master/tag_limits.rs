@@ -22,6 +22,11 @@ impl TagLimit {
     fn is_reached(&self) -> bool {
         self.placed >= self.most
     }
+
+    /// How many more may be placed.
+    fn left(&self) -> u32 {
+        self.most.saturating_sub(self.placed)
+    }
 }
 
 /// In words, such as `tag etl: 4 of 4 run`.
@@ -77,13 +82,13 @@ impl TagLimits {
         }
     }
 
-    /// Counts one less, and returns the limits that keep others back no more.
+    /// Counts one less, and returns the limits that keep others back no more, or only the last that they allow.
     pub(crate) fn discount(&mut self, applying: &Applying) -> Applying {
         let opened = applying.0.iter().copied().filter(|place| {
             let limit = &mut self.limits[*place];
-            let was_reached = limit.is_reached();
+            let before = limit.left();
             limit.placed -= 1;
-            was_reached && !limit.is_reached()
+            before <= 1 && limit.left() > before
         });
         Applying(opened.collect())
     }
@@ -92,6 +97,13 @@ impl TagLimits {
     pub(crate) fn reached(&self, applying: &Applying) -> Option<&TagLimit> {
         let limits = applying.0.iter().map(|place| &self.limits[*place]);
         limits.into_iter().find(|limit| limit.is_reached())
+    }
+
+    /// A limit that allows but one more, if it is among these and among `kept`.
+    pub(crate) fn last_of(&self, applying: &Applying, kept: &Applying) -> Option<&TagLimit> {
+        let both = applying.0.iter().filter(|place| kept.0.contains(place));
+        let mut limits = both.map(|place| &self.limits[*place]);
+        limits.find(|limit| limit.left() == 1)
     }
 
     /// How many are counted, limit by limit.

@@ -43,8 +43,13 @@ impl MasterCore {
             return Some(why);
         }
         let limits = self.apps.limits();
-        if let Some(limit) = limits.reached(&limits.applying_to(&app.description.tags)) {
+        let applying = limits.applying_to(&app.description.tags);
+        if let Some(limit) = limits.reached(&applying) {
             return Some(limit.to_string());
+        }
+        let ticket = self.apps.ticket(&app.id)?;
+        if let Some(limit) = self.placer.kept_limit(ticket, &applying, limits) {
+            return Some(format!("{}; {limit}", self.behind_holder(app)?));
         }
         self.why_no_room(app, needs, constraints)
     }
@@ -71,8 +76,14 @@ impl MasterCore {
         if let Some(why) = lacks(needs, constraints, "free worker", free) {
             return Some(why);
         }
+        let fits = reserved.is_some_and(|free| needs.fits_in(&free));
+        fits.then(|| self.behind_holder(app))?
+    }
+
+    /// For whom something is kept, if not for this one.
+    fn behind_holder(&self, app: &AppRecord) -> Option<String> {
         let holder = self.apps.at(self.placer.holder()?.app);
-        if holder.id == app.id || !reserved.is_some_and(|free| needs.fits_in(&free)) {
+        if holder.id == app.id {
             return None;
         }
         let why = if holder.description.priority > app.description.priority {

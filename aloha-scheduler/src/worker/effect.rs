@@ -55,7 +55,7 @@ pub enum Effect {
         /// What to say.
         report: AttemptReport,
     },
-    /// Tell the master that we take no more applications, and are gone once we disconnect.
+    /// Tell the master that we take no more applications, and are gone once those we have are over.
     Leave {
         /// Which master.
         master: String,

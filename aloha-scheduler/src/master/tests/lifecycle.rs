@@ -72,6 +72,8 @@ fn a_client_sees_where_and_when_it_ran_and_how_it_ended() {
 fn the_last_transitions_are_kept_with_their_reasons() {
     let (mut t, app) = Harness::with_one_running(true);
     for attempt in 1..20 {
+        t.heartbeat("w1");
+        t.advance(Duration::from_secs(2));
         t.ended(
             "w1",
             &app,
@@ -198,6 +200,7 @@ fn a_repeated_report_is_acknowledged_and_changes_nothing() {
 #[test]
 fn a_report_of_an_earlier_attempt_changes_nothing() {
     let (mut t, app) = Harness::with_one_running(true);
+    t.advance(Duration::from_secs(2));
     t.ended("w1", &app, 1, Outcome::Lost("stopped".into()));
     t.ignore();
     t.ended("w1", &app, 1, Outcome::Exited(0));
@@ -416,4 +419,34 @@ fn a_description_that_cannot_work_is_refused_and_takes_no_number() {
     let app = t.submit(1, 1, false);
     assert!(app.as_str().ends_with("-0000"));
     t.ignore();
+}
+
+#[test]
+fn an_end_is_told_when_it_is_stored_and_anything_else_at_once() {
+    let (mut t, app) = Harness::with_one_running(false);
+    let status = |t: &Harness| Effect::Reply(ReplyTo(1), Reply::Status(Box::new(t.status(&app))));
+    assert!(status(&t).goes_ahead());
+    t.ended("w1", &app, 1, Outcome::Exited(0));
+    t.ignore();
+    assert!(!status(&t).goes_ahead());
+}
+
+#[test]
+fn a_submission_that_was_refused_leaves_nothing_behind() {
+    let mut t = Harness::with(|settings| settings.tag_limits = [("*".to_owned(), 1)].into());
+    t.register("w1", 4, 1024);
+    let refused = t.submit(4, 1, false);
+    let next = t.submit(4, 1, false);
+    t.ignore();
+    t.tell(Event::SubmissionWithdrawn {
+        app: refused.clone(),
+    });
+    t.expect([
+        "unstore app 0",
+        "store app 1: LAUNCHING #1 on w1",
+        "publish app 1: SUBMITTED -> LAUNCHING",
+        "tell w1: launch app 1 #1",
+    ]);
+    assert_eq!(t.worker("w1").apps, [next]);
+    assert!(t.master.status(&refused).is_none());
 }

@@ -356,6 +356,30 @@ fn an_application_its_worker_does_not_name_is_an_error_once_the_worker_says_that
 }
 
 #[test]
+fn an_application_that_a_late_registration_does_not_name_is_not_killed_for_good() {
+    let (mut t, app) = Harness::with_one_running(true);
+    t.register("w1", 4, 1024);
+    t.expect(["reply: epoch 7, every 15s", "tell w1: kill app 0 #1"]);
+    // The worker said that before it was launched, and has it after all: nobody asked for its end.
+    t.ended("w1", &app, 1, Outcome::Killed);
+    let lost = "publish app 0: lost #1: stopped, for w1 did not name it when it registered";
+    t.expect([
+        "store app 0: RELAUNCHING #1",
+        "publish app 0: RUNNING -> RELAUNCHING",
+        lost,
+        "reply: noted",
+        "store app 0: LAUNCHING #2 on w1",
+        "publish app 0: RELAUNCHING -> LAUNCHING",
+        "tell w1: launch app 0 #2",
+    ]);
+    // Of the next attempt the master knows no such thing, and a master before it may have been asked.
+    t.started("w1", &app, 2);
+    t.ended("w1", &app, 2, Outcome::Killed);
+    t.ignore();
+    assert_eq!(t.status(&app).phase, AppPhase::Killed);
+}
+
+#[test]
 fn a_launch_that_never_arrived_is_sent_again() {
     let mut t = Harness::new();
     t.register("w1", 4, 1024);
@@ -415,16 +439,23 @@ fn a_leaving_worker_gets_nothing_more_and_is_gone_when_its_last_application_is()
     assert_eq!(t.worker("w1").state, WorkerState::Dead);
 }
 
+/// It ends what it has, which takes a while, and the connection may break meanwhile.
 #[test]
-fn a_leaving_worker_that_disconnects_is_not_waited_for() {
-    let (mut t, _) = Harness::with_one_running(false);
+fn what_a_leaving_worker_still_has_runs_nowhere_else_before_that_is_dead() {
+    let (mut t, app) = Harness::with_one_running(true);
+    t.register("w2", 4, 1024);
+    t.ignore();
     t.tell(Event::WorkerLeaving { worker: id("w1") });
     t.disconnect("w1");
     t.expect([
         "publish w1: ALIVE -> LEAVING",
-        "unstore w1",
-        "publish w1: LEAVING -> DEAD",
-        "store app 0: ERROR #1 on w1",
-        "publish app 0: RUNNING -> ERROR",
+        "publish w1: LEAVING -> DISCONNECTED",
+        "publish app 0: RUNNING -> UNKNOWN",
     ]);
+    t.ended("w1", &app, 1, Outcome::Lost("the worker stopped".into()));
+    assert_eq!(
+        t.status(&app).worker.expect("it is placed").worker,
+        id("w2")
+    );
+    t.ignore();
 }

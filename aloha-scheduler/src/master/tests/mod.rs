@@ -112,10 +112,23 @@ impl Harness {
         self.claim(&effects);
     }
 
+    /// Lets time pass. What happens then must have been due by a deadline that was told, and no deadline is left behind.
     fn advance(&mut self, by: Duration) {
         self.now.instant += by;
         self.now.wall += by;
-        self.tell(Event::Tick);
+        let deadline = self.master.next_deadline();
+        let is_due = deadline.is_some_and(|at| at <= self.now.instant);
+        let effects = self.master.handle(Event::Tick, self.now);
+        assert!(
+            is_due || effects.is_empty(),
+            "no deadline told of {effects:?}"
+        );
+        let next = self.master.next_deadline();
+        assert!(
+            next.is_none_or(|at| at > self.now.instant),
+            "a deadline is never met"
+        );
+        self.claim(&effects);
     }
 
     #[track_caller]

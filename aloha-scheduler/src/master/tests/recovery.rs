@@ -198,7 +198,7 @@ fn numbers_go_on_above_all_that_may_have_been_given_though_the_clock_stepped_bac
 }
 
 #[test]
-fn what_is_damaged_is_set_aside_and_what_workers_hold_of_it_is_left_alone() {
+fn what_is_damaged_is_set_aside_and_what_workers_cannot_describe_of_it_is_left_alone() {
     let damaged: AppId = "app-20190311221600-0007".parse().expect("a good id");
     let mut t = Harness::durable();
     t.restart_from(Stored {

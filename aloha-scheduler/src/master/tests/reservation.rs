@@ -1,5 +1,6 @@
 use super::queue::{register_with_attributes, submit};
 use super::*;
+use crate::app::AppPhase;
 
 /// Small applications arrive as fast as they end, for as many rounds; whether the large one ran.
 fn large_one_runs(large: u32, workers: [u32; 2]) -> bool {
@@ -186,5 +187,76 @@ fn a_reservation_moves_to_where_room_is_more_likely() {
     }
     assert_eq!(t.worker("w2").apps, [head]);
     assert_eq!(t.worker("w1").apps.first(), Some(&service));
+    t.ignore();
+}
+
+#[test]
+fn the_last_place_under_a_limit_is_kept_for_who_holds_the_reservation() {
+    let mut t = Harness::with(|settings| settings.tag_limits = [("t".to_owned(), 2)].into());
+    t.register("w1", 4, 1024);
+    t.register("w2", 4, 1024);
+    let tagged = |cores: u32| {
+        move |app: &mut AppDescription| {
+            app.cores = cores;
+            app.tags = ["t".to_owned()].into();
+        }
+    };
+    submit(&mut t, |app| app.cores = 3);
+    let first = submit(&mut t, tagged(1));
+    let large = submit(&mut t, tagged(4));
+    // There is a core for it elsewhere, but were it placed, the large one might not run when there is room for it.
+    let small = submit(&mut t, tagged(1));
+    assert_eq!(t.status(&small).phase, AppPhase::Submitted);
+    let behind = format!("behind {large}, which came first; tag t: 1 of 2 run");
+    assert_eq!(t.status(&small).waiting_for, Some(behind));
+    let on = t.status(&first).worker.expect("it is placed").worker;
+    t.ended(on.as_str(), &first, 1, Outcome::Exited(0));
+    assert_eq!(t.status(&large).phase, AppPhase::Launching);
+    assert_eq!(t.status(&small).phase, AppPhase::Launching);
+    t.ignore();
+}
+
+#[test]
+fn a_place_under_a_limit_that_was_kept_is_free_again_when_its_holder_is_killed() {
+    let mut t = Harness::with(|settings| settings.tag_limits = [("t".to_owned(), 1)].into());
+    t.register("w1", 4, 1024);
+    let tagged = |t: &mut Harness, cores: u32| {
+        submit(t, |app| {
+            app.cores = cores;
+            app.tags = ["t".to_owned()].into();
+        })
+    };
+    submit(&mut t, |app| app.cores = 3);
+    let large = tagged(&mut t, 4);
+    t.register("w2", 2, 1024);
+    let small = tagged(&mut t, 1);
+    assert_eq!(t.status(&small).phase, AppPhase::Submitted);
+    t.kill(&large);
+    assert_eq!(t.status(&small).phase, AppPhase::Launching);
+    t.ignore();
+}
+
+#[test]
+fn one_that_a_kept_place_kept_back_is_placed_as_soon_as_a_limit_allows_both() {
+    let mut t = Harness::with(|settings| settings.tag_limits = [("t".to_owned(), 3)].into());
+    let tagged = |t: &mut Harness, cores: u32| {
+        submit(t, |app| {
+            app.cores = cores;
+            app.tags = ["t".to_owned()].into();
+        })
+    };
+    t.register("w1", 4, 1024);
+    submit(&mut t, |app| app.cores = 3);
+    let first = tagged(&mut t, 1);
+    t.register("w2", 4, 1024);
+    tagged(&mut t, 1);
+    let large = tagged(&mut t, 4);
+    t.register("w3", 2, 1024);
+    let small = tagged(&mut t, 2);
+    assert_eq!(t.status(&small).phase, AppPhase::Submitted);
+    // The room that this leaves is too small for both, and there was room for the small one all the while.
+    t.ended("w1", &first, 1, Outcome::Exited(0));
+    assert_eq!(t.status(&small).phase, AppPhase::Launching);
+    assert_eq!(t.status(&large).phase, AppPhase::Submitted);
     t.ignore();
 }

@@ -212,6 +212,7 @@ fn the_loss_of_an_attempt_costs_no_pause_and_counts_for_nothing() {
     });
     t.pause_after(&app, Outcome::Exited(1));
     for attempt in 2..5 {
+        t.pass(Duration::from_secs(2));
         t.ended(
             "w1",
             &app,
@@ -252,4 +253,24 @@ fn one_that_was_declined_by_a_worker_that_takes_others_is_not_offered_again_at_o
         "publish app 0: RELAUNCHING -> LAUNCHING",
         "tell w1: launch app 0 #2",
     ]);
+}
+
+#[test]
+fn one_that_is_lost_as_soon_as_it_is_launched_is_not_launched_again_at_once() {
+    let (mut t, app) = with_one(|d| d.supervise = true);
+    for attempt in 1..4 {
+        assert_eq!(t.status(&app).attempt, attempt);
+        t.ended(
+            "w1",
+            &app,
+            attempt,
+            Outcome::Lost("its runner is gone".into()),
+        );
+        assert_eq!(t.status(&app).phase, AppPhase::Relaunching);
+        t.heartbeat("w1");
+        t.advance(Duration::from_secs(1));
+        t.started("w1", &app, attempt + 1);
+    }
+    t.ignore();
+    assert_eq!(t.status(&app).phase, AppPhase::Running);
 }

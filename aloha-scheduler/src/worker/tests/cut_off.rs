@@ -275,3 +275,32 @@ fn by_default_everything_runs_on() {
     silence(&mut t, 10 * TIMEOUT);
     t.expect([]);
 }
+
+#[test]
+fn a_registration_that_is_answered_late_counts_from_when_it_was_sent() {
+    let mut t = Harness::stopping_when_cut_off(Some(TIMEOUT));
+    t.tell(Event::Started);
+    t.now.instant += 5 * SECOND;
+    let answer = RegistrationAnswer::Registered {
+        epoch: 7,
+        heartbeat_interval: INTERVAL,
+    };
+    t.tell(answered(M1, answer, *START));
+    launch_supervised(&mut t, "app-0");
+    silence(&mut t, TIMEOUT / 2 - SECOND);
+    t.expect([]);
+    silence(&mut t, TIMEOUT / 2);
+    t.expect([stop()]);
+}
+
+#[test]
+fn an_acknowledgement_that_was_overtaken_takes_no_time_away() {
+    let mut t = running();
+    silence(&mut t, 20 * SECOND);
+    acknowledge(&mut t, 20 * SECOND);
+    acknowledge(&mut t, 10 * SECOND);
+    silence(&mut t, 20 * SECOND + TIMEOUT / 2 - SECOND);
+    t.expect([]);
+    silence(&mut t, 20 * SECOND + TIMEOUT / 2);
+    t.expect([stop()]);
+}
