@@ -1,5 +1,7 @@
 //! Events as a master publishes them.
 
+use std::time::Duration;
+
 use aloha_rpc::RpcEnv;
 
 use super::*;
@@ -71,7 +73,10 @@ async fn a_relaunch_is_heard_in_order_with_the_states_around_it() {
         .add("recorder", recorder)
         .start(&ListenerSettings::default())
         .unwrap();
+    // One that is lost at once would wait for a second.
+    let mut now = now;
     let mut tell = |event| {
+        now.instant += Duration::from_secs(2);
         for effect in master.handle(event, now) {
             if let Effect::Publish(event) = effect {
                 bus.publish(&event);
