@@ -325,7 +325,6 @@ impl MasterCore {
         }
     }
 
-    /// What a client sees of an application, but for its history.
     /// Panics if the tables contradict one another. For tests, after each event.
     ///
     /// # Panics

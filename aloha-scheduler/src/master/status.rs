@@ -28,6 +28,7 @@ impl MasterCore {
         self.workers.statuses(now.instant)
     }
 
+    /// What a client sees of an application, but for its history.
     pub(super) fn status_of(&self, app: &AppRecord) -> AppStatus {
         let description = &*app.description;
         let (mut exit_code, mut message, mut waiting_for, mut ended_at) = (None, None, None, None);

@@ -1,17 +1,17 @@
 //! The store of one machine: a [redb](https://docs.rs/redb) database in a directory of its own.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
+use super::directory_lock::{Unlocked, lock};
 use super::salvage::{Salvaged, salvage};
 use super::{Change, PersistenceEngine, PersistenceError, StoredRecord};
 use crate::blocking::blocking;
@@ -26,11 +26,6 @@ const REPAIR_NEEDED: u8 = 2;
 
 /// What redb may keep in memory. A master keeps all it needs itself, and reads the file at its start alone.
 const CACHE_BYTES: usize = 8 << 20;
-/// How often a lock that is taken is tried, and the pause between two tries: what a master that was killed had just
-/// forked has it until it executes its program.
-const LOCK_TRIES: u32 = 50;
-const LOCK_INTERVAL: Duration = Duration::from_millis(20);
-
 /// Keeps records in the file `recovery.redb` of a directory that no other process uses meanwhile.
 ///
 /// A batch is one transaction and one fsync. Each page has a checksum, and a page in use is never overwritten, so that
@@ -422,65 +417,6 @@ fn attempt<T>(
             },
         }),
         Err(_) => Err(damaged(store, "reading it led astray".to_owned())),
-    }
-}
-
-enum Unlocked {
-    /// By this, in words.
-    Taken(String),
-    Failed(io::Error),
-}
-
-/// Takes the lock of a directory, and notes in it who has it.
-fn lock(directory: &Path) -> Result<File, Unlocked> {
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600);
-    let mut file = options
-        .open(directory.join("recovery.lock"))
-        .map_err(Unlocked::Failed)?;
-    match lock_soon(&file) {
-        Ok(()) => {}
-        Err(TryLockError::Error(error)) => return Err(Unlocked::Failed(error)),
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Who it is helps, and is not needed.
-            let _ = file.read_to_string(&mut holder);
-            let holder = match holder.trim() {
-                "" => String::new(),
-                pid => format!(" (process {pid} has it)"),
-            };
-            let directory = directory.display();
-            return Err(Unlocked::Taken(format!(
-                "recovery directory {directory}{holder}"
-            )));
-        }
-    }
-    let noted = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
-    if let Err(error) = noted {
-        // The lock holds all the same; that the disk is full is told where it matters.
-        warn!(%error, "cannot note who has the lock of the recovery directory");
-    }
-    Ok(file)
-}
-
-fn lock_soon(file: &File) -> Result<(), TryLockError> {
-    let mut tries = 1;
-    loop {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => {
-                tries += 1;
-                std::thread::sleep(LOCK_INTERVAL);
-            }
-            locked => return locked,
-        }
     }
 }
 

@@ -14,6 +14,7 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+mod directory_lock;
 mod file;
 mod memory;
 mod record;
