@@ -6,6 +6,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::gateway::GatewayError;
+use super::places::RETRY_AFTER;
 use super::protocol::VERSION;
 use super::reply::Reply;
 
@@ -22,6 +23,17 @@ pub(super) enum RestError {
     TooLarge { bytes_max: usize },
     #[error("the body did not arrive within {timeout:?} (aloha.master.rest.bodyTimeout)")]
     TooSlow { timeout: Duration },
+    #[error("the headers did not arrive within {timeout:?} (aloha.master.rest.headerTimeout)")]
+    SlowHead { timeout: Duration },
+    #[error("this port speaks HTTP/1.1")]
+    Http2,
+    /// Nothing was done.
+    #[error("{reason}")]
+    Busy {
+        reason: String,
+        /// When it may be worth to try again.
+        retry_after: Duration,
+    },
     #[error("a bearer token is required, and this request has none or a wrong one")]
     Unauthorized,
     #[error("{0}")]
@@ -31,6 +43,14 @@ pub(super) enum RestError {
 }
 
 impl RestError {
+    /// The server ends, and with it what would come later.
+    pub(super) fn stopping() -> Self {
+        Self::Busy {
+            reason: "this master stops; another may answer".into(),
+            retry_after: Duration::from_secs(1),
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -38,7 +58,9 @@ impl RestError {
             Self::UnknownVersion(_) => StatusCode::from_u16(468).expect("within 100 to 999"),
             Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::TooSlow { .. } | Self::SlowHead { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::Http2 => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Gateway(GatewayError::NotFound { .. }) => StatusCode::NOT_FOUND,
@@ -57,9 +79,34 @@ impl RestError {
             Self::Unauthorized => {
                 Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
             }
+            Self::Busy { retry_after, .. } => Some(retry_header(*retry_after)),
+            Self::Gateway(GatewayError::NotReady { .. }) => Some(retry_header(RETRY_AFTER)),
             _ => None,
         }
     }
+
+    /// The whole answer, for a connection that ends with it.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let body = Reply::error(self.to_string(), None).to_json();
+        let mut text = format!(
+            "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n",
+            self.status(),
+            body.len()
+        );
+        if let Some((name, value)) = self.header() {
+            let value = value.to_str().unwrap_or_default();
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        text.push_str("\r\n");
+        [text.into_bytes(), body].concat()
+    }
+}
+
+/// Seconds, rounded up: earlier would be in vain.
+fn retry_header(after: Duration) -> (HeaderName, HeaderValue) {
+    let seconds = after.as_nanos().div_ceil(1_000_000_000);
+    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).max(1);
+    (header::RETRY_AFTER, HeaderValue::from(seconds))
 }
 
 impl IntoResponse for RestError {

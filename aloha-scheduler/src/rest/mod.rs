@@ -10,53 +10,46 @@
 //!
 //! The master stands behind [`SubmissionGateway`], so that nothing here knows of RPC or of the master's state.
 
+mod body;
+mod connection;
 mod error;
 mod gateway;
 mod guard;
+mod limits;
 mod logs;
 mod master_gateway;
+mod places;
 mod policy;
 mod protocol;
 mod reply;
+mod server;
+mod watch;
+mod watched;
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
+use body::BodyReader;
 use error::RestError;
 pub use gateway::{
     GatewayError, KillAnswer, LogPiece, LogSource, SubmissionGateway, SubmissionStatus,
     SubmitAnswer,
 };
 pub use guard::{ExposureError, RestGuard, RestToken, TokenError};
+pub use limits::RestLimits;
 use protocol::{CreateRequest, VERSION};
 use reply::Reply;
-
-/// How long requests under way may take once the server is asked to stop.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a REST server may spend on one request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RestLimits {
-    /// Largest body.
-    pub body_bytes_max: usize,
-    /// How long the body may take to arrive.
-    pub body_timeout: Duration,
-}
+pub use server::{RestLoad, RestServer};
 
 /// Everything a handler needs.
 #[derive(Debug, Clone)]
 struct Server {
     gateway: Arc<dyn SubmissionGateway>,
-    limits: RestLimits,
+    bodies: BodyReader,
 }
 
 /// Makes the routes of the REST server.
@@ -72,31 +65,10 @@ pub fn rest_router(
             Arc::new(guard),
             guard::check,
         ))
-        .with_state(Server { gateway, limits })
-}
-
-/// Serves until `stop` is cancelled, then lets requests under way end, for a few seconds at most.
-///
-/// # Errors
-///
-/// Only where the listener is unusable; a failing connection concerns nobody else.
-pub async fn serve_rest(
-    listener: TcpListener,
-    router: Router,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    let server = axum::serve(listener, router)
-        .with_graceful_shutdown(stop.clone().cancelled_owned())
-        .into_future();
-    let overdue = async {
-        stop.cancelled().await;
-        tokio::time::sleep(DRAIN_TIMEOUT).await;
-    };
-    tokio::select! {
-        biased;
-        ended = server => ended,
-        () = overdue => Ok(()),
-    }
+        .with_state(Server {
+            gateway,
+            bodies: BodyReader::new(limits),
+        })
 }
 
 /// What a path asks for.
@@ -184,7 +156,7 @@ impl Server {
         }
         let reply = match route {
             Route::Create => {
-                let body = self.body(request).await?;
+                let body = self.bodies.read(request.into_body()).await?;
                 let CreateRequest {
                     submission,
                     unknown_fields,
@@ -201,24 +173,6 @@ impl Server {
             Route::Logs(id) => return logs::answer(&*self.gateway, id, request.uri()).await,
         };
         Ok(reply.into_response(StatusCode::OK))
-    }
-
-    /// Reads the body, whatever its content type says.
-    async fn body(&self, request: Request) -> Result<Bytes, RestError> {
-        let limits = self.limits;
-        let body = Bytes::from_request(request, &());
-        match tokio::time::timeout(limits.body_timeout, body).await {
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(refused)) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(RestError::TooLarge {
-                    bytes_max: limits.body_bytes_max,
-                })
-            }
-            Ok(Err(refused)) => Err(RestError::Malformed(refused.body_text())),
-            Err(_) => Err(RestError::TooSlow {
-                timeout: limits.body_timeout,
-            }),
-        }
     }
 }
 

@@ -149,8 +149,12 @@ impl Reply {
         }
     }
 
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("texts and numbers are always JSON")
+    }
+
     pub(super) fn into_response(self, status: StatusCode) -> Response {
-        let body = serde_json::to_vec(&self).expect("texts and numbers are always JSON");
+        let body = self.to_json();
         let json = HeaderValue::from_static("application/json");
         (status, [(header::CONTENT_TYPE, json)], body).into_response()
     }

@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod config;
 mod daemon;
+mod descriptors;
 mod machine;
 mod master_urls;
 mod policy;

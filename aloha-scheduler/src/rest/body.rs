@@ -1,0 +1,251 @@
+//! The bodies of requests: how large one may be, how long it may take, and what all of them may hold together.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::body::{Body, Bytes, HttpBody as _};
+
+use super::error::RestError;
+use super::limits::RestLimits;
+use super::places::RETRY_AFTER;
+
+/// Reads bodies within the limits.
+#[derive(Debug, Clone)]
+pub(super) struct BodyReader {
+    limits: RestLimits,
+    /// Bytes of all bodies that are held.
+    held: Arc<AtomicUsize>,
+}
+
+/// A body that arrived whole, and counts until dropped.
+#[derive(Debug)]
+pub(super) struct WholeBody {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl std::ops::Deref for WholeBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// What one body has of what all may hold.
+#[derive(Debug)]
+struct Share {
+    held: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Share {
+    /// Takes more, unless that is too much for all of them.
+    fn grow(&mut self, bytes: usize, bytes_max: usize) -> bool {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        before.saturating_add(bytes) <= bytes_max
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl BodyReader {
+    pub(super) fn new(limits: RestLimits) -> Self {
+        Self {
+            limits,
+            held: Arc::default(),
+        }
+    }
+
+    /// Reads a body whole.
+    pub(super) async fn read(&self, body: Body) -> Result<WholeBody, RestError> {
+        let timeout = self.limits.body_timeout;
+        // Nothing is timed where it is here already.
+        tokio::time::timeout(timeout, self.collect(body))
+            .await
+            .unwrap_or(Err(RestError::TooSlow { timeout }))
+    }
+
+    async fn collect(&self, mut body: Body) -> Result<WholeBody, RestError> {
+        let bytes_max = self.limits.body_bytes_max;
+        let too_large = || RestError::TooLarge { bytes_max };
+        if usize::try_from(body.size_hint().lower()).map_or(true, |least| least > bytes_max) {
+            return Err(too_large());
+        }
+        let mut share = Share {
+            held: Arc::clone(&self.held),
+            bytes: 0,
+        };
+        let mut whole = Gathered::default();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| {
+                RestError::Malformed(format!("the body cannot be read: {error}"))
+            })?;
+            // What follows a body says nothing to us.
+            let Ok(piece) = frame.into_data() else {
+                continue;
+            };
+            if share.bytes.saturating_add(piece.len()) > bytes_max {
+                return Err(too_large());
+            }
+            if !share.grow(piece.len(), self.limits.bodies_bytes_max) {
+                return Err(RestError::Busy {
+                    reason: format!(
+                        "requests under way hold {} bytes already (aloha.master.rest.bodiesBytesMax), try again",
+                        self.limits.bodies_bytes_max
+                    ),
+                    retry_after: RETRY_AFTER,
+                });
+            }
+            whole.push(piece);
+        }
+        Ok(WholeBody {
+            bytes: whole.into_bytes(),
+            _share: share,
+        })
+    }
+}
+
+/// Pieces put together; a single one is not copied.
+#[derive(Debug, Default)]
+enum Gathered {
+    #[default]
+    Nothing,
+    One(Bytes),
+    Many(Vec<u8>),
+}
+
+impl Gathered {
+    fn push(&mut self, piece: Bytes) {
+        *self = match std::mem::take(self) {
+            Self::Nothing => Self::One(piece),
+            Self::One(first) => Self::Many([first, piece].concat()),
+            Self::Many(mut bytes) => {
+                bytes.extend_from_slice(&piece);
+                Self::Many(bytes)
+            }
+        };
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Nothing => Bytes::new(),
+            Self::One(bytes) => bytes,
+            Self::Many(bytes) => bytes.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use hyper::body::Frame;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// A body that comes in pieces, and after them ends, or never does.
+    struct Pieces {
+        pieces: Vec<&'static str>,
+        ends: bool,
+    }
+
+    impl axum::body::HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            use std::task::Poll;
+            if self.pieces.is_empty() {
+                return if self.ends {
+                    Poll::Ready(None)
+                } else {
+                    Poll::Pending
+                };
+            }
+            let piece = Bytes::from(self.pieces.remove(0));
+            Poll::Ready(Some(Ok(Frame::data(piece))))
+        }
+    }
+
+    fn pieces(pieces: &[&'static str], ends: bool) -> Body {
+        Body::new(Pieces {
+            pieces: pieces.to_vec(),
+            ends,
+        })
+    }
+
+    fn reader() -> BodyReader {
+        BodyReader::new(RestLimits {
+            body_bytes_max: 6,
+            bodies_bytes_max: 10,
+            body_timeout: Duration::from_secs(3),
+            ..RestLimits::default()
+        })
+    }
+
+    #[tokio::test]
+    async fn pieces_are_put_together_in_their_order() {
+        for parts in [&[][..], &["ab"], &["ab", "cd"], &["a", "b", "c", "d"]] {
+            let read = reader().read(pieces(parts, true)).await.expect("read");
+            assert_eq!(*read, *parts.concat().as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_too_large_as_soon_as_that_is_known() {
+        let announced = reader().read(Body::from("1234567")).await;
+        assert!(matches!(
+            announced,
+            Err(RestError::TooLarge { bytes_max: 6 })
+        ));
+        let arrived = reader().read(pieces(&["1234", "567"], false)).await;
+        assert!(matches!(arrived, Err(RestError::TooLarge { bytes_max: 6 })));
+        reader()
+            .read(pieces(&["123", "456"], true))
+            .await
+            .expect("as large as may be");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_end_is_given_up_and_counts_no_more() {
+        let reader = reader();
+        let read = reader.read(pieces(&["123456"], false)).await;
+        assert!(matches!(read, Err(RestError::TooSlow { .. })), "{read:?}");
+        assert_eq!(reader.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_all_bodies_hold_together_is_bounded_until_they_are_dropped() {
+        let reader = reader();
+        let first = reader.read(Body::from("123456")).await.expect("room");
+        // One that is half there, and one that came whole and is worked on, count alike.
+        let cut = CancellationToken::new();
+        let (slow, stop) = (reader.clone(), cut.clone());
+        let slow = tokio::spawn(async move {
+            let reading = slow.read(pieces(&["123"], false));
+            stop.run_until_cancelled(reading).await.is_none()
+        });
+        tokio::task::yield_now().await;
+        let refused = reader.read(Body::from("12")).await.expect_err("no room");
+        assert!(refused.to_string().contains("bodiesBytesMax"), "{refused}");
+        reader.read(Body::from("1")).await.expect("room for one");
+        cut.cancel();
+        assert!(slow.await.expect("no panic"));
+        reader.read(Body::from("1234")).await.expect("room again");
+        drop(first);
+        assert_eq!(reader.held.load(Ordering::Relaxed), 0);
+    }
+}
