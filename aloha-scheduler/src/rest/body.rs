@@ -1,42 +1,44 @@
 //! The bodies of requests: how large one may be, how long it may take, and what all of them may hold together.
+//!
+//! A request is routed once its body is there as a whole, so that no handler waits for a slow client.
 
+use std::fmt::Display;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::{Bytes, HttpBody};
 
 use super::error::RestError;
 use super::limits::RestLimits;
 use super::places::RETRY_AFTER;
 
 /// Reads bodies within the limits.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct BodyReader {
     limits: RestLimits,
     /// Bytes of all bodies that are held.
     held: Arc<AtomicUsize>,
 }
 
-/// A body that arrived whole, and counts until dropped.
+/// A body that arrived whole.
 #[derive(Debug)]
 pub(super) struct WholeBody {
     bytes: Bytes,
-    _share: Share,
+    share: Share,
 }
 
-impl std::ops::Deref for WholeBody {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
+impl WholeBody {
+    /// Its bytes, and what is to be kept for as long as they are.
+    pub(super) fn into_parts(self) -> (Bytes, Share) {
+        (self.bytes, self.share)
     }
 }
 
-/// What one body has of what all may hold.
+/// What one body has of what all may hold, until dropped.
 #[derive(Debug)]
-struct Share {
+pub(super) struct Share {
     held: Arc<AtomicUsize>,
     bytes: usize,
 }
@@ -65,7 +67,10 @@ impl BodyReader {
     }
 
     /// Reads a body whole.
-    pub(super) async fn read(&self, body: Body) -> Result<WholeBody, RestError> {
+    pub(super) async fn read<B>(&self, body: B) -> Result<WholeBody, RestError>
+    where
+        B: HttpBody<Data = Bytes, Error: Display> + Unpin,
+    {
         let timeout = self.limits.body_timeout;
         // Nothing is timed where it is here already.
         tokio::time::timeout(timeout, self.collect(body))
@@ -73,7 +78,10 @@ impl BodyReader {
             .unwrap_or(Err(RestError::TooSlow { timeout }))
     }
 
-    async fn collect(&self, mut body: Body) -> Result<WholeBody, RestError> {
+    async fn collect<B>(&self, mut body: B) -> Result<WholeBody, RestError>
+    where
+        B: HttpBody<Data = Bytes, Error: Display> + Unpin,
+    {
         let bytes_max = self.limits.body_bytes_max;
         let too_large = || RestError::TooLarge { bytes_max };
         if usize::try_from(body.size_hint().lower()).map_or(true, |least| least > bytes_max) {
@@ -108,7 +116,7 @@ impl BodyReader {
         }
         Ok(WholeBody {
             bytes: whole.into_bytes(),
-            _share: share,
+            share,
         })
     }
 }
@@ -148,6 +156,7 @@ mod tests {
     use std::convert::Infallible;
     use std::time::Duration;
 
+    use axum::body::Body;
     use hyper::body::Frame;
     use tokio_util::sync::CancellationToken;
 
@@ -200,7 +209,7 @@ mod tests {
     async fn pieces_are_put_together_in_their_order() {
         for parts in [&[][..], &["ab"], &["ab", "cd"], &["a", "b", "c", "d"]] {
             let read = reader().read(pieces(parts, true)).await.expect("read");
-            assert_eq!(*read, *parts.concat().as_bytes());
+            assert_eq!(read.bytes, parts.concat());
         }
     }
 
@@ -229,11 +238,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_all_bodies_hold_together_is_bounded_until_they_are_dropped() {
-        let reader = reader();
+        let reader = Arc::new(reader());
         let first = reader.read(Body::from("123456")).await.expect("room");
         // One that is half there, and one that came whole and is worked on, count alike.
         let cut = CancellationToken::new();
-        let (slow, stop) = (reader.clone(), cut.clone());
+        let (slow, stop) = (Arc::clone(&reader), cut.clone());
         let slow = tokio::spawn(async move {
             let reading = slow.read(pieces(&["123"], false));
             stop.run_until_cancelled(reading).await.is_none()

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
-use axum::http::{Request, Response};
-use axum::response::IntoResponse as _;
+use axum::http::Request;
+use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::error::RestError;
+use super::places::Place;
 use super::server::Shared;
 use super::watch::{Phase, Watch};
 use super::watched::{Answer, Stranger, WatchedBody, WatchedStream};
@@ -101,7 +102,7 @@ fn end_of(watch: &Watch, shared: &Shared) -> Option<End> {
     }
     if watch.take_eviction() {
         return Some(match phase {
-            Phase::Head | Phase::Body => End::Told(shared.crowded()),
+            Phase::Head | Phase::Body => End::Told(RestError::evicted()),
             _ => End::Silent,
         });
     }
@@ -118,31 +119,43 @@ async fn answer(
     watch: &Arc<Watch>,
     router: &TowerToHyperService<Router>,
     shared: &Shared,
-) -> Result<Response<Answer>, Infallible> {
+) -> Result<axum::http::Response<Answer>, Infallible> {
     watch.enter(Phase::Busy);
-    let request = request.map(|body| {
-        if body.is_end_stream() {
-            return Body::empty();
-        }
-        Body::new(WatchedBody::new(body, Arc::clone(watch)))
-    });
-    let (response, place) = match shared.places().take(request.uri()) {
+    let (response, place) = match process(request, watch, router, shared).await {
+        Ok(answered) => answered,
         Err(error) => (error.into_response(), None),
-        Ok(place) if place.is_long() => {
-            watch.set_long(true);
-            let response = tokio::select! {
-                biased;
-                Ok(response) = router.call(request) => response,
-                () = shared.stopping() => RestError::stopping().into_response(),
-            };
-            (response, Some(place))
-        }
-        Ok(_place) => {
-            let Ok(response) = router.call(request).await;
-            (response, None)
-        }
     };
     Ok(response.map(|body| Answer::new(body, Arc::clone(watch), place)))
+}
+
+/// Has a request answered, once it is there as a whole: until then it costs nobody a place. An answer that goes on for
+/// as long as there is news comes with the place it keeps.
+async fn process(
+    request: Request<Incoming>,
+    watch: &Arc<Watch>,
+    router: &TowerToHyperService<Router>,
+    shared: &Shared,
+) -> Result<(Response, Option<Place>), RestError> {
+    let (head, body) = request.into_parts();
+    let (body, _share) = if body.is_end_stream() {
+        (Body::empty(), None)
+    } else {
+        let body = WatchedBody::new(body, Arc::clone(watch));
+        let (bytes, share) = shared.read_body(body).await?.into_parts();
+        (Body::from(bytes), Some(share))
+    };
+    let place = shared.places().take(&head.uri)?;
+    let request = Request::from_parts(head, body);
+    if !place.is_long() {
+        let Ok(response) = router.call(request).await;
+        return Ok((response, None));
+    }
+    watch.set_long(true);
+    tokio::select! {
+        biased;
+        Ok(response) = router.call(request) => Ok((response, Some(place))),
+        () = shared.stopping() => Err(RestError::stopping()),
+    }
 }
 
 /// Says a last word where there is one, and lets the client read it.

@@ -43,6 +43,16 @@ pub(super) enum RestError {
 }
 
 impl RestError {
+    /// Others need what a request holds that does not come to its end.
+    pub(super) fn evicted() -> Self {
+        Self::Busy {
+            reason: "this request came too slowly, and others need its place \
+                     (aloha.master.rest.connectionsMax, aloha.master.rest.bodiesBytesMax); try again"
+                .into(),
+            retry_after: RETRY_AFTER,
+        }
+    }
+
     /// The server ends, and with it what would come later.
     pub(super) fn stopping() -> Self {
         Self::Busy {

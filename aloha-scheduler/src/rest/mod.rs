@@ -29,11 +29,11 @@ mod watched;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use body::BodyReader;
 use error::RestError;
 pub use gateway::{
     GatewayError, KillAnswer, LogPiece, LogSource, SubmissionGateway, SubmissionStatus,
@@ -49,7 +49,6 @@ pub use server::{RestLoad, RestServer};
 #[derive(Debug, Clone)]
 struct Server {
     gateway: Arc<dyn SubmissionGateway>,
-    bodies: BodyReader,
 }
 
 /// Makes the routes of the REST server.
@@ -65,10 +64,7 @@ pub fn rest_router(
             Arc::new(guard),
             guard::check,
         ))
-        .with_state(Server {
-            gateway,
-            bodies: BodyReader::new(limits),
-        })
+        .with_state(Server { gateway })
 }
 
 /// What a path asks for.
@@ -156,7 +152,9 @@ impl Server {
         }
         let reply = match route {
             Route::Create => {
-                let body = self.bodies.read(request.into_body()).await?;
+                // It is here as a whole already.
+                let body = Bytes::from_request(request, &()).await;
+                let body = body.map_err(|error| RestError::Malformed(error.body_text()))?;
                 let CreateRequest {
                     submission,
                     unknown_fields,

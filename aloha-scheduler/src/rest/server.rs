@@ -26,11 +26,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::body::{BodyReader, WholeBody};
 use super::connection;
 use super::error::RestError;
 use super::limits::RestLimits;
 use super::places::{Places, RETRY_AFTER};
 use super::watch::{Phase, Pulse, Watch};
+use super::watched::WatchedBody;
 
 /// How long requests under way may take once the server is asked to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -117,6 +119,7 @@ pub(super) struct Shared {
     limits: RestLimits,
     http: http1::Builder,
     places: Places,
+    bodies: BodyReader,
     pulse: Arc<Pulse>,
     pulse_interval: Duration,
     connections: Mutex<HashMap<u64, Arc<Watch>>>,
@@ -144,6 +147,7 @@ impl Shared {
             limits,
             http,
             places: Places::new(&limits),
+            bodies: BodyReader::new(limits),
             pulse: Arc::default(),
             pulse_interval: (shortest / 8)
                 .clamp(Duration::from_millis(5), Duration::from_millis(500)),
@@ -163,6 +167,15 @@ impl Shared {
 
     pub(super) fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// Reads a body; where all of them hold too much, the slowest makes room for those to come.
+    pub(super) async fn read_body(&self, body: WatchedBody) -> Result<WholeBody, RestError> {
+        let read = self.bodies.read(body).await;
+        if matches!(read, Err(RestError::Busy { .. })) {
+            self.evict(&self.connections(), |phase| phase == Phase::Body);
+        }
+        read
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -235,21 +248,25 @@ impl Shared {
             return false;
         }
         let staying = connections.values().filter(|watch| !watch.is_leaving());
-        staying.count() < connections_max || self.evict(&connections)
+        staying.count() < connections_max || self.evict(&connections, |_| true)
     }
 
-    /// Closes the connections that wait for their client the longest, one in a hundred, so that a crowd is not looked
-    /// through for each of its members. Says whether there are any.
-    fn evict(&self, connections: &HashMap<u64, Arc<Watch>>) -> bool {
+    /// Closes the connections of some phases that wait for their client the longest: one in a hundred, so that a crowd is
+    /// not looked through for each of its members. Says whether there are any.
+    fn evict(
+        &self,
+        connections: &HashMap<u64, Arc<Watch>>,
+        is_meant: impl Fn(Phase) -> bool,
+    ) -> bool {
         let mut waiting: Vec<_> = connections
-            .values()
-            .filter(|watch| !watch.is_leaving())
-            .filter_map(|watch| Some((watch.waits_since()?, watch)))
-            .filter(|(since, _)| self.is_past(*since, EVICTION_AGE))
+            .iter()
+            .filter(|(_, watch)| is_meant(watch.phase()) && !watch.is_leaving())
+            .filter_map(|(id, watch)| Some((watch.waits_since()?, id, watch)))
+            .filter(|(since, ..)| self.is_past(*since, EVICTION_AGE))
             .collect();
-        waiting.sort_unstable_by_key(|(since, _)| *since);
+        waiting.sort_unstable_by_key(|(since, id, _)| (*since, *id));
         let few = (waiting.len() / 100).max(1);
-        for (_, watch) in waiting.iter().take(few) {
+        for (_, _, watch) in waiting.iter().take(few) {
             watch.evict();
         }
         !waiting.is_empty()
@@ -359,7 +376,8 @@ impl Accepting {
         if let Some(times) = self.accept_log.times(&self.shared) {
             warn!(%error, times, "REST cannot accept connections");
         }
-        self.shared.evict(&self.shared.connections());
+        let shared = &self.shared;
+        shared.evict(&shared.connections(), |_| true);
     }
 }
 
