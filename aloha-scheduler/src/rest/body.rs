@@ -168,7 +168,7 @@ mod tests {
         ends: bool,
     }
 
-    impl axum::body::HttpBody for Pieces {
+    impl HttpBody for Pieces {
         type Data = Bytes;
         type Error = Infallible;
 
