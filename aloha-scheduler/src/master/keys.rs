@@ -111,10 +111,12 @@ impl Keys {
         }
     }
 
-    /// Learns a key that was stored by itself, unless an application has it.
+    /// Learns a key that was stored by itself; says whether it is to stay so. It is not where a listed application has
+    /// the key: the master before ended between the two records.
     pub(super) fn restore(&mut self, record: KeyRecord) -> bool {
-        if self.keys.contains_key(&record.key) {
-            return false;
+        if let Some(known) = self.keys.get(&record.key) {
+            let alone = (known.until, known.app.clone(), Arc::clone(&record.key));
+            return known.app == record.app && self.alone.contains(&alone);
         }
         let KeyRecord {
             key,

@@ -2,7 +2,9 @@
 
 mod adoption;
 mod defects;
+mod keys;
 mod lifecycle;
+mod listing;
 mod membership;
 mod model;
 mod placement;
@@ -176,6 +178,14 @@ impl Harness {
             supervise,
             ..description()
         })
+    }
+
+    fn submit_under(&mut self, key: &str, description: AppDescription) {
+        self.tell(Event::Submitted {
+            key: Some(key.to_owned()),
+            description: description.into(),
+            reply: ReplyTo(1),
+        });
     }
 
     fn submit_as(&mut self, description: AppDescription) -> AppId {
