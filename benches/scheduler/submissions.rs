@@ -14,7 +14,7 @@ use aloha_scheduler::runner::CgroupSupport;
 use aloha_scheduler::worker::WorkerRegistration;
 use aloha_scheduler::{
     AppDescription, AppId, MASTER, MasterClient, MasterMessage, RegisterAnswer, Resources,
-    SubmitAnswer, WorkerMessage,
+    WorkerMessage,
 };
 
 use crate::{millis, now, quantile};
@@ -136,8 +136,7 @@ async fn submit_all(master: &Master, count: u32) -> Result<Submissions, Box<dyn 
                     let answer = client.submit(description()).await;
                     times.push(asked.elapsed());
                     match answer {
-                        Ok(SubmitAnswer::Accepted { .. }) => {}
-                        Ok(SubmitAnswer::Refused { reason }) => return Err(reason),
+                        Ok(answer) => drop(answer.accepted()?),
                         Err(error) => return Err(error.to_string()),
                     }
                 }
@@ -220,10 +219,7 @@ async fn register_workers(master: &Master) -> Result<(), Box<dyn Error>> {
     }
     // The last of them is stored by the time that this is.
     let client = MasterClient::connect(&env, &[master.address()?]).await?;
-    let app: AppId = match client.submit(description()).await? {
-        SubmitAnswer::Accepted { app } => app,
-        SubmitAnswer::Refused { reason } => return Err(reason.into()),
-    };
+    let app: AppId = client.submit(description()).await?.accepted()?;
     client.kill(app).await?;
     env.shutdown().await;
     Ok(())

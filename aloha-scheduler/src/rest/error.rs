@@ -5,9 +5,11 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::VERSION;
 use super::gateway::GatewayError;
-use super::protocol::VERSION;
-use super::reply::Reply;
+use super::submissions::Reply;
+use crate::ids::AppId;
+use crate::messages::key_reused;
 
 /// Why a request was not processed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,13 @@ pub(super) enum RestError {
     Unauthorized,
     #[error("{0}")]
     Forbidden(String),
+    #[error("{}", key_reused(.0))]
+    KeyReused(AppId),
+    #[error("{reason}")]
+    Busy {
+        reason: String,
+        retry_after_millis: u64,
+    },
     #[error(transparent)]
     Gateway(#[from] GatewayError),
 }
@@ -42,7 +51,10 @@ impl RestError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Gateway(GatewayError::NotFound { .. }) => StatusCode::NOT_FOUND,
-            Self::Gateway(GatewayError::NotReady { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::KeyReused(_) => StatusCode::CONFLICT,
+            Self::Busy { .. } | Self::Gateway(GatewayError::NotReady { .. }) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Gateway(GatewayError::Failed { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -53,6 +65,12 @@ impl RestError {
             Self::WrongMethod { expected } => {
                 let value = HeaderValue::from_str(expected.as_str());
                 Some((header::ALLOW, value.expect("a method is a token")))
+            }
+            Self::Busy {
+                retry_after_millis, ..
+            } => {
+                let seconds = retry_after_millis.div_ceil(1_000);
+                Some((header::RETRY_AFTER, HeaderValue::from(seconds)))
             }
             Self::Unauthorized => {
                 Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))

@@ -201,7 +201,7 @@ impl World {
                 }
                 self.to_worker.push((worker, ToWorker::Acknowledged(key)));
             }
-            (Caller::Submit, Reply::Submitted { app }) => {
+            (Caller::Submit, Reply::Submitted { app, .. }) => {
                 if !self.store.knows(&app) {
                     self.complain(format!("{app} was acknowledged and not stored"));
                 }
@@ -222,7 +222,7 @@ impl World {
             self.commit(1);
         }
         let accepted = self.held_back.iter().filter_map(|effect| match effect {
-            Effect::Reply(_, Reply::Submitted { app }) => Some(app.clone()),
+            Effect::Reply(_, Reply::Submitted { app, .. }) => Some(app.clone()),
             _ => None,
         });
         let refused: BTreeSet<_> = accepted.collect();
@@ -236,7 +236,7 @@ impl World {
 
     fn drop_all_of(&mut self, apps: &BTreeSet<AppId>) {
         self.held_back.retain(|effect| match effect {
-            Effect::Reply(_, Reply::Submitted { app })
+            Effect::Reply(_, Reply::Submitted { app, .. })
             | Effect::Send(_, WorkerCommand::LaunchApp { app, .. }) => !apps.contains(app),
             Effect::Persist(Record::App(app)) => !apps.contains(&app.id),
             _ => true,
@@ -274,7 +274,11 @@ impl World {
             ..AppDescription::default()
         };
         let reply = self.keep(Caller::Submit);
-        self.tell(Event::Submitted { description, reply });
+        self.tell(Event::Submitted {
+            description: description.into(),
+            key: None,
+            reply,
+        });
         let newest = self.master.apps.iter().max_by_key(|app| app.number);
         let id = newest.expect("it was accepted").id.clone();
         if self.acknowledged.contains(&id) || self.store.knows(&id) {

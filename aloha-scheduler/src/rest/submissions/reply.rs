@@ -4,13 +4,14 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::gateway::{KillAnswer, SubmissionStatus, SubmitAnswer};
-use crate::app::{AppPhase, Transition};
+use crate::app::{AppPhase, AppStatus, Transition};
+use crate::ids::AppId;
+use crate::messages::KillAnswer;
 
 /// Everything the server answers. The fields stand in the order of their names in JSON; absent ones are left out.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Reply {
+pub(in crate::rest) struct Reply {
     action: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
@@ -71,36 +72,40 @@ impl From<Transition> for Change {
 }
 
 impl Reply {
-    pub(super) fn created(answer: SubmitAnswer, unknown_fields: Option<Vec<String>>) -> Self {
-        let (success, submission_id, message) = match answer {
-            SubmitAnswer::Accepted { id, message } => (true, Some(id), message),
-            SubmitAnswer::Refused { message } => (false, None, message),
+    /// To a submission: the application it is, or why it is none.
+    pub(super) fn created(
+        answer: Result<&AppId, String>,
+        unknown_fields: Option<Vec<String>>,
+    ) -> Self {
+        let success = Some(answer.is_ok());
+        let (submission_id, message) = match answer {
+            Ok(id) => (
+                Some(id.to_string()),
+                format!("application submitted as {id}"),
+            ),
+            Err(reason) => (None, reason),
         };
         Self {
             action: "CreateSubmissionResponse",
             message: Some(message),
             submission_id,
-            success: Some(success),
+            success,
             unknown_fields,
             ..Self::default()
         }
     }
 
     pub(super) fn killed(id: &str, answer: KillAnswer) -> Self {
-        let (success, message) = match answer {
-            KillAnswer::Accepted { message } => (true, message),
-            KillAnswer::Refused { message } => (false, message),
-        };
         Self {
             action: "KillSubmissionResponse",
-            message: Some(message),
+            message: Some(answer.message),
             submission_id: Some(id.to_owned()),
-            success: Some(success),
+            success: Some(answer.success),
             ..Self::default()
         }
     }
 
-    pub(super) fn status(id: &str, status: Option<SubmissionStatus>) -> Self {
+    pub(super) fn status(id: &str, status: Option<AppStatus>) -> Self {
         let reply = Self {
             action: "SubmissionStatusResponse",
             submission_id: Some(id.to_owned()),
@@ -113,20 +118,24 @@ impl Reply {
                 ..reply
             };
         };
+        let (worker_id, worker_host_port) = status
+            .worker
+            .map(|placed| (placed.worker.to_string(), placed.address.to_string()))
+            .unzip();
         Self {
-            attempt: status.attempt,
-            driver_state: Some(status.state),
+            attempt: Some(status.attempt).filter(|attempt| *attempt > 0),
+            driver_state: Some(status.phase.to_string()),
             exit_code: status.exit_code,
-            finished_at: status.finished_at,
+            finished_at: status.ended_at,
             history: status.history.into_iter().map(Change::from).collect(),
             message: status.message,
             not_before: status.not_before,
-            priority: status.priority,
+            priority: Some(status.priority),
             started_at: status.started_at,
             submitted_at: status.submitted_at,
             waiting_for: status.waiting_for,
-            worker_host_port: status.worker_host_port,
-            worker_id: status.worker_id,
+            worker_host_port,
+            worker_id,
             ..reply
         }
     }
@@ -140,7 +149,10 @@ impl Reply {
         }
     }
 
-    pub(super) fn error(message: String, highest_protocol_version: Option<&'static str>) -> Self {
+    pub(in crate::rest) fn error(
+        message: String,
+        highest_protocol_version: Option<&'static str>,
+    ) -> Self {
         Self {
             action: "ErrorResponse",
             highest_protocol_version,
@@ -149,7 +161,7 @@ impl Reply {
         }
     }
 
-    pub(super) fn into_response(self, status: StatusCode) -> Response {
+    pub(in crate::rest) fn into_response(self, status: StatusCode) -> Response {
         let body = serde_json::to_vec(&self).expect("texts and numbers are always JSON");
         let json = HeaderValue::from_static("application/json");
         (status, [(header::CONTENT_TYPE, json)], body).into_response()
@@ -192,16 +204,11 @@ mod tests {
             .collect();
         assert_eq!(keys.len(), 17, "{text}");
         assert!(keys.is_sorted(), "{keys:?}");
-        let created = Reply::created(
-            SubmitAnswer::Accepted {
-                id: "app-1".into(),
-                message: "accepted".into(),
-            },
-            None,
-        );
+        let id = "app-1".parse().expect("an id");
+        let created = Reply::created(Ok(&id), None);
         assert_eq!(
             serde_json::to_string(&created).expect("JSON"),
-            r#"{"action":"CreateSubmissionResponse","message":"accepted","submissionId":"app-1","success":true}"#
+            r#"{"action":"CreateSubmissionResponse","message":"application submitted as app-1","submissionId":"app-1","success":true}"#
         );
     }
 
@@ -213,15 +220,28 @@ mod tests {
             attempt,
             reason: reason.map(str::to_owned),
         };
-        let status = SubmissionStatus {
-            state: "RELAUNCHING".into(),
-            priority: Some(-1),
+        let status = AppStatus {
+            id: "app-1".parse().expect("an id"),
+            name: "n".into(),
+            entry_point: "e".into(),
+            cores: 1,
+            memory_mib: 1,
+            supervise: false,
+            phase: AppPhase::Relaunching,
+            exit_code: None,
+            attempt: 0,
+            worker: None,
+            waiting_for: None,
+            message: None,
+            submitted_at: None,
+            started_at: None,
+            ended_at: None,
+            priority: -1,
             not_before: Some(9),
             history: vec![
                 change(7, AppPhase::Submitted, 0, None),
                 change(8, AppPhase::Relaunching, 1, Some("exited with code 3")),
             ],
-            ..SubmissionStatus::default()
         };
         let reply = Reply::status("app-1", Some(status));
         assert_eq!(

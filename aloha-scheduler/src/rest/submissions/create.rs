@@ -8,9 +8,6 @@ use super::policy;
 use crate::app::AppDescription;
 use crate::limits::{Limit, ProcessLimits, StopPolicy, StopSignal};
 
-/// The only version of the protocol, as it stands in paths.
-pub(super) const VERSION: &str = "v1";
-
 const CREATE: &str = "CreateSubmissionRequest";
 const CORES_MAX: u64 = 65_536;
 /// A PiB.
@@ -240,11 +237,11 @@ pub(super) mod tests {
     use super::*;
 
     /// What a request asks for.
-    pub(in crate::rest) fn create(request: &Value) -> Result<AppDescription, String> {
+    pub(in crate::rest::submissions) fn create(request: &Value) -> Result<AppDescription, String> {
         create_request(request.to_string().as_bytes()).map(|request| request.submission)
     }
 
-    pub(in crate::rest) fn valid() -> Value {
+    pub(in crate::rest::submissions) fn valid() -> Value {
         json!({"action": CREATE, "name": "test", "entryPoint": "me.jrwang.app.SimpleProcess", "libs": [],
                "args": "echo hi", "cores": 1, "memory": 256})
     }
