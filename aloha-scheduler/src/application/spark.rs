@@ -59,7 +59,7 @@ fn command(
     }
     let replaced = |value: &str| replace(value, &of_worker);
     let mut command = Command::new(program);
-    command.args(arguments(&description.args, &replaced));
+    command.args(arguments(&description.args, replaced));
     for (name, value) in &description.environment {
         if let Some(value) = replaced(value) {
             command.env(name, value);
