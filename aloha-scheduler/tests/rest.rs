@@ -260,14 +260,14 @@ const CREATE: &str = r#"{"action":"CreateSubmissionRequest","name":"test","entry
 async fn create_status_and_kill_answer_as_spark_does() {
     let server = Server::start(None).await;
     let created = json!({"action": "CreateSubmissionResponse", "message": "application submitted as app-1",
-        "submissionId": "app-1", "success": true, "unknownFields": ["colour"]});
+        "serverSparkVersion": "4.0.0", "submissionId": "app-1", "success": true, "unknownFields": ["colour"]});
     assert_eq!(server.create(CREATE).await, (200, created));
     let submitted = server.fake.submitted.lock().expect("not poisoned").clone();
     assert_eq!(submitted.len(), 1);
     assert_eq!(submitted[0].args, ["echo hi"]);
 
     let status = json!({"action": "SubmissionStatusResponse", "attempt": 1, "driverState": "RUNNING", "priority": 0,
-        "submissionId": "app-1", "submittedAt": 1_552_342_651_000_u64, "success": true,
+        "serverSparkVersion": "4.0.0", "submissionId": "app-1", "submittedAt": 1_552_342_651_000_u64, "success": true,
         "workerHostPort": "127.0.0.1:7078", "workerId": "worker-1"});
     assert_eq!(
         server.get("/v1/submissions/status/app-1/extra").await,
@@ -275,6 +275,7 @@ async fn create_status_and_kill_answer_as_spark_does() {
     );
 
     let killed = json!({"action": "KillSubmissionResponse", "message": "killing app-1",
+        "serverSparkVersion": "4.0.0",
         "submissionId": "app-1", "success": true});
     assert_eq!(
         server.post("/v1/submissions/kill/app-1", "").await,
@@ -378,7 +379,7 @@ async fn what_the_master_cannot_do_has_its_own_status() {
         assert_error(ready, status);
     }
     let server = Server::start(None).await;
-    let ready = json!({"action": "ReadyzResponse", "message": "", "success": true});
+    let ready = json!({"action": "ReadyzResponse", "message": "", "serverSparkVersion": "4.0.0", "success": true});
     assert_eq!(server.get("/v1/submissions/readyz").await, (200, ready));
 }
 
