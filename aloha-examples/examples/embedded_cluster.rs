@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aloha_rpc::RpcEnv;
 use aloha_scheduler::runner::{self, RunnerSettings};
 use aloha_scheduler::worker::RunnerLauncher;
-use aloha_scheduler::{AlohaEvent, AppDescription, Master, Resources, SubmitAnswer, Worker};
+use aloha_scheduler::{AlohaEvent, AppDescription, Master, Resources, Worker};
 
 fn main() -> ExitCode {
     // The worker executes this program again, once for each application.
@@ -55,10 +55,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         memory_mib: 128,
         ..AppDescription::default()
     };
-    let app = match master.client().submit(description).await? {
-        SubmitAnswer::Accepted { app } => app,
-        SubmitAnswer::Refused { reason } => return Err(reason.into()),
-    };
+    let app = master.client().submit(description).await?.accepted()?;
     println!("submitted {app}");
 
     loop {

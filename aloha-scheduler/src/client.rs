@@ -5,11 +5,13 @@ use std::time::Duration;
 use aloha_rpc::{AskError, LookupError, RpcAddress, RpcEndpointRef, RpcEnv};
 
 use crate::app::{AppDescription, AppStatus};
+use crate::app_query::{AppsPage, AppsQuery};
+use crate::cluster_status::ClusterStatus;
 use crate::ids::AppId;
 use crate::log_follower::LogFollower;
 use crate::master::WorkerStatus;
 use crate::messages::{
-    AppsPage, KillAnswer, LogAnswer, LogRequest, MASTER, MasterMessage, SubmitAnswer,
+    ForgetAnswer, KillAnswer, LogAnswer, LogRequest, MASTER, MasterMessage, SubmitAnswer,
 };
 
 /// How long one question about the end of an application stays open before it is asked again.
@@ -63,9 +65,81 @@ impl MasterClient {
     ///
     /// The master did not answer; it may have taken the application.
     pub async fn submit(&self, description: AppDescription) -> Result<SubmitAnswer, ClientError> {
+        self.submit_under(None, description).await
+    }
+
+    /// Submits an application under an idempotency key, 1 to 128 visible ASCII characters: submitted again under the
+    /// same key, it is still one application.
+    ///
+    /// # Errors
+    ///
+    /// The master did not answer; it may have taken the application, and says so when it is submitted again.
+    pub async fn submit_once(
+        &self,
+        description: AppDescription,
+        key: &str,
+    ) -> Result<SubmitAnswer, ClientError> {
+        self.submit_under(Some(key.to_owned()), description).await
+    }
+
+    async fn submit_under(
+        &self,
+        key: Option<String>,
+        description: AppDescription,
+    ) -> Result<SubmitAnswer, ClientError> {
+        let question = |call| MasterMessage::Submit {
+            description,
+            key,
+            call,
+        };
+        Ok(self.master.ask(question).await?)
+    }
+
+    /// Ends every application, or keeps it from starting; tells how many these were.
+    ///
+    /// # Errors
+    ///
+    /// The master did not answer.
+    pub async fn kill_all(&self) -> Result<u64, ClientError> {
         Ok(self
             .master
-            .ask(|call| MasterMessage::Submit { description, call })
+            .ask(|call| MasterMessage::KillAll { call })
+            .await?)
+    }
+
+    /// Forgets an application that has ended.
+    ///
+    /// # Errors
+    ///
+    /// The master did not answer.
+    pub async fn forget(&self, app: AppId) -> Result<ForgetAnswer, ClientError> {
+        Ok(self
+            .master
+            .ask(|call| MasterMessage::Forget { app, call })
+            .await?)
+    }
+
+    /// Forgets every application that has ended; tells how many these were.
+    ///
+    /// # Errors
+    ///
+    /// The master did not answer.
+    pub async fn clear(&self) -> Result<u64, ClientError> {
+        Ok(self
+            .master
+            .ask(|call| MasterMessage::Clear { call })
+            .await?)
+    }
+
+    /// The cluster in numbers.
+    ///
+    /// # Errors
+    ///
+    /// The master did not answer.
+    pub async fn cluster(&self) -> Result<ClusterStatus, ClientError> {
+        Ok(self
+            .master
+            .ask(|call| MasterMessage::Cluster { call })
             .await?)
     }
 
@@ -133,27 +207,26 @@ impl MasterClient {
     ///
     /// The master did not answer.
     pub async fn apps(&self) -> Result<Vec<AppStatus>, ClientError> {
-        let (mut apps, mut after) = (Vec::new(), None);
+        let (mut apps, mut query) = (Vec::new(), AppsQuery::default());
         loop {
-            let page = self.apps_page(after).await?;
+            let page = self.apps_page(query.clone()).await?;
             apps.extend(page.apps);
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(apps),
+            query.after = page.next;
+            if query.after.is_none() {
+                return Ok(apps);
             }
         }
     }
 
-    /// Up to 1,000 applications that the master remembers, in the order of submission: those after the one of this
-    /// number, from the first for `None`.
+    /// A page of the applications that the master remembers.
     ///
     /// # Errors
     ///
     /// The master did not answer.
-    pub async fn apps_page(&self, after: Option<u64>) -> Result<AppsPage, ClientError> {
+    pub async fn apps_page(&self, query: AppsQuery) -> Result<AppsPage, ClientError> {
         Ok(self
             .master
-            .ask(|call| MasterMessage::Apps { after, call })
+            .ask(|call| MasterMessage::Apps { query, call })
             .await?)
     }
 
@@ -231,10 +304,8 @@ mod tests {
                 cores: 1,
                 ..AppDescription::default()
             };
-            match master.client().submit(description).await.unwrap() {
-                SubmitAnswer::Accepted { app } => ids.push(app),
-                SubmitAnswer::Refused { reason } => panic!("{reason}"),
-            }
+            let answer = master.client().submit(description).await.unwrap();
+            ids.push(answer.accepted().unwrap());
         }
         let client_env = env("client", None, frame_bytes_max).await;
         let address = master_env.address().unwrap().clone();
@@ -246,7 +317,11 @@ mod tests {
         assert!(bytes > frame_bytes_max, "one message would do");
         let listed: Vec<_> = apps.into_iter().map(|app| app.id).collect();
         assert_eq!(listed, ids);
-        let page = client.apps_page(Some(1_999)).await.unwrap();
+        let query = AppsQuery {
+            after: Some("1999".parse().unwrap()),
+            ..AppsQuery::default()
+        };
+        let page = client.apps_page(query).await.unwrap();
         assert_eq!((page.apps.len(), page.next), (500, None));
         let status = client.status(ids[0].clone()).await.unwrap().unwrap();
         assert_eq!(status.history.len(), 1, "{status:?}");

@@ -14,11 +14,13 @@
 //!   [`runner::run_if_asked`].
 
 mod app;
+mod app_query;
 mod attempt;
 mod blocking;
 mod causes;
 mod client;
 mod clock;
+mod cluster_status;
 mod constraint;
 mod events;
 mod ids;
@@ -47,9 +49,11 @@ pub mod worker;
 pub use app::{
     AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement, Transition,
 };
+pub use app_query::{AppsCursor, AppsPage, AppsQuery, AppsSort, BadCursor};
 pub use attempt::{AttemptReport, AttemptState, HeldAttempt, Outcome};
 pub use causes::with_causes;
 pub use client::{ClientError, MasterClient};
+pub use cluster_status::ClusterStatus;
 pub use constraint::{Attributes, BadConstraint, Constraint};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
@@ -58,8 +62,8 @@ pub use listeners::{AlohaEventListener, EventBus, Listeners};
 pub use log_follower::{FollowError, LogFollower, LogNews};
 pub use master::{Master, MasterBuilder, MasterCore, MasterHandle, MasterRole, MasterSettings};
 pub use messages::{
-    AppsPage, KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer,
-    SubmitAnswer, WORKER, WorkerMessage,
+    ForgetAnswer, KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage,
+    RegisterAnswer, SubmitAnswer, WORKER, WorkerMessage,
 };
 pub use moment::Moment;
 pub use now::Now;

@@ -9,8 +9,10 @@ use aloha_rpc::{RpcCallContext, RpcEndpointRef};
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
-use crate::app::{AppDescription, AppStatus};
+use crate::app::{AppDescription, AppPhase, AppStatus};
+use crate::app_query::{AppsPage, AppsQuery};
 use crate::attempt::AttemptReport;
+use crate::cluster_status::ClusterStatus;
 use crate::ids::{AppId, WorkerId};
 use crate::master::{WorkerCommand, WorkerStatus};
 use crate::worker::{LogStream, WorkerRegistration};
@@ -59,6 +61,8 @@ pub enum MasterMessage {
     Submit {
         /// What to run.
         description: AppDescription,
+        /// Its idempotency key: the same one again gives the same application.
+        key: Option<String>,
         /// Its id.
         call: RpcCallContext<SubmitAnswer>,
     },
@@ -87,9 +91,9 @@ pub enum MasterMessage {
     },
     /// Client: what is there?
     Apps {
-        /// After the application of this number; from the first where this is `None`.
-        after: Option<u64>,
-        /// Up to 1,000 of those that are remembered, in the order of submission.
+        /// Which of those that are remembered.
+        query: AppsQuery,
+        /// A page of them.
         call: RpcCallContext<AppsPage>,
     },
     /// Client: who is there?
@@ -105,6 +109,28 @@ pub enum MasterMessage {
         request: LogRequest,
         /// Answered by the worker, to which this is passed on.
         call: RpcCallContext<LogAnswer>,
+    },
+    /// Client: how is everything, in numbers?
+    Cluster {
+        /// The numbers.
+        call: RpcCallContext<ClusterStatus>,
+    },
+    /// Client: end everything.
+    KillAll {
+        /// How many applications are ended, or will be.
+        call: RpcCallContext<u64>,
+    },
+    /// Client: forget an application that has ended.
+    Forget {
+        /// Which.
+        app: AppId,
+        /// Whether it is forgotten.
+        call: RpcCallContext<ForgetAnswer>,
+    },
+    /// Client: forget every application that has ended.
+    Clear {
+        /// How many these were.
+        call: RpcCallContext<u64>,
     },
     /// The master to itself.
     Own(LocalOnly<crate::master::OwnMessage>),
@@ -165,6 +191,53 @@ pub enum SubmitAnswer {
         /// Why.
         reason: String,
     },
+    /// Not now: the master is behind with what came before, or cannot store anything. Nothing was taken.
+    Busy {
+        /// With what.
+        reason: String,
+        /// When to try again, in milliseconds.
+        retry_after_millis: u64,
+    },
+    /// Its idempotency key is that of another application, of which something is different.
+    KeyReused {
+        /// Which.
+        app: AppId,
+    },
+}
+
+impl SubmitAnswer {
+    /// The application that it is now, or in words why it is none.
+    ///
+    /// # Errors
+    ///
+    /// It was not accepted.
+    pub fn accepted(self) -> Result<AppId, String> {
+        match self {
+            Self::Accepted { app } => Ok(app),
+            Self::Refused { reason } | Self::Busy { reason, .. } => Err(reason),
+            Self::KeyReused { app } => Err(key_reused(&app)),
+        }
+    }
+}
+
+pub(crate) fn key_reused(app: &AppId) -> String {
+    format!(
+        "the idempotency key is that of {app}, of which something is different; take another key"
+    )
+}
+
+/// The answer to a request to forget an application.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum ForgetAnswer {
+    /// It is forgotten.
+    Forgotten,
+    /// There is no such application.
+    NoSuchApp,
+    /// It has not ended.
+    NotEnded {
+        /// How it is.
+        phase: AppPhase,
+    },
 }
 
 /// The answer to a request to end an application.
@@ -174,15 +247,6 @@ pub struct KillAnswer {
     pub success: bool,
     /// In words.
     pub message: String,
-}
-
-/// A part of the list of applications.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct AppsPage {
-    /// The applications, in the order of submission.
-    pub apps: Vec<AppStatus>,
-    /// After which number the list goes on; `None` at its end.
-    pub next: Option<u64>,
 }
 
 /// A part of an application's output.

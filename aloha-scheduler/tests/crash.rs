@@ -103,10 +103,8 @@ impl Ground {
                 memory_mib: 64,
                 ..AppDescription::default()
             };
-            match self.client.submit(description).await.expect("an answer") {
-                SubmitAnswer::Accepted { app } => (app, code),
-                SubmitAnswer::Refused { reason } => panic!("refused: {reason}"),
-            }
+            let answer = self.client.submit(description).await.expect("an answer");
+            (answer.accepted().expect("accepted"), code)
         };
         self.runtime.block_on(async {
             let mut apps = Vec::new();

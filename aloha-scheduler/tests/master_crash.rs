@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
-use aloha_scheduler::{AppDescription, AppId, AppPhase, MasterClient, SubmitAnswer};
+use aloha_scheduler::{AppDescription, AppId, AppPhase, MasterClient};
 use common::Daemon;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -126,11 +126,11 @@ async fn submit_until(
                 ..AppDescription::default()
             };
             match client.submit(description).await {
-                Ok(SubmitAnswer::Accepted { app }) => {
+                Ok(answer) => {
+                    let app = answer.accepted().expect("accepted");
                     submitted.acknowledged.push(app);
                     acknowledged.fetch_add(1, Ordering::Relaxed);
                 }
-                Ok(SubmitAnswer::Refused { reason }) => panic!("refused: {reason}"),
                 Err(_) => {
                     submitted.unanswered += 1;
                     break;

@@ -3,11 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aloha_scheduler::master::WorkerStatus;
 use aloha_scheduler::rest::{
-    GatewayError, KillAnswer, LogPiece, LogSource, RestGuard, RestLimits, RestServer,
-    SubmissionGateway, SubmissionStatus, SubmitAnswer, rest_router,
+    GatewayError, LogPiece, LogSource, RestGuard, RestLimits, RestServer, SubmissionGateway,
+    rest_router,
 };
-use aloha_scheduler::{AppDescription, LogNews, LogRequest};
+use aloha_scheduler::{
+    AppDescription, AppId, AppPhase, AppStatus, AppsPage, AppsQuery, ClusterStatus, ForgetAnswer,
+    KillAnswer, LogNews, LogRequest, Placement, SubmitAnswer,
+};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -31,49 +35,74 @@ impl Fake {
 
 #[async_trait]
 impl SubmissionGateway for Fake {
-    async fn submit(&self, submission: AppDescription) -> Result<SubmitAnswer, GatewayError> {
+    async fn submit(
+        &self,
+        submission: AppDescription,
+        _: Option<&str>,
+    ) -> Result<SubmitAnswer, GatewayError> {
         self.check()?;
         self.submitted
             .lock()
             .expect("not poisoned")
             .push(submission);
-        Ok(SubmitAnswer::Accepted {
-            id: "app-1".into(),
-            message: "submitted as app-1".into(),
+        Ok(SubmitAnswer::Accepted { app: app_1() })
+    }
+
+    async fn kill(&self, app: AppId) -> Result<KillAnswer, GatewayError> {
+        self.check()?;
+        let success = app == app_1();
+        let message = if success {
+            "killing app-1".into()
+        } else {
+            format!("application {app} is unknown")
+        };
+        Ok(KillAnswer { success, message })
+    }
+
+    async fn kill_all(&self) -> Result<u64, GatewayError> {
+        self.check().map(|()| 1)
+    }
+
+    async fn forget(&self, _: AppId) -> Result<ForgetAnswer, GatewayError> {
+        self.check().map(|()| ForgetAnswer::NoSuchApp)
+    }
+
+    async fn clear(&self) -> Result<u64, GatewayError> {
+        self.check().map(|()| 0)
+    }
+
+    async fn status(&self, app: AppId) -> Result<Option<AppStatus>, GatewayError> {
+        self.check()?;
+        Ok((app == app_1()).then(running))
+    }
+
+    async fn wait(&self, app: &AppId, _: Duration) -> Result<Option<AppStatus>, GatewayError> {
+        self.status(app.clone()).await
+    }
+
+    async fn apps(&self, _: AppsQuery) -> Result<AppsPage, GatewayError> {
+        self.check()?;
+        Ok(AppsPage {
+            apps: vec![running()],
+            next: None,
         })
     }
 
-    async fn kill(&self, id: &str) -> Result<KillAnswer, GatewayError> {
-        self.check()?;
-        Ok(match id {
-            "app-1" => KillAnswer::Accepted {
-                message: "killing app-1".into(),
-            },
-            _ => KillAnswer::Refused {
-                message: format!("application {id} is unknown"),
-            },
-        })
+    async fn workers(&self) -> Result<Vec<WorkerStatus>, GatewayError> {
+        self.check().map(|()| Vec::new())
     }
 
-    async fn status(&self, id: &str) -> Result<Option<SubmissionStatus>, GatewayError> {
-        self.check()?;
-        Ok((id == "app-1").then(|| SubmissionStatus {
-            state: "RUNNING".into(),
-            worker_id: Some("worker-1".into()),
-            worker_host_port: Some("127.0.0.1:7078".into()),
-            attempt: Some(1),
-            submitted_at: Some(1_552_342_651_000),
-            ..SubmissionStatus::default()
-        }))
+    async fn cluster(&self) -> Result<ClusterStatus, GatewayError> {
+        self.check().map(|()| ClusterStatus::default())
     }
 
     async fn ready(&self) -> Result<(), GatewayError> {
         self.check()
     }
 
-    async fn read_log(&self, id: &str, request: LogRequest) -> Result<LogPiece, GatewayError> {
+    async fn read_log(&self, id: &AppId, request: LogRequest) -> Result<LogPiece, GatewayError> {
         self.check()?;
-        match id {
+        match id.as_str() {
             "app-1" => Ok(LogPiece {
                 bytes: format!("{:?} {:?}", request.stream, request.attempt).into_bytes(),
                 offset: request.offset + 1,
@@ -87,13 +116,43 @@ impl SubmissionGateway for Fake {
 
     async fn follow_log(
         &self,
-        id: &str,
+        id: &AppId,
         request: LogRequest,
     ) -> Result<(u64, Box<dyn LogSource>), GatewayError> {
         self.read_log(id, request).await?;
         let news = self.news.lock().expect("not poisoned").take();
         let source = Told(news.expect("followed once"));
         Ok((request.offset, Box::new(source)))
+    }
+}
+
+fn app_1() -> AppId {
+    "app-1".parse().expect("an id")
+}
+
+fn running() -> AppStatus {
+    AppStatus {
+        id: app_1(),
+        name: "test".into(),
+        entry_point: "SimpleProcess".into(),
+        cores: 1,
+        memory_mib: 256,
+        supervise: false,
+        phase: AppPhase::Running,
+        exit_code: None,
+        attempt: 1,
+        worker: Some(Placement {
+            worker: "worker-1".parse().expect("an id"),
+            address: "127.0.0.1:7078".into(),
+        }),
+        waiting_for: None,
+        message: None,
+        submitted_at: Some(1_552_342_651_000),
+        started_at: None,
+        ended_at: None,
+        priority: 0,
+        not_before: None,
+        history: Vec::new(),
     }
 }
 
@@ -201,15 +260,15 @@ const CREATE: &str = r#"{"action":"CreateSubmissionRequest","name":"test","entry
 #[tokio::test]
 async fn create_status_and_kill_answer_as_spark_does() {
     let server = Server::start(None).await;
-    let created = json!({"action": "CreateSubmissionResponse", "message": "submitted as app-1",
-        "submissionId": "app-1", "success": true, "unknownFields": ["colour"]});
+    let created = json!({"action": "CreateSubmissionResponse", "message": "application submitted as app-1",
+        "serverSparkVersion": "4.0.0", "submissionId": "app-1", "success": true, "unknownFields": ["colour"]});
     assert_eq!(server.create(CREATE).await, (200, created));
     let submitted = server.fake.submitted.lock().expect("not poisoned").clone();
     assert_eq!(submitted.len(), 1);
     assert_eq!(submitted[0].args, ["echo hi"]);
 
-    let status = json!({"action": "SubmissionStatusResponse", "attempt": 1, "driverState": "RUNNING",
-        "submissionId": "app-1", "submittedAt": 1_552_342_651_000_u64, "success": true,
+    let status = json!({"action": "SubmissionStatusResponse", "attempt": 1, "driverState": "RUNNING", "priority": 0,
+        "serverSparkVersion": "4.0.0", "submissionId": "app-1", "submittedAt": 1_552_342_651_000_u64, "success": true,
         "workerHostPort": "127.0.0.1:7078", "workerId": "worker-1"});
     assert_eq!(
         server.get("/v1/submissions/status/app-1/extra").await,
@@ -217,6 +276,7 @@ async fn create_status_and_kill_answer_as_spark_does() {
     );
 
     let killed = json!({"action": "KillSubmissionResponse", "message": "killing app-1",
+        "serverSparkVersion": "4.0.0",
         "submissionId": "app-1", "success": true});
     assert_eq!(
         server.post("/v1/submissions/kill/app-1", "").await,
@@ -320,7 +380,7 @@ async fn what_the_master_cannot_do_has_its_own_status() {
         assert_error(ready, status);
     }
     let server = Server::start(None).await;
-    let ready = json!({"action": "ReadyzResponse", "message": "", "success": true});
+    let ready = json!({"action": "ReadyzResponse", "message": "", "serverSparkVersion": "4.0.0", "success": true});
     assert_eq!(server.get("/v1/submissions/readyz").await, (200, ready));
 }
 

@@ -75,14 +75,8 @@ fn routes() -> (Router, Held) {
     let router = Router::new()
         .route("/quick", get(async || "quick"))
         .route("/read", post(async |body: Bytes| body.len().to_string()))
-        .route(
-            "/held",
-            get(async |State(routes): State<Routes>| {
-                let permit = routes.gate.acquire().await.expect("never closed");
-                permit.forget();
-                "held"
-            }),
-        )
+        .route("/held", get(hold))
+        .route("/held/wait", get(hold))
         .route("/large", get(large))
         .route("/output", get(output))
         .with_state(routes);
@@ -93,6 +87,12 @@ struct Held {
     gate: Arc<Semaphore>,
     large_ended: mpsc::Receiver<()>,
     followed: mpsc::Receiver<tokio::io::DuplexStream>,
+}
+
+async fn hold(State(routes): State<Routes>) -> &'static str {
+    let permit = routes.gate.acquire().await.expect("never closed");
+    permit.forget();
+    "held"
 }
 
 /// An answer that no socket takes at once; it says when it is over.
@@ -461,13 +461,7 @@ async fn requests_beyond_their_number_are_told_to_come_again() {
     let (router, held) = routes();
     let server = Server::start(router, limits).await;
     let mut waiting = Vec::new();
-    for path in [
-        "/held",
-        "/held",
-        "/held?wait=9",
-        "/held?wait=9",
-        "/held?wait=9",
-    ] {
+    for path in ["/held", "/held", "/held/wait", "/held/wait", "/held/wait"] {
         let mut client = server.connect().await;
         client.send(&kept(path)).await;
         waiting.push(client);
@@ -476,7 +470,7 @@ async fn requests_beyond_their_number_are_told_to_come_again() {
     let mut client = server.connect().await;
     for (path, key) in [
         ("/quick", "rest.requestsMax"),
-        ("/quick?wait=1", "rest.longRequestsMax"),
+        ("/quick?follow=true", "rest.longRequestsMax"),
         ("/quick", "rest.requestsMax"),
     ] {
         // The connection stays: the client need not connect to try again.
@@ -536,7 +530,7 @@ async fn a_stop_closes_who_waits_for_news_and_lets_others_end() {
     let mut busy = server.connect().await;
     busy.send(&kept("/held")).await;
     let mut poll = server.connect().await;
-    poll.send(&kept("/held?wait=9")).await;
+    poll.send(&kept("/held/wait")).await;
     let mut follower = server.connect().await;
     follower.send(&kept("/output?follow=true")).await;
     let _writer = soon(held.followed.recv()).await.expect("it is followed");

@@ -140,15 +140,9 @@ impl Ground {
     }
 
     async fn accepted(&self, name: &str) -> AppId {
-        match self
-            .submit(name)
-            .await
-            .expect("no panic")
-            .expect("an answer")
-        {
-            SubmitAnswer::Accepted { app } => app,
-            SubmitAnswer::Refused { reason } => panic!("refused: {reason}"),
-        }
+        let answer = self.submit(name).await.expect("no panic");
+        let accepted = answer.expect("an answer").accepted();
+        accepted.expect("accepted")
     }
 
     async fn refusal(&self, name: &str) -> String {
@@ -158,8 +152,8 @@ impl Ground {
             .expect("no panic")
             .expect("an answer")
         {
-            SubmitAnswer::Refused { reason } => reason,
-            SubmitAnswer::Accepted { app } => panic!("accepted as {app}"),
+            SubmitAnswer::Busy { reason, .. } => reason,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -373,7 +367,12 @@ async fn what_may_wait_for_a_store_is_bounded_in_bytes() {
     let refusal = refusal.expect("no panic").expect("an answer");
     let expected = "the master's disk is behind: 67 submissions with 67001206 bytes wait to be stored; try again later";
     let reason = expected.to_owned();
-    assert_eq!(refusal, SubmitAnswer::Refused { reason });
+    let retry_after_millis = 1_000;
+    let busy = SubmitAnswer::Busy {
+        reason,
+        retry_after_millis,
+    };
+    assert_eq!(refusal, busy);
     let huge = AppDescription {
         args: vec!["x".repeat(2 << 20)],
         ..description(name)

@@ -83,7 +83,8 @@ impl Cluster {
             ..AppDescription::default()
         };
         self.tell(Event::Submitted {
-            description,
+            key: None,
+            description: description.into(),
             reply: ReplyTo(0),
         })
     }

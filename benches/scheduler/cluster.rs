@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
-use aloha_scheduler::{AppDescription, AppId, AppPhase, MasterClient, SubmitAnswer};
+use aloha_scheduler::{AppDescription, AppId, AppPhase, MasterClient};
 
 use crate::{bare, millis, now, quantile};
 
@@ -103,10 +103,7 @@ async fn submit(master: &MasterClient) -> Result<AppId, Box<dyn Error>> {
         memory_mib: 64,
         ..AppDescription::default()
     };
-    match master.submit(description).await? {
-        SubmitAnswer::Accepted { app } => Ok(app),
-        SubmitAnswer::Refused { reason } => Err(reason.into()),
-    }
+    Ok(master.submit(description).await?.accepted()?)
 }
 
 async fn complete(master: &MasterClient, app: &AppId) -> Result<(), Box<dyn Error>> {

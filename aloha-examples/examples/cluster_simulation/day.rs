@@ -173,7 +173,8 @@ impl Day {
             ..AppDescription::default()
         };
         self.tell(Event::Submitted {
-            description,
+            key: None,
+            description: description.into(),
             reply: ReplyTo(0),
         });
     }

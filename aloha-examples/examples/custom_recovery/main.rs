@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use aloha_rpc::RpcEnv;
 use aloha_scheduler::config::Config;
-use aloha_scheduler::{AppDescription, Master, RecoveryMode, RecoveryModes, SubmitAnswer};
+use aloha_scheduler::{AppDescription, Master, RecoveryMode, RecoveryModes};
 use files::Files;
 use lock_file::LockFile;
 
@@ -60,10 +60,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         memory_mib: 64,
         ..AppDescription::default()
     };
-    match master.client().submit(description).await? {
-        SubmitAnswer::Accepted { app } => println!("submitted {app}"),
-        SubmitAnswer::Refused { reason } => return Err(reason.into()),
-    }
+    let app = master.client().submit(description).await?.accepted()?;
+    println!("submitted {app}");
     env.shutdown().await;
     Ok(())
 }

@@ -36,6 +36,10 @@ pub struct MasterSettings {
     pub spread_out: bool,
     /// How many applications of a tag may run at once, of `*` all together.
     pub tag_limits: BTreeMap<String, u32>,
+    /// How long an idempotency key is known.
+    pub key_ttl: Duration,
+    /// How many keys of applications that are no longer listed are known.
+    pub keys_max: usize,
 }
 
 /// What the REST server is told.
@@ -165,6 +169,8 @@ impl Config {
                 Some(Value::TagLimits(limits)) => limits.clone(),
                 _ => BTreeMap::new(),
             },
+            key_ttl: self.duration("aloha.master.idempotency.ttl"),
+            keys_max: self.count("aloha.master.idempotency.keysMax"),
             recovery: self.recovery(),
             slow_store_after: self.duration("aloha.deploy.slowStoreAfter"),
         }

@@ -95,6 +95,7 @@ impl MasterCore {
             let mut record = AppRecord {
                 id: id.clone(),
                 number,
+                key: None,
                 description: description.clone(),
                 state: AppState::Submitted,
                 attempt,
@@ -116,7 +117,7 @@ impl MasterCore {
     fn number_for(&mut self, id: &AppId) -> u64 {
         if let Some(number) = id.number() {
             self.numbers.leave_out(number);
-            if self.apps.iter().all(|app| app.number != number) {
+            if self.apps.with_numbers(number..=number).next().is_none() {
                 return number;
             }
         }

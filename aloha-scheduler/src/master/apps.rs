@@ -1,5 +1,6 @@
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ pub struct AppRecord {
     pub number: u64,
     /// What was submitted.
     pub description: Arc<AppDescription>,
+    /// The idempotency key under which it was submitted, if there was one.
+    #[serde(default)]
+    pub key: Option<Arc<str>>,
     /// Where it stands.
     pub state: AppState,
     /// The latest attempt, 0 before the first. It only rises, over failovers too.
@@ -80,6 +84,9 @@ pub(crate) struct App {
 #[derive(Debug)]
 pub(crate) struct Apps {
     apps: Table<AppId, App>,
+    by_number: BTreeMap<u64, AppSlot>,
+    /// How many there are in each phase.
+    phases: BTreeMap<AppPhase, u64>,
     queue: Queue,
     limits: TagLimits,
     ended: VecDeque<AppId>,
@@ -110,6 +117,8 @@ impl Apps {
     pub(crate) fn new(limits: TagLimits) -> Self {
         Self {
             apps: Table::default(),
+            by_number: BTreeMap::new(),
+            phases: BTreeMap::new(),
             queue: Queue::default(),
             limits,
             ended: VecDeque::new(),
@@ -140,6 +149,22 @@ impl Apps {
         self.apps.iter().map(|(_, app)| &*app.record)
     }
 
+    /// Those with these numbers, in the order of submission.
+    pub(crate) fn with_numbers(
+        &self,
+        numbers: impl RangeBounds<u64>,
+    ) -> impl DoubleEndedIterator<Item = &AppRecord> {
+        self.by_number
+            .range(numbers)
+            .map(|(_, slot)| self.at(*slot))
+    }
+
+    /// How many there are in each phase in which there are any.
+    pub(crate) fn phases(&self) -> BTreeMap<AppPhase, u64> {
+        let some = self.phases.iter().filter(|(_, count)| **count > 0);
+        some.map(|(phase, count)| (*phase, *count)).collect()
+    }
+
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
@@ -154,9 +179,10 @@ impl Apps {
         &self.limits
     }
 
-    /// Puts in an application that is new here. Those that have ended come in the order in which they did.
+    /// Puts in an application that is new here, and so is its number. Those that have ended come in the order in which they did.
     pub(crate) fn insert(&mut self, app: AppRecord) {
-        let (id, phase, waits) = (app.id.clone(), app.phase(), waits(&app.state));
+        let (id, number) = (app.id.clone(), app.number);
+        let (phase, waits) = (app.phase(), waits(&app.state));
         let slot = self.apps.insert(
             id.clone(),
             App {
@@ -164,6 +190,8 @@ impl Apps {
                 group: None,
             },
         );
+        self.by_number.insert(number, slot);
+        *self.phases.entry(phase).or_default() += 1;
         if waits {
             self.enqueue(slot);
         } else if phase.is_placed() {
@@ -192,6 +220,8 @@ impl Apps {
         let record = Arc::make_mut(&mut app.record);
         record.state = next;
         record.note(at, reason);
+        self.discount_phase(from);
+        *self.phases.entry(to).or_default() += 1;
         match (waited, waits) {
             (false, true) => self.enqueue(slot),
             (true, false) => self.dequeue(slot),
@@ -240,10 +270,8 @@ impl Apps {
     }
 
     /// Forgets an application, whatever became of it.
-    pub(crate) fn remove(&mut self, id: &AppId) {
-        let Some(slot) = self.apps.slot(id) else {
-            return;
-        };
+    pub(crate) fn remove(&mut self, id: &AppId) -> Option<Arc<AppRecord>> {
+        let slot = self.apps.slot(id)?;
         let phase = self.at(slot).phase();
         if waits(&self.at(slot).state) {
             self.dequeue(slot);
@@ -252,17 +280,30 @@ impl Apps {
         } else if phase.is_final() {
             self.ended.retain(|ended| ended != id);
         }
-        self.apps.remove(id);
+        self.take(id)
     }
 
     /// Forgets the one that ended first if more than so many have ended.
-    pub(crate) fn forget_beyond(&mut self, retained: usize) -> Option<AppId> {
+    pub(crate) fn forget_beyond(&mut self, retained: usize) -> Option<Arc<AppRecord>> {
         if self.ended.len() <= retained {
             return None;
         }
         let id = self.ended.pop_front()?;
-        self.apps.remove(&id);
-        Some(id)
+        self.take(&id)
+    }
+
+    /// Takes out one that no other table has.
+    fn take(&mut self, id: &AppId) -> Option<Arc<AppRecord>> {
+        let app = self.apps.remove(id)?;
+        self.by_number.remove(&app.record.number);
+        self.discount_phase(app.record.phase());
+        Some(app.record)
+    }
+
+    fn discount_phase(&mut self, phase: AppPhase) {
+        if let Some(count) = self.phases.get_mut(&phase) {
+            *count -= 1;
+        }
     }
 
     fn enqueue(&mut self, slot: AppSlot) {
@@ -315,6 +356,18 @@ impl Apps {
             }
         }
         assert_eq!(self.limits.placed(), counted, "a tag is miscounted");
+        assert_eq!(
+            self.by_number.len(),
+            self.iter().count(),
+            "a number is lost"
+        );
+        let numbered = |(number, slot): (&u64, &AppSlot)| self.at(*slot).number == *number;
+        assert!(self.by_number.iter().all(numbered), "a number is another's");
+        let mut phases = BTreeMap::new();
+        for app in self.iter() {
+            *phases.entry(app.phase()).or_default() += 1;
+        }
+        assert_eq!(self.phases(), phases, "a phase is miscounted");
         let ended: std::collections::BTreeSet<_> = self.ended.iter().collect();
         assert_eq!(ended.len(), self.ended.len(), "an application ended twice");
         assert!(

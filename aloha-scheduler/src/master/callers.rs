@@ -7,7 +7,7 @@ use super::effect::Reply;
 use super::event::ReplyTo;
 use crate::app::AppStatus;
 use crate::ids::WorkerId;
-use crate::messages::{KillAnswer, RegisterAnswer, SubmitAnswer, WorkerMessage};
+use crate::messages::{ForgetAnswer, KillAnswer, RegisterAnswer, SubmitAnswer, WorkerMessage};
 
 /// Who waits for an answer of the core.
 #[derive(Debug)]
@@ -26,6 +26,9 @@ pub(super) enum Caller {
         bytes: usize,
     },
     Kill(RpcCallContext<KillAnswer>),
+    /// Who asked for all to be killed, or all that ended to be forgotten.
+    Count(RpcCallContext<u64>),
+    Forget(RpcCallContext<ForgetAnswer>),
     Wait(RpcCallContext<Option<AppStatus>>),
 }
 
@@ -36,6 +39,8 @@ impl Caller {
             Self::Heartbeat(call) | Self::Report(call) => call.is_cancelled(),
             Self::Submit { call, .. } => call.is_cancelled(),
             Self::Kill(call) => call.is_cancelled(),
+            Self::Count(call) => call.is_cancelled(),
+            Self::Forget(call) => call.is_cancelled(),
             Self::Wait(call) => call.is_cancelled(),
         }
     }
@@ -90,9 +95,9 @@ impl Callers {
     }
 
     /// Tells somebody who submits that nothing will come of it.
-    pub(super) fn refuse_submission(&mut self, to: ReplyTo, reason: String) {
+    pub(super) fn refuse_submission(&mut self, to: ReplyTo, answer: SubmitAnswer) {
         match self.remove(to) {
-            Some(Caller::Submit { call, .. }) => call.reply(SubmitAnswer::Refused { reason }),
+            Some(Caller::Submit { call, .. }) => call.reply(answer),
             other => debug!(?other, "nobody submits under this token"),
         }
     }
@@ -128,7 +133,7 @@ impl Callers {
                 debug!(reason, "a report was refused");
                 call.reply(());
             }
-            (Caller::Submit { call, .. }, Reply::Submitted { app }) => {
+            (Caller::Submit { call, .. }, Reply::Submitted { app, .. }) => {
                 call.reply(SubmitAnswer::Accepted { app });
             }
             (Caller::Submit { call, .. }, Reply::SubmissionRefused(error)) => {
@@ -136,6 +141,13 @@ impl Callers {
                     reason: error.to_string(),
                 });
             }
+            (Caller::Submit { call, .. }, Reply::KeyReused(app)) => {
+                call.reply(SubmitAnswer::KeyReused { app });
+            }
+            (Caller::Count(call), Reply::KilledAll { count } | Reply::Cleared { count }) => {
+                call.reply(count)
+            }
+            (Caller::Forget(call), Reply::Forget(answer)) => call.reply(answer),
             (
                 Caller::Kill(call),
                 Reply::Kill {

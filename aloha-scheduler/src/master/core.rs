@@ -8,6 +8,7 @@ use super::adoption::OwnEpochs;
 use super::apps::Apps;
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::{Event, ReplyTo};
+use super::keys::Keys;
 use super::numbers::Numbers;
 use super::placement::Placer;
 use super::recovery::Recovery;
@@ -42,6 +43,10 @@ pub struct MasterSettings {
     pub spread_out: bool,
     /// How many applications of a tag may be placed at once, of `*` all together (`aloha.deploy.tagLimits`).
     pub tag_limits: BTreeMap<String, u32>,
+    /// How long an idempotency key is known after it was first used (`aloha.master.idempotency.ttl`).
+    pub key_ttl: Duration,
+    /// How many keys of applications that are no longer listed are known (`aloha.master.idempotency.keysMax`).
+    pub keys_max: usize,
 }
 
 impl MasterSettings {
@@ -55,6 +60,8 @@ impl MasterSettings {
             durable: false,
             spread_out: true,
             tag_limits: BTreeMap::new(),
+            key_ttl: Duration::from_secs(86_400),
+            keys_max: 100_000,
         }
     }
 }
@@ -69,6 +76,7 @@ pub struct MasterCore {
     pub(super) clocks: RunClocks,
     pub(super) own_epochs: OwnEpochs,
     pub(super) numbers: Numbers,
+    pub(super) keys: Keys,
     pub(super) recovery: Recovery,
     /// Applications whose stored record is damaged, until a worker says what they are.
     pub(super) set_aside: BTreeSet<AppId>,
@@ -97,6 +105,7 @@ impl MasterCore {
         Self {
             workers: Workers::new(settings.worker_timeout, listed_dead),
             numbers: Numbers::new(settings.durable),
+            keys: Keys::new(settings.key_ttl, settings.keys_max),
             own_epochs: OwnEpochs::new(settings.epoch),
             clocks: RunClocks::default(),
             settings,
@@ -124,8 +133,15 @@ impl MasterCore {
             Event::Heartbeat { worker, reply } => self.on_heartbeat(worker, reply, now),
             Event::WorkerDisconnected { worker } => self.on_worker_disconnected(&worker),
             Event::WorkerLeaving { worker } => self.on_worker_leaving(&worker, now),
-            Event::Submitted { description, reply } => self.on_submitted(description, reply, now),
+            Event::Submitted {
+                description,
+                key,
+                reply,
+            } => self.on_submitted(description, key, reply, now),
             Event::KillRequested { app, reply } => self.on_kill_requested(app, reply, now),
+            Event::KillAllRequested { reply } => self.on_kill_all_requested(reply, now),
+            Event::ForgetRequested { app, reply } => self.on_forget_requested(&app, reply),
+            Event::ClearRequested { reply } => self.on_clear_requested(reply),
             Event::WaitRequested {
                 app,
                 reply,
@@ -255,10 +271,7 @@ impl MasterCore {
                 self.reply(reply, Reply::Status(Box::new(status)));
             }
         }
-        while let Some(forgotten) = self.apps.forget_beyond(self.settings.retained_apps) {
-            self.effects
-                .push(Effect::Persist(Record::AppForgotten(forgotten)));
-        }
+        self.forget_beyond(self.settings.retained_apps);
     }
 
     pub(super) fn reply(&mut self, to: ReplyTo, reply: Reply) {
@@ -335,6 +348,7 @@ impl MasterCore {
         self.apps.check_invariants();
         self.workers.check_invariants();
         self.waits.check_invariants();
+        self.keys.check_invariants(&self.apps);
         self.clocks.check_invariants(self.apps.iter());
         for app in self.apps.iter().filter(|app| app.phase().is_placed()) {
             let on = app.state.placement().expect("a placed app has a placement");

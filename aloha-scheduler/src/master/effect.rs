@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::apps::AppRecord;
 use super::event::ReplyTo;
+use super::keys::{KeyRecord, SubmissionError};
 use super::workers::WorkerRecord;
-use crate::app::{AppDescription, AppStatus, DescriptionError};
+use crate::app::{AppDescription, AppStatus};
 use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
+use crate::messages::ForgetAnswer;
 
 /// Something the shell must do, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,11 +40,17 @@ impl Effect {
                 Reply::Registered { .. }
                 | Reply::Refused { .. }
                 | Reply::SubmissionRefused(_)
+                | Reply::KeyReused(_)
                 | Reply::HeartbeatNoted
                 | Reply::NoSuchApp(_) => true,
                 // An end that is told must not be forgotten; anything before it promises nothing.
                 Reply::Status(status) => !status.phase.is_final(),
-                Reply::Submitted { .. } | Reply::Kill { .. } | Reply::Acknowledged => false,
+                Reply::Submitted { .. }
+                | Reply::Kill { .. }
+                | Reply::KilledAll { .. }
+                | Reply::Forget(_)
+                | Reply::Cleared { .. }
+                | Reply::Acknowledged => false,
             },
         }
     }
@@ -61,6 +69,10 @@ pub enum Record {
     WorkerForgotten(WorkerId),
     /// Numbers of applications below this one may have been given.
     NextNumber(u64),
+    /// The idempotency key of an application that is no longer listed.
+    Key(KeyRecord),
+    /// The idempotency key of this application is no longer known.
+    KeyForgotten(AppId),
 }
 
 /// What a caller is answered.
@@ -82,9 +94,13 @@ pub enum Reply {
     Submitted {
         /// Its id.
         app: AppId,
+        /// Whether it became so by this submission, and not by an earlier one under the same key.
+        is_new: bool,
     },
     /// To a submission: the description is no good.
-    SubmissionRefused(DescriptionError),
+    SubmissionRefused(SubmissionError),
+    /// To a submission: its idempotency key is that of this application, of which something is different.
+    KeyReused(AppId),
     /// To a kill request.
     Kill {
         /// Which application.
@@ -93,6 +109,18 @@ pub enum Reply {
         success: bool,
         /// In words.
         message: String,
+    },
+    /// To a request to kill everything.
+    KilledAll {
+        /// How many applications are killed, or will be.
+        count: u64,
+    },
+    /// To a request to forget an application.
+    Forget(ForgetAnswer),
+    /// To a request to forget all that have ended.
+    Cleared {
+        /// How many these were.
+        count: u64,
     },
     /// To a wait: the application as it stands now, ended or not.
     Status(Box<AppStatus>),

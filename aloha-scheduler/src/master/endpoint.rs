@@ -272,6 +272,9 @@ impl Master {
             }
             MasterMessage::Apps { call, .. } => fail(self, call),
             MasterMessage::Workers { call } => fail(self, call),
+            MasterMessage::Cluster { call } => fail(self, call),
+            MasterMessage::KillAll { call } | MasterMessage::Clear { call } => fail(self, call),
+            MasterMessage::Forget { call, .. } => fail(self, call),
             MasterMessage::ReadLog { call, .. } => fail(self, call),
             MasterMessage::WorkerLeaving { id } => debug!(worker = %id, "a standby heard it leave"),
             MasterMessage::Own(_) => unreachable!("handled before"),

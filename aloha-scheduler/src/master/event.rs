@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::app::AppDescription;
@@ -42,7 +43,9 @@ pub enum Event {
     /// A client submits an application.
     Submitted {
         /// What to run.
-        description: AppDescription,
+        description: Arc<AppDescription>,
+        /// Its idempotency key, if it has one: the same one again gives the same application.
+        key: Option<String>,
         /// Who waits for the answer.
         reply: ReplyTo,
     },
@@ -50,6 +53,23 @@ pub enum Event {
     KillRequested {
         /// Which.
         app: AppId,
+        /// Who waits for the answer.
+        reply: ReplyTo,
+    },
+    /// A client wants every application killed.
+    KillAllRequested {
+        /// Who waits for the answer.
+        reply: ReplyTo,
+    },
+    /// A client wants an application that has ended forgotten.
+    ForgetRequested {
+        /// Which.
+        app: AppId,
+        /// Who waits for the answer.
+        reply: ReplyTo,
+    },
+    /// A client wants all applications that have ended forgotten.
+    ClearRequested {
         /// Who waits for the answer.
         reply: ReplyTo,
     },

@@ -46,20 +46,27 @@ impl Held {
         self.effects.front().map(|held| held.since)
     }
 
-    /// Takes the acceptances of submissions out, and whatever else says that there are such applications.
-    pub(super) fn take_submissions(&mut self) -> Vec<(ReplyTo, AppId)> {
-        let accepted = |held: &HeldEffect| match &held.effect {
-            Effect::Reply(to, Reply::Submitted { app }) => Some((*to, app.clone())),
-            _ => None,
-        };
-        let taken: Vec<_> = self.effects.iter().filter_map(accepted).collect();
+    /// Takes the acceptances of submissions out, and whatever else says that there are such applications. An
+    /// acceptance that only repeats an earlier one comes without the application, which may well be stored.
+    pub(super) fn take_submissions(&mut self) -> Vec<(ReplyTo, Option<AppId>)> {
+        let mut taken = Vec::new();
+        self.effects.retain(|held| match &held.effect {
+            Effect::Reply(to, Reply::Submitted { app, is_new }) => {
+                taken.push((*to, is_new.then(|| app.clone())));
+                false
+            }
+            _ => true,
+        });
         self.drop_all_of(&taken);
         taken
     }
 
     /// Drops what says that there are such applications.
-    pub(super) fn drop_all_of(&mut self, submissions: &[(ReplyTo, AppId)]) {
-        let apps: BTreeSet<_> = submissions.iter().map(|(_, app)| app).collect();
+    pub(super) fn drop_all_of(&mut self, submissions: &[(ReplyTo, Option<AppId>)]) {
+        let apps: BTreeSet<_> = submissions
+            .iter()
+            .filter_map(|(_, app)| app.as_ref())
+            .collect();
         if !apps.is_empty() {
             self.effects
                 .retain(|held| app_of(&held.effect).is_none_or(|app| !apps.contains(app)));
@@ -88,7 +95,7 @@ impl Held {
 /// The application that an effect makes known to somebody.
 fn app_of(effect: &Effect) -> Option<&AppId> {
     match effect {
-        Effect::Reply(_, Reply::Submitted { app })
+        Effect::Reply(_, Reply::Submitted { app, .. })
         | Effect::Send(_, WorkerCommand::LaunchApp { app, .. })
         | Effect::Publish(
             AlohaEvent::AppStateChanged { id: app, .. } | AlohaEvent::AppRelaunched { id: app, .. },
@@ -106,7 +113,14 @@ mod tests {
     }
 
     fn submitted(to: u64, name: &str) -> Effect {
-        Effect::Reply(ReplyTo(to), Reply::Submitted { app: app(name) })
+        let is_new = true;
+        Effect::Reply(
+            ReplyTo(to),
+            Reply::Submitted {
+                app: app(name),
+                is_new,
+            },
+        )
     }
 
     #[expect(clippy::disallowed_methods, reason = "any moment will do")]
@@ -146,7 +160,7 @@ mod tests {
             (3, launch("new")),
             (3, acknowledged.clone()),
         ]);
-        assert_eq!(held.take_submissions(), [(ReplyTo(1), app("new"))]);
+        assert_eq!(held.take_submissions(), [(ReplyTo(1), Some(app("new")))]);
         assert_eq!(held.pop(3), Some(launch("old")));
         assert_eq!(held.pop(3), Some(acknowledged));
         assert!(held.is_empty());

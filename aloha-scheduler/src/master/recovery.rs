@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::apps::AppRecord;
 use super::core::{MasterCore, MasterSettings};
 use super::effect::{Effect, Record};
+use super::keys::KeyRecord;
 use super::workers::{AttemptKey, WorkerRecord};
 use crate::app::{AppState, Ending};
 use crate::ids::{AppId, WorkerId};
@@ -34,6 +35,8 @@ pub struct Stored {
     pub next_number: u64,
     /// Applications whose record is damaged, or was. Those that run on a worker are taken on again.
     pub set_aside: BTreeSet<AppId>,
+    /// Idempotency keys of applications that are no longer listed, in any order.
+    pub keys: Vec<KeyRecord>,
 }
 
 /// Which stored workers are still awaited, and what became of the others.
@@ -53,6 +56,7 @@ impl MasterCore {
             workers,
             next_number,
             set_aside,
+            keys,
         } = stored;
         let mut seen = BTreeSet::new();
         apps.retain(|app| seen.insert(app.id.clone()));
@@ -64,6 +68,7 @@ impl MasterCore {
         (core.taken_on, core.set_aside) = set_aside.into_iter().partition(|id| seen.contains(id));
         core.restore_workers(workers, &apps, now);
         core.restore_apps(apps, now);
+        core.restore_keys(keys);
         info!(
             epoch = core.settings.epoch,
             apps = core.apps.iter().count(),
@@ -140,8 +145,8 @@ impl MasterCore {
         });
         let beyond = ended.len().saturating_sub(self.settings.retained_apps);
         for forgotten in ended.drain(..beyond) {
-            self.effects
-                .push(Effect::Persist(Record::AppForgotten(forgotten.id)));
+            self.keys.insert(&forgotten);
+            self.on_forgotten(&forgotten);
         }
         others.append(&mut ended);
         for app in others {
@@ -151,6 +156,7 @@ impl MasterCore {
 
     fn restore_app(&mut self, app: AppRecord, now: Now) {
         let (id, state, unwanted) = (app.id.clone(), app.state.clone(), app.kill_requested);
+        self.keys.insert(&app);
         self.apps.insert(app);
         match state {
             AppState::Submitted | AppState::Relaunching { .. } if unwanted => {
@@ -169,6 +175,17 @@ impl MasterCore {
             AppState::Unknown { since, .. } => self.restore_run(&id, since, now),
             AppState::Submitted | AppState::Relaunching { .. } | AppState::Ended { .. } => {}
         }
+    }
+
+    fn restore_keys(&mut self, keys: Vec<KeyRecord>) {
+        for record in keys {
+            let app = record.app.clone();
+            if !self.keys.restore(record) {
+                self.effects
+                    .push(Effect::Persist(Record::KeyForgotten(app)));
+            }
+        }
+        self.forget_expired_keys();
     }
 
     /// A clock on the wall that stepped makes a pause no longer than it was meant to be.

@@ -2,8 +2,9 @@
 
 use super::apps::AppRecord;
 use super::core::MasterCore;
-use super::workers::WorkerStatus;
+use super::workers::{WorkerState, WorkerStatus};
 use crate::app::{AppState, AppStatus, Ending};
+use crate::cluster_status::ClusterStatus;
 use crate::ids::AppId;
 use crate::now::Now;
 
@@ -26,6 +27,28 @@ impl MasterCore {
     /// Every listed worker, by id.
     pub fn workers(&self, now: Now) -> Vec<WorkerStatus> {
         self.workers.statuses(now.instant)
+    }
+
+    /// The cluster in numbers, but for what only the shell knows.
+    pub(super) fn cluster(&self) -> ClusterStatus {
+        let mut status = ClusterStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: self.epoch(),
+            is_recovering: self.is_recovering(),
+            apps: self.apps.phases(),
+            ..ClusterStatus::default()
+        };
+        for (_, worker) in self.workers.iter() {
+            *status.workers.entry(worker.state).or_default() += 1;
+            if worker.state == WorkerState::Alive {
+                let (offers, used) = (worker.record.offers, worker.used());
+                status.cores += u64::from(offers.cores);
+                status.cores_used += u64::from(used.cores);
+                status.memory_mib += offers.memory_mib;
+                status.memory_mib_used += used.memory_mib;
+            }
+        }
+        status
     }
 
     /// What a client sees of an application, but for its history.

@@ -12,7 +12,7 @@ use axum::body::{Bytes, HttpBody};
 
 use super::error::RestError;
 use super::limits::RestLimits;
-use super::places::RETRY_AFTER;
+use super::places::RETRY_AFTER_MILLIS;
 
 /// Reads bodies within the limits.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl BodyReader {
                         "requests under way hold {} bytes already (aloha.master.rest.bodiesBytesMax), try again",
                         self.limits.bodies_bytes_max
                     ),
-                    retry_after: RETRY_AFTER,
+                    retry_after_millis: RETRY_AFTER_MILLIS,
                 });
             }
             whole.push(piece);

@@ -123,28 +123,30 @@ async fn answer(
     watch.enter(Phase::Busy);
     let (response, place) = match process(request, watch, router, shared).await {
         Ok(answered) => answered,
-        Err(error) => (error.into_response(), None),
+        Err(refused) => (refused, None),
     };
     Ok(response.map(|body| Answer::new(body, Arc::clone(watch), place)))
 }
 
 /// Has a request answered, once it is there as a whole: until then it costs nobody a place. An answer that goes on for
-/// as long as there is news comes with the place it keeps.
+/// as long as there is news comes with the place it keeps; what is refused has no place.
 async fn process(
     request: Request<Incoming>,
     watch: &Arc<Watch>,
     router: &TowerToHyperService<Router>,
     shared: &Shared,
-) -> Result<(Response, Option<Place>), RestError> {
+) -> Result<(Response, Option<Place>), Response> {
     let (head, body) = request.into_parts();
     let (body, _share) = if body.is_end_stream() {
         (Body::empty(), None)
     } else {
-        let body = WatchedBody::new(body, Arc::clone(watch));
-        let (bytes, share) = shared.read_body(body).await?.into_parts();
+        let read = shared.read_body(WatchedBody::new(body, Arc::clone(watch)));
+        let whole = read.await.map_err(RestError::into_response)?;
+        let (bytes, share) = whole.into_parts();
         (Body::from(bytes), Some(share))
     };
-    let place = shared.places().take(&head.uri)?;
+    let place = shared.places().take(&head.uri);
+    let place = place.map_err(RestError::into_response)?;
     let request = Request::from_parts(head, body);
     if !place.is_long() {
         let Ok(response) = router.call(request).await;
@@ -154,7 +156,7 @@ async fn process(
     tokio::select! {
         biased;
         Ok(response) = router.call(request) => Ok((response, Some(place))),
-        () = shared.stopping() => Err(RestError::stopping()),
+        () = shared.stopping() => Err(RestError::stopping().into_response()),
     }
 }
 

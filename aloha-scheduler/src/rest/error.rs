@@ -5,10 +5,12 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::VERSION;
 use super::gateway::GatewayError;
-use super::places::RETRY_AFTER;
-use super::protocol::VERSION;
-use super::reply::Reply;
+use super::places::RETRY_AFTER_MILLIS;
+use super::submissions::Reply;
+use crate::ids::AppId;
+use crate::messages::key_reused;
 
 /// Why a request was not processed.
 #[derive(Debug, thiserror::Error)]
@@ -27,17 +29,18 @@ pub(super) enum RestError {
     SlowHead { timeout: Duration },
     #[error("this port speaks HTTP/1.1")]
     Http2,
-    /// Nothing was done.
-    #[error("{reason}")]
-    Busy {
-        reason: String,
-        /// When it may be worth to try again.
-        retry_after: Duration,
-    },
     #[error("a bearer token is required, and this request has none or a wrong one")]
     Unauthorized,
     #[error("{0}")]
     Forbidden(String),
+    #[error("{}", key_reused(.0))]
+    KeyReused(AppId),
+    /// Nothing was done; it may be worth to try again.
+    #[error("{reason}")]
+    Busy {
+        reason: String,
+        retry_after_millis: u64,
+    },
     #[error(transparent)]
     Gateway(#[from] GatewayError),
 }
@@ -49,7 +52,7 @@ impl RestError {
             reason: "this request came too slowly, and others need its place \
                      (aloha.master.rest.connectionsMax, aloha.master.rest.bodiesBytesMax); try again"
                 .into(),
-            retry_after: RETRY_AFTER,
+            retry_after_millis: RETRY_AFTER_MILLIS,
         }
     }
 
@@ -57,7 +60,7 @@ impl RestError {
     pub(super) fn stopping() -> Self {
         Self::Busy {
             reason: "this master stops; another may answer".into(),
-            retry_after: Duration::from_secs(1),
+            retry_after_millis: RETRY_AFTER_MILLIS,
         }
     }
 
@@ -70,11 +73,13 @@ impl RestError {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow { .. } | Self::SlowHead { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Http2 => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Gateway(GatewayError::NotFound { .. }) => StatusCode::NOT_FOUND,
-            Self::Gateway(GatewayError::NotReady { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::KeyReused(_) => StatusCode::CONFLICT,
+            Self::Busy { .. } | Self::Gateway(GatewayError::NotReady { .. }) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Gateway(GatewayError::Failed { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -86,11 +91,13 @@ impl RestError {
                 let value = HeaderValue::from_str(expected.as_str());
                 Some((header::ALLOW, value.expect("a method is a token")))
             }
+            Self::Busy {
+                retry_after_millis, ..
+            } => Some(retry_header(*retry_after_millis)),
+            Self::Gateway(GatewayError::NotReady { .. }) => Some(retry_header(RETRY_AFTER_MILLIS)),
             Self::Unauthorized => {
                 Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
             }
-            Self::Busy { retry_after, .. } => Some(retry_header(*retry_after)),
-            Self::Gateway(GatewayError::NotReady { .. }) => Some(retry_header(RETRY_AFTER)),
             _ => None,
         }
     }
@@ -112,10 +119,9 @@ impl RestError {
     }
 }
 
-/// Seconds, rounded up: earlier would be in vain.
-fn retry_header(after: Duration) -> (HeaderName, HeaderValue) {
-    let seconds = after.as_nanos().div_ceil(1_000_000_000);
-    let seconds = u64::try_from(seconds).unwrap_or(u64::MAX).max(1);
+/// In seconds, rounded up: earlier would be in vain.
+fn retry_header(after_millis: u64) -> (HeaderName, HeaderValue) {
+    let seconds = after_millis.div_ceil(1_000).max(1);
     (header::RETRY_AFTER, HeaderValue::from(seconds))
 }
 

@@ -16,8 +16,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq as _;
 
+use super::VERSION;
 use super::error::RestError;
-use super::protocol::VERSION;
 
 /// A file longer than this holds no token.
 const TOKEN_BYTES_MAX: u64 = 4096;

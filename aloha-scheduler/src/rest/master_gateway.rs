@@ -1,69 +1,92 @@
 //! The REST server's questions, put to a master.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
-use super::gateway::{
-    GatewayError, KillAnswer, LogPiece, LogSource, SubmissionGateway, SubmissionStatus,
-    SubmitAnswer,
-};
+use super::gateway::{GatewayError, LogPiece, LogSource, SubmissionGateway};
 use crate::app::{AppDescription, AppStatus};
+use crate::app_query::{AppsPage, AppsQuery};
 use crate::client::{ClientError, MasterClient};
+use crate::cluster_status::ClusterStatus;
 use crate::ids::AppId;
 use crate::log_follower::{FollowError, LogFollower, LogNews};
-use crate::messages::{self, LogRequest};
+use crate::master::WorkerStatus;
+use crate::messages::{ForgetAnswer, KillAnswer, LogAnswer, LogRequest, SubmitAnswer};
 
 #[async_trait]
 impl SubmissionGateway for MasterClient {
-    async fn submit(&self, description: AppDescription) -> Result<SubmitAnswer, GatewayError> {
-        Ok(match Self::submit(self, description).await? {
-            messages::SubmitAnswer::Accepted { app } => {
-                let message = format!("application submitted as {app}");
-                SubmitAnswer::Accepted {
-                    id: app.to_string(),
-                    message,
-                }
-            }
-            messages::SubmitAnswer::Refused { reason } => SubmitAnswer::Refused { message: reason },
-        })
+    async fn submit(
+        &self,
+        description: AppDescription,
+        key: Option<&str>,
+    ) -> Result<SubmitAnswer, GatewayError> {
+        let answer = match key {
+            Some(key) => self.submit_once(description, key).await,
+            None => Self::submit(self, description).await,
+        };
+        Ok(answer?)
     }
 
-    async fn kill(&self, id: &str) -> Result<KillAnswer, GatewayError> {
-        let Ok(app) = id.parse::<AppId>() else {
-            return Ok(KillAnswer::Refused {
-                message: format!("there is no application {id}"),
-            });
-        };
-        let messages::KillAnswer { success, message } = Self::kill(self, app).await?;
-        Ok(if success {
-            KillAnswer::Accepted { message }
-        } else {
-            KillAnswer::Refused { message }
-        })
+    async fn kill(&self, app: AppId) -> Result<KillAnswer, GatewayError> {
+        Ok(Self::kill(self, app).await?)
     }
 
-    async fn status(&self, id: &str) -> Result<Option<SubmissionStatus>, GatewayError> {
-        let Ok(app) = id.parse::<AppId>() else {
-            return Ok(None);
-        };
-        Ok(Self::status(self, app).await?.map(SubmissionStatus::from))
+    async fn kill_all(&self) -> Result<u64, GatewayError> {
+        Ok(Self::kill_all(self).await?)
+    }
+
+    async fn forget(&self, app: AppId) -> Result<ForgetAnswer, GatewayError> {
+        Ok(Self::forget(self, app).await?)
+    }
+
+    async fn clear(&self) -> Result<u64, GatewayError> {
+        Ok(Self::clear(self).await?)
+    }
+
+    async fn status(&self, app: AppId) -> Result<Option<AppStatus>, GatewayError> {
+        Ok(Self::status(self, app).await?)
+    }
+
+    async fn wait(
+        &self,
+        app: &AppId,
+        patience: Duration,
+    ) -> Result<Option<AppStatus>, GatewayError> {
+        Ok(self.wait_for(app, patience).await?)
+    }
+
+    async fn apps(&self, query: AppsQuery) -> Result<AppsPage, GatewayError> {
+        Ok(self.apps_page(query).await?)
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerStatus>, GatewayError> {
+        Ok(Self::workers(self).await?)
+    }
+
+    async fn cluster(&self) -> Result<ClusterStatus, GatewayError> {
+        Ok(Self::cluster(self).await?)
     }
 
     async fn ready(&self) -> Result<(), GatewayError> {
-        self.workers().await?;
-        Ok(())
+        let cluster = Self::cluster(self).await?;
+        match cluster.store_trouble {
+            None => Ok(()),
+            Some(reason) => Err(GatewayError::NotReady { reason }),
+        }
     }
 
-    async fn read_log(&self, id: &str, request: LogRequest) -> Result<LogPiece, GatewayError> {
-        let app = find(self, id, request.attempt).await?;
+    async fn read_log(&self, app: &AppId, request: LogRequest) -> Result<LogPiece, GatewayError> {
+        let app = find(self, app, request.attempt).await?;
         piece(self, &app, request).await
     }
 
     async fn follow_log(
         &self,
-        id: &str,
+        app: &AppId,
         request: LogRequest,
     ) -> Result<(u64, Box<dyn LogSource>), GatewayError> {
-        let app = find(self, id, request.attempt).await?;
+        let app = find(self, app, request.attempt).await?;
         // An empty piece: it says where the output begins, and that there is any.
         let begin = LogRequest {
             bytes_max: 0,
@@ -77,13 +100,10 @@ impl SubmissionGateway for MasterClient {
 
 async fn find(
     master: &MasterClient,
-    id: &str,
+    id: &AppId,
     attempt: Option<u32>,
 ) -> Result<AppStatus, GatewayError> {
-    let status = match id.parse::<AppId>() {
-        Ok(app) => MasterClient::status(master, app).await?,
-        Err(_) => None,
-    };
+    let status = MasterClient::status(master, id.clone()).await?;
     let not_found = |reason| GatewayError::NotFound { reason };
     let status = status.ok_or_else(|| not_found(format!("there is no application {id}")))?;
     match attempt {
@@ -102,22 +122,20 @@ async fn piece(
 ) -> Result<LogPiece, GatewayError> {
     let answer = MasterClient::read_log(master, &app.id, request).await?;
     match answer {
-        messages::LogAnswer::Chunk { bytes, next_offset } => Ok(LogPiece {
+        LogAnswer::Chunk { bytes, next_offset } => Ok(LogPiece {
             offset: next_offset.saturating_sub(bytes.len() as u64),
             bytes,
             next_offset,
         }),
         // Its worker has not begun with it.
-        messages::LogAnswer::Unavailable { .. }
-            if !app.phase.is_final() && app.started_at.is_none() =>
-        {
+        LogAnswer::Unavailable { .. } if !app.phase.is_final() && app.started_at.is_none() => {
             Ok(LogPiece {
                 bytes: Vec::new(),
                 offset: request.offset,
                 next_offset: request.offset,
             })
         }
-        messages::LogAnswer::Unavailable { reason } => Err(GatewayError::NotFound { reason }),
+        LogAnswer::Unavailable { reason } => Err(GatewayError::NotFound { reason }),
     }
 }
 
@@ -130,30 +148,6 @@ impl LogSource for LogFollower {
             Err(error) => Err(GatewayError::NotFound {
                 reason: error.to_string(),
             }),
-        }
-    }
-}
-
-impl From<AppStatus> for SubmissionStatus {
-    fn from(status: AppStatus) -> Self {
-        let (worker_id, worker_host_port) = status
-            .worker
-            .map(|placed| (placed.worker.to_string(), placed.address.to_string()))
-            .unzip();
-        Self {
-            state: status.phase.to_string(),
-            message: status.message,
-            worker_id,
-            worker_host_port,
-            exit_code: status.exit_code,
-            attempt: Some(status.attempt).filter(|attempt| *attempt > 0),
-            waiting_for: status.waiting_for,
-            submitted_at: status.submitted_at,
-            started_at: status.started_at,
-            finished_at: status.ended_at,
-            priority: Some(status.priority),
-            not_before: status.not_before,
-            history: status.history,
         }
     }
 }

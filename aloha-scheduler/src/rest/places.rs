@@ -1,7 +1,6 @@
 //! How many requests are worked on at once.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::Uri;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -10,7 +9,7 @@ use super::error::RestError;
 use super::limits::RestLimits;
 
 /// What a client is told to wait before it asks again: places are freed within milliseconds.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER_MILLIS: u64 = 1_000;
 
 /// The places for requests. Those that wait for news have their own, or a thousand waiters would keep everybody out.
 #[derive(Debug)]
@@ -67,7 +66,7 @@ impl Places {
                         self.short_max
                     )
                 },
-                retry_after: RETRY_AFTER,
+                retry_after_millis: RETRY_AFTER_MILLIS,
             }),
         }
     }
@@ -83,15 +82,16 @@ impl Places {
     }
 }
 
-/// Whether a request asks for what may come later: it follows output, or waits for an application.
+/// Whether a request asks for what may come later: it waits for an application, or follows output.
 fn waits_for_news(uri: &Uri) -> bool {
-    uri.query().is_some_and(|query| {
+    let follows = |query: &str| {
         query.split('&').any(|parameter| {
             let name = parameter.split('=').next().unwrap_or_default();
             // Whoever writes a name in this way has something to hide.
-            matches!(name, "follow" | "wait") || name.contains('%')
+            name == "follow" || name.contains('%')
         })
-    })
+    };
+    uri.path().ends_with("/wait") || uri.query().is_some_and(follows)
 }
 
 #[cfg(test)]
@@ -110,8 +110,8 @@ mod tests {
     fn those_that_wait_for_news_leave_the_places_of_others_free() {
         let places = places(1, 2);
         let follow = Uri::from_static("/v1/applications/a/logs?follow=true");
-        let wait = Uri::from_static("/v1/applications/a?x=1&wait=30");
-        let short = Uri::from_static("/v1/submissions/create?waiter=1");
+        let wait = Uri::from_static("/v1/applications/a/wait?seconds=30");
+        let short = Uri::from_static("/v1/submissions/create?wait=1");
         let long = [follow, wait].map(|uri| places.take(&uri).expect("a place"));
         assert!(long.iter().all(Place::is_long));
         let third = Uri::from_static("/v1/applications/a/logs?%66ollow=true");

@@ -30,7 +30,7 @@ use super::body::{BodyReader, WholeBody};
 use super::connection;
 use super::error::RestError;
 use super::limits::RestLimits;
-use super::places::{Places, RETRY_AFTER};
+use super::places::{Places, RETRY_AFTER_MILLIS};
 use super::watch::{Phase, Pulse, Watch};
 use super::watched::WatchedBody;
 
@@ -193,7 +193,7 @@ impl Shared {
                 "{} connections are open already (aloha.master.rest.connectionsMax), try again",
                 self.limits.connections_max
             ),
-            retry_after: RETRY_AFTER,
+            retry_after_millis: RETRY_AFTER_MILLIS,
         }
     }
 

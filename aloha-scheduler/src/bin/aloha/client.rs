@@ -11,7 +11,7 @@ use aloha_scheduler::master::{WorkerState, WorkerStatus};
 use aloha_scheduler::worker::LogStream;
 use aloha_scheduler::{
     AppDescription, AppId, AppPhase, AppStatus, ClientError, FollowError, KillAnswer, LogAnswer,
-    LogNews, LogRequest, MasterClient, Moment, ProcessLimits, StopPolicy, SubmitAnswer, Transition,
+    LogNews, LogRequest, MasterClient, Moment, ProcessLimits, StopPolicy, Transition,
 };
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -56,12 +56,8 @@ pub(crate) fn submit(args: &SubmitArgs) -> Result<u8, Failure> {
     };
     args.policy.apply(&mut description);
     ask(&args.client, async |master| {
-        let app = match master.submit(description).await? {
-            SubmitAnswer::Accepted { app } => app,
-            SubmitAnswer::Refused { reason } => {
-                return Err(Failure::new(format_args!("refused: {reason}")));
-            }
-        };
+        let app = master.submit(description).await?.accepted();
+        let app = app.map_err(|reason| Failure::new(format_args!("refused: {reason}")))?;
         if args.client.json {
             print(json!({ "id": app }));
         } else {

@@ -291,6 +291,8 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
         dead_worker_persistence: master.dead_worker_persistence,
         spread_out: master.spread_out,
         tag_limits: master.tag_limits,
+        key_ttl: master.key_ttl,
+        keys_max: master.keys_max,
         ..Master::default_settings(&env)
     };
     let handle = Master::builder(&env)

@@ -94,7 +94,8 @@ async fn a_relaunch_is_heard_in_order_with_the_states_around_it() {
         ..AppDescription::default()
     };
     let app = tell(Event::Submitted {
-        description,
+        key: None,
+        description: description.into(),
         reply: ReplyTo(0),
     });
     let app = app.expect("it was accepted");

@@ -21,9 +21,12 @@ use crate::master::event::Event;
 use crate::master::held::Held;
 use crate::master::store_writer::{Progress, StoreWriter, Trouble};
 use crate::master::{MasterCore, MasterSettings, Stored};
-use crate::messages::{MasterMessage, WorkerMessage};
+use crate::messages::{MasterMessage, SubmitAnswer, WorkerMessage};
 use crate::now::Now;
 use crate::persistence::PersistenceEngine;
+
+/// When somebody whose submission could not be taken should try again: by then the store was tried again too.
+const RETRY_AFTER_MILLIS: u64 = 1_000;
 
 /// Where a leader keeps its state.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub(in crate::master) struct Leader {
     events: EventBus,
     /// The address of this master, as workers know it.
     address: String,
+    /// In milliseconds since 1970.
+    leading_since: u64,
     writer: Option<StoreWriter>,
     held: Held,
     /// The records up to which all is durable, and the last that is to be.
@@ -96,6 +101,7 @@ impl Leader {
             workers: HashMap::new(),
             events,
             address: address.unwrap_or_default(),
+            leading_since: now.unix_millis(),
             writer,
             held: Held::default(),
             stored: 0,
@@ -172,8 +178,10 @@ impl Leader {
         self.trouble = Some(reason);
         let refused = self.held.take_submissions();
         for (to, app) in &refused {
-            self.callers.refuse_submission(*to, refusal.clone());
-            self.tell(Event::SubmissionWithdrawn { app: app.clone() }, ctx);
+            self.callers.refuse_submission(*to, busy(refusal.clone()));
+            if let Some(app) = app.clone() {
+                self.tell(Event::SubmissionWithdrawn { app }, ctx);
+            }
         }
         // The room of one may have been given to the next.
         self.held.drop_all_of(&refused);
@@ -293,6 +301,13 @@ impl Leader {
             self.stored = self.pushed;
             self.release();
         }
+    }
+}
+
+fn busy(reason: String) -> SubmitAnswer {
+    SubmitAnswer::Busy {
+        reason,
+        retry_after_millis: RETRY_AFTER_MILLIS,
     }
 }
 

@@ -1,14 +1,16 @@
 //! What workers say to a leader, and what clients ask of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aloha_rpc::{EndpointContext, RpcAddress, RpcCallContext, RpcEndpointRef};
 use tracing::warn;
 
-use super::{Leader, now};
+use super::{Leader, busy, now};
 use crate::app::{AppDescription, AppStatus};
 use crate::attempt::AttemptReport;
 use crate::clock;
+use crate::cluster_status::ClusterStatus;
 use crate::ids::{AppId, WorkerId};
 use crate::master::Event;
 use crate::master::callers::Caller;
@@ -44,7 +46,11 @@ impl Leader {
                 self.tell(Event::WorkerLeaving { worker: id }, ctx);
             }
             MasterMessage::Report { id, report, call } => self.on_report(id, report, call, ctx),
-            MasterMessage::Submit { description, call } => self.on_submit(description, call, ctx),
+            MasterMessage::Submit {
+                description,
+                key,
+                call,
+            } => self.on_submit(description, key, call, ctx),
             MasterMessage::Kill { app, call } => self.on_kill(app, call, ctx),
             MasterMessage::Status { app, call } => call.reply(self.core().status(&app)),
             MasterMessage::Wait {
@@ -55,7 +61,20 @@ impl Leader {
                 let patience = Duration::from_millis(patience_millis).min(PATIENCE_MAX);
                 self.on_wait(app, patience, call, ctx);
             }
-            MasterMessage::Apps { after, call } => call.reply(self.core().apps_page(after)),
+            MasterMessage::Apps { query, call } => call.reply(self.core().apps_page(&query)),
+            MasterMessage::Cluster { call } => call.reply(self.cluster()),
+            MasterMessage::KillAll { call } => {
+                let reply = self.callers.keep(Caller::Count(call));
+                self.tell(Event::KillAllRequested { reply }, ctx);
+            }
+            MasterMessage::Clear { call } => {
+                let reply = self.callers.keep(Caller::Count(call));
+                self.tell(Event::ClearRequested { reply }, ctx);
+            }
+            MasterMessage::Forget { app, call } => {
+                let reply = self.callers.keep(Caller::Forget(call));
+                self.tell(Event::ForgetRequested { app, reply }, ctx);
+            }
             MasterMessage::Workers { call } => {
                 let now = clock::now(&**ctx.env().runtime());
                 call.reply(self.core().workers(now));
@@ -156,18 +175,30 @@ impl Leader {
     fn on_submit(
         &mut self,
         description: AppDescription,
+        key: Option<String>,
         call: RpcCallContext<SubmitAnswer>,
         ctx: &EndpointContext<MasterMessage>,
     ) {
         let bytes = description.text_bytes();
-        if let Some(reason) = self.objection(bytes, now(ctx)) {
+        if self.writer.is_some() && bytes > DESCRIPTION_BYTES_MAX {
+            let reason = format!(
+                "its description has {bytes} bytes, and the master stores at most {DESCRIPTION_BYTES_MAX}"
+            );
             return call.reply(SubmitAnswer::Refused { reason });
         }
+        if let Some(reason) = self.objection(bytes, now(ctx)) {
+            return call.reply(busy(reason));
+        }
         let reply = self.callers.keep(Caller::Submit { call, bytes });
-        self.tell(Event::Submitted { description, reply }, ctx);
+        let event = Event::Submitted {
+            description: Arc::new(description),
+            key,
+            reply,
+        };
+        self.tell(event, ctx);
     }
 
-    /// Why nothing so large can be taken on now, if it cannot.
+    /// Why nothing of so many bytes can be taken on now, if it cannot.
     fn objection(&self, bytes: usize, now: Now) -> Option<String> {
         if self.is_suspended {
             return Some("this master is not sure that it still leads; try again".to_owned());
@@ -176,11 +207,6 @@ impl Leader {
             return Some(format!("the master cannot store submissions: {trouble}"));
         }
         self.writer.as_ref()?;
-        if bytes > DESCRIPTION_BYTES_MAX {
-            return Some(format!(
-                "its description has {bytes} bytes, and the master stores at most {DESCRIPTION_BYTES_MAX}"
-            ));
-        }
         let waited = self
             .held
             .since()
@@ -225,6 +251,15 @@ impl Leader {
             deadline,
         };
         self.tell(event, ctx);
+    }
+
+    fn cluster(&self) -> ClusterStatus {
+        ClusterStatus {
+            master: self.address.clone(),
+            leading_since: self.leading_since,
+            store_trouble: self.trouble.clone(),
+            ..self.core.cluster()
+        }
     }
 
     /// Passes the question on to the worker, who answers the client itself.

@@ -412,7 +412,8 @@ fn the_applications_that_ended_first_are_forgotten_beyond_the_limit() {
 fn a_description_that_cannot_work_is_refused_and_takes_no_number() {
     let mut t = Harness::new();
     t.tell(Event::Submitted {
-        description: AppDescription::default(),
+        key: None,
+        description: AppDescription::default().into(),
         reply: ReplyTo(0),
     });
     t.expect(["reply: no: name is empty"]);

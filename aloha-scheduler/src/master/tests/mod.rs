@@ -2,7 +2,9 @@
 
 mod adoption;
 mod defects;
+mod keys;
 mod lifecycle;
+mod listing;
 mod membership;
 mod model;
 mod placement;
@@ -178,9 +180,18 @@ impl Harness {
         })
     }
 
+    fn submit_under(&mut self, key: &str, description: AppDescription) {
+        self.tell(Event::Submitted {
+            key: Some(key.to_owned()),
+            description: description.into(),
+            reply: ReplyTo(1),
+        });
+    }
+
     fn submit_as(&mut self, description: AppDescription) -> AppId {
         self.tell(Event::Submitted {
-            description,
+            key: None,
+            description: description.into(),
             reply: ReplyTo(0),
         });
         self.master.apps().pop().expect("it was accepted").id
@@ -334,6 +345,10 @@ fn line(effect: &Effect) -> String {
             format!("store {}: {}", worker.id, worker.offers)
         }
         Effect::Persist(Record::WorkerForgotten(worker)) => format!("unstore {worker}"),
+        Effect::Persist(Record::Key(key)) => {
+            format!("store key {} of {}", key.key, short(&key.app))
+        }
+        Effect::Persist(Record::KeyForgotten(app)) => format!("unstore key of {}", short(app)),
         Effect::Persist(Record::NextNumber(number)) => format!("store next number {number}"),
         Effect::Publish(AlohaEvent::AppStateChanged {
             id,
@@ -387,7 +402,14 @@ fn line(effect: &Effect) -> String {
                     heartbeat_interval,
                 } => format!("epoch {epoch}, every {heartbeat_interval:?}"),
                 Reply::Refused { reason } => format!("refused: {reason}"),
-                Reply::Submitted { app } => format!("submitted {}", short(app)),
+                Reply::Submitted { app, is_new } => {
+                    let again = if *is_new { "" } else { " before" };
+                    format!("submitted {}{again}", short(app))
+                }
+                Reply::KeyReused(app) => format!("the key of {}", short(app)),
+                Reply::KilledAll { count } => format!("killed {count}"),
+                Reply::Forget(answer) => format!("{answer:?}"),
+                Reply::Cleared { count } => format!("cleared {count}"),
                 Reply::SubmissionRefused(error) => format!("no: {error}"),
                 Reply::Kill {
                     app,

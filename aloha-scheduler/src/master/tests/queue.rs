@@ -11,7 +11,8 @@ pub(super) fn submit(t: &mut Harness, change: impl FnOnce(&mut AppDescription)) 
     };
     change(&mut description);
     t.tell(Event::Submitted {
-        description,
+        key: None,
+        description: description.into(),
         reply: ReplyTo(0),
     });
     t.master.apps().pop().expect("it was accepted").id

@@ -169,7 +169,11 @@ fn event(t: &Harness, step: Step, token: u64) -> Option<Event> {
                 supervise,
                 ..AppDescription::default()
             };
-            Event::Submitted { description, reply }
+            Event::Submitted {
+                description: description.into(),
+                key: None,
+                reply,
+            }
         }
         Step::Kill(n) => Event::KillRequested { app: app(n), reply },
         Step::Wait(n) => {

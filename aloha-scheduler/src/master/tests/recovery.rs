@@ -10,6 +10,7 @@ fn record(number: u64, state: AppState, attempt: u32) -> AppRecord {
             .parse()
             .expect("a good id"),
         number,
+        key: None,
         description: description().into(),
         state,
         attempt,

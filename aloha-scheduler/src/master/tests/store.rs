@@ -2,13 +2,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ids::{AppId, WorkerId};
-use crate::master::{AppRecord, Record, Stored, WorkerRecord};
+use crate::master::{AppRecord, KeyRecord, Record, Stored, WorkerRecord};
 
 /// Holds exactly what was persisted, and objects to what must not be.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     apps: BTreeMap<AppId, Arc<AppRecord>>,
     workers: BTreeMap<WorkerId, WorkerRecord>,
+    keys: BTreeMap<AppId, KeyRecord>,
     next_number: u64,
     pub(super) forgotten: BTreeSet<AppId>,
     pub(super) complaints: Vec<String>,
@@ -48,6 +49,12 @@ impl Store {
             Record::WorkerForgotten(id) => {
                 self.workers.remove(&id);
             }
+            Record::Key(key) => {
+                self.keys.insert(key.app.clone(), key);
+            }
+            Record::KeyForgotten(app) => {
+                self.keys.remove(&app);
+            }
             Record::NextNumber(number) => self.next_number = number,
         }
     }
@@ -69,6 +76,7 @@ impl Store {
             workers: self.workers.values().cloned().collect(),
             next_number: self.next_number,
             set_aside: BTreeSet::new(),
+            keys: self.keys.values().cloned().collect(),
         }
     }
 }

@@ -38,6 +38,7 @@ fn anything(rng: &mut Rng, now: u64) -> Stored {
                 .parse()
                 .expect("a good id"),
             number: [0, 1, 2, 1 << 40][pick(rng, 4)],
+            key: None,
             description: AppDescription {
                 supervise: rng.below(2) == 0,
                 run_millis_max: (rng.below(2) == 0).then_some(1_000),
@@ -72,6 +73,7 @@ fn anything(rng: &mut Rng, now: u64) -> Stored {
         set_aside: (0..rng.below(2))
             .map(|_| "app-7".parse().expect("a good id"))
             .collect(),
+        keys: Vec::new(),
     }
 }
 

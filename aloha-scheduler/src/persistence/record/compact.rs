@@ -1,6 +1,7 @@
 //! An application as it is stored: without what is as it is by default. That halves the record, and what the disk does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -16,6 +17,8 @@ use crate::restart::RestartPolicy;
 pub(super) struct CompactApp<'a> {
     id: &'a AppId,
     number: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    key: &'a Option<Arc<str>>,
     description: CompactDescription<'a>,
     state: &'a AppState,
     #[serde(skip_serializing_if = "is_default")]
@@ -32,7 +35,7 @@ pub(super) struct CompactApp<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct CompactDescription<'a> {
+pub(super) struct CompactDescription<'a> {
     name: &'a str,
     entry_point: &'a str,
     #[serde(skip_serializing_if = "is_default")]
@@ -72,6 +75,7 @@ impl<'a> From<&'a AppRecord> for CompactApp<'a> {
         let AppRecord {
             id,
             number,
+            key,
             description,
             state,
             attempt,
@@ -84,6 +88,7 @@ impl<'a> From<&'a AppRecord> for CompactApp<'a> {
         Self {
             id,
             number: *number,
+            key,
             description: (&**description).into(),
             state,
             attempt,

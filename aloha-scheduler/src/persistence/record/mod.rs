@@ -14,10 +14,11 @@ mod compact;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use self::compact::CompactApp;
+use self::compact::{CompactApp, CompactDescription};
 use super::{Change, PersistenceError, StoredRecord};
+use crate::app::AppDescription;
 use crate::ids::AppId;
-use crate::master::{AppRecord, Record, Stored, WorkerRecord};
+use crate::master::{AppRecord, KeyRecord, Record, Stored, WorkerRecord};
 
 /// The version that is written, and the newest that is read. Fields with a default may be added without a new one.
 const VERSION: u32 = 1;
@@ -33,6 +34,7 @@ enum Kind {
     App,
     Worker,
     NextNumber,
+    Key,
 }
 
 impl Kind {
@@ -41,6 +43,7 @@ impl Kind {
             Self::App => "app",
             Self::Worker => "worker",
             Self::NextNumber => "next-number",
+            Self::Key => "key",
         }
     }
 }
@@ -77,12 +80,25 @@ pub(crate) fn change_of(record: &Record) -> Change {
         Record::WorkerForgotten(id) => Change::Delete {
             key: format!("worker/{id}"),
         },
+        Record::Key(record) => put(key_key(&record.app), Kind::Key, record),
+        Record::KeyForgotten(app) => Change::Delete { key: key_key(app) },
         Record::NextNumber(number) => put(NEXT_NUMBER.to_owned(), Kind::NextNumber, number),
     }
 }
 
 fn app_key(id: &AppId) -> String {
     format!("app/{id}")
+}
+
+/// By the application, which has no more than one: a key may hold what no store takes in a name.
+fn key_key(app: &AppId) -> String {
+    format!("key/{app}")
+}
+
+/// Tells descriptions apart. What is as it is by default counts for nothing, so that later versions come to the same.
+pub(crate) fn digest_of(description: &AppDescription) -> u32 {
+    let compact = CompactDescription::from(description);
+    crc32fast::hash(&serde_json::to_vec(&compact).expect("descriptions are always JSON"))
 }
 
 fn put(key: String, kind: Kind, body: &impl Serialize) -> Change {
@@ -226,6 +242,13 @@ fn read(record: &StoredRecord, stored: &mut Stored) -> Result<(), Unread> {
                 return Err(damaged(format!("it is that of {}", worker.id)));
             }
             stored.workers.push(worker);
+        }
+        Kind::Key => {
+            let record: KeyRecord = serde_json::from_str(body).map_err(unexpected)?;
+            if *key != key_key(&record.app) {
+                return Err(damaged(format!("it is that of {}", record.app)));
+            }
+            stored.keys.push(record);
         }
         Kind::NextNumber => {
             stored.next_number = serde_json::from_str(body).map_err(unexpected)?;

@@ -20,6 +20,7 @@ fn app() -> AppRecord {
     AppRecord {
         id: "app-20190311221731-0007".parse().unwrap(),
         number: 7,
+        key: None,
         description: Arc::new(description),
         state: AppState::Ended {
             how: Ending::Failed(3),
@@ -114,6 +115,35 @@ fn what_is_as_by_default_is_not_written_and_is_read_all_the_same() {
     );
     assert_eq!(String::from_utf8(record.value.clone()).unwrap(), expected);
     assert_eq!(decoded(vec![record]).stored.apps, [plain]);
+}
+
+#[test]
+fn an_idempotency_key_is_stored_with_its_application_and_then_by_itself() {
+    let keyed = AppRecord {
+        key: Some("a/b c".into()),
+        ..app()
+    };
+    let record = stored(&Record::App(keyed.clone().into()));
+    assert_eq!(decoded(vec![record]).stored.apps, [keyed]);
+    let key = KeyRecord {
+        key: "a/b \u{e4}".into(),
+        app: app().id,
+        digest: digest_of(&app().description),
+        until: 1_552_342_653_000,
+    };
+    let record = stored(&Record::Key(key.clone()));
+    assert_eq!(record.key, "key/app-20190311221731-0007");
+    assert_eq!(
+        String::from_utf8(record.value.clone()).unwrap(),
+        concat!(
+            r#"{"kind":"key","version":1,"crc32":"daec7150","body":{"key":"a/b ä","#,
+            r#""app":"app-20190311221731-0007","digest":188601487,"until":1552342653000}}"#
+        )
+    );
+    assert_eq!(decoded(vec![record]).stored.keys, [key]);
+    let forgotten = Record::KeyForgotten(app().id);
+    let key = "key/app-20190311221731-0007".to_owned();
+    assert_eq!(change_of(&forgotten), Change::Delete { key });
 }
 
 #[test]

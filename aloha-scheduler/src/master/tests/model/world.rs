@@ -19,7 +19,8 @@ const APPS_MAX: usize = 12;
 pub(super) enum Caller {
     Worker(usize),
     Report(usize, Option<Key>),
-    Submit,
+    /// Under this key.
+    Submit(Option<String>),
     Kill,
 }
 
@@ -38,6 +39,8 @@ pub(super) struct World {
     pub(super) next_caller: u64,
     pub(super) submitted: Vec<AppId>,
     pub(super) acknowledged: BTreeSet<AppId>,
+    /// What was acknowledged under each key.
+    pub(super) keyed: BTreeMap<String, AppId>,
     pub(super) to_be_killed: BTreeSet<AppId>,
     pub(super) refused: BTreeSet<AppId>,
     /// Which worker was told to start which attempt.
@@ -85,6 +88,7 @@ impl World {
             next_caller: 0,
             submitted: Vec::new(),
             acknowledged: BTreeSet::new(),
+            keyed: BTreeMap::new(),
             to_be_killed: BTreeSet::new(),
             refused: BTreeSet::new(),
             launched: BTreeMap::new(),
@@ -201,7 +205,11 @@ impl World {
                 }
                 self.to_worker.push((worker, ToWorker::Acknowledged(key)));
             }
-            (Caller::Submit, Reply::Submitted { app }) => {
+            (Caller::Submit(key), Reply::Submitted { app, .. }) => {
+                let first = key.map(|key| self.keyed.entry(key).or_insert_with(|| app.clone()));
+                if let Some(first) = first.filter(|first| **first != app).cloned() {
+                    self.complain(format!("one key gave both {first} and {app}"));
+                }
                 if !self.store.knows(&app) {
                     self.complain(format!("{app} was acknowledged and not stored"));
                 }
@@ -222,10 +230,17 @@ impl World {
             self.commit(1);
         }
         let accepted = self.held_back.iter().filter_map(|effect| match effect {
-            Effect::Reply(_, Reply::Submitted { app }) => Some(app.clone()),
+            Effect::Reply(_, Reply::Submitted { app, is_new: true }) => Some(app.clone()),
             _ => None,
         });
         let refused: BTreeSet<_> = accepted.collect();
+        // Those who ask again are told to do so once more.
+        self.held_back.retain(|effect| {
+            !matches!(
+                effect,
+                Effect::Reply(_, Reply::Submitted { is_new: false, .. })
+            )
+        });
         self.drop_all_of(&refused);
         for app in &refused {
             self.tell(Event::SubmissionWithdrawn { app: app.clone() });
@@ -236,7 +251,7 @@ impl World {
 
     fn drop_all_of(&mut self, apps: &BTreeSet<AppId>) {
         self.held_back.retain(|effect| match effect {
-            Effect::Reply(_, Reply::Submitted { app })
+            Effect::Reply(_, Reply::Submitted { app, .. })
             | Effect::Send(_, WorkerCommand::LaunchApp { app, .. }) => !apps.contains(app),
             Effect::Persist(Record::App(app)) => !apps.contains(&app.id),
             _ => true,
@@ -251,6 +266,9 @@ impl World {
         if self.submitted.len() >= APPS_MAX {
             return;
         }
+        // What is submitted under one key is always the same.
+        let key = (n / 512 % 2 == 0).then_some(n % 8);
+        let n = key.map_or(n, |key| key * 1_237);
         let pick = |from: usize, count: usize| n / from % count;
         let condition = match pick(16, 4) {
             0 => Some(RestartCondition::Always),
@@ -273,16 +291,28 @@ impl World {
             run_millis_max: (pick(8, 4) == 0).then_some(20_000),
             ..AppDescription::default()
         };
-        let reply = self.keep(Caller::Submit);
-        self.tell(Event::Submitted { description, reply });
-        let newest = self.master.apps.iter().max_by_key(|app| app.number);
-        let id = newest.expect("it was accepted").id.clone();
+        let key = key.map(|key| format!("key-{key}"));
+        let reply = self.keep(Caller::Submit(key.clone()));
+        let before = self.newest();
+        self.tell(Event::Submitted {
+            description: description.into(),
+            key,
+            reply,
+        });
+        let Some(id) = self.newest().filter(|id| before.as_ref() != Some(id)) else {
+            return;
+        };
         if self.acknowledged.contains(&id) || self.store.knows(&id) {
             self.complain(format!("{id} was given twice"));
         }
         // Nobody was told the id of one that was refused, so it may be given again.
         self.refused.remove(&id);
         self.submitted.push(id);
+    }
+
+    fn newest(&self) -> Option<AppId> {
+        let newest = self.master.apps.iter().max_by_key(|app| app.number);
+        newest.map(|app| app.id.clone())
     }
 
     pub(super) fn kill(&mut self, n: usize) {

@@ -12,10 +12,11 @@ use axum::response::{IntoResponse, Response};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::ReaderStream;
 
-use super::error::RestError;
-use super::gateway::{GatewayError, LogPiece, LogSource, SubmissionGateway};
+use crate::ids::AppId;
 use crate::log_follower::LogNews;
 use crate::messages::LogRequest;
+use crate::rest::error::RestError;
+use crate::rest::gateway::{GatewayError, LogPiece, LogSource, SubmissionGateway};
 use crate::worker::LogStream;
 
 /// Where a body begins in the output.
@@ -28,7 +29,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Answers with the output that the query asks for.
 pub(super) async fn answer(
     gateway: &dyn SubmissionGateway,
-    id: &str,
+    app: &AppId,
     uri: &Uri,
 ) -> Result<Response, RestError> {
     let LogQuery { request, follow } = query(uri).map_err(RestError::Malformed)?;
@@ -37,13 +38,13 @@ pub(super) async fn answer(
             bytes,
             offset,
             next_offset,
-        } = gateway.read_log(id, request).await?;
+        } = gateway.read_log(app, request).await?;
         let mut response = respond(offset, Body::from(bytes));
         let next_offset = HeaderValue::from(next_offset);
         response.headers_mut().insert(NEXT_OFFSET, next_offset);
         return Ok(response);
     }
-    let (offset, source) = gateway.follow_log(id, request).await?;
+    let (offset, source) = gateway.follow_log(app, request).await?;
     let stream = ReaderStream::with_capacity(Following::new(source), CHUNK_BYTES);
     Ok(respond(offset, Body::from_stream(stream)))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::protocol::{Fields, wrong};
+use super::create::{Fields, wrong};
 use crate::app::{AppDescription, MILLIS_MAX};
 use crate::constraint::{BadConstraint, Constraint, is_name};
 use crate::restart::{RestartCondition, RestartPolicy};
@@ -120,7 +120,7 @@ fn tags(fields: &Fields<'_>, name: &str) -> Result<Vec<String>, String> {
 mod tests {
     use serde_json::json;
 
-    use super::super::protocol::tests::{create, valid};
+    use super::super::create::tests::{create, valid};
     use super::*;
 
     #[test]
