@@ -20,10 +20,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::error::RestError;
-use super::places::Place;
 use super::server::Shared;
 use super::watch::{Phase, Watch};
-use super::watched::{Answer, Stranger, WatchedBody, WatchedStream};
+use super::watched::{Answer, Kept, Stranger, WatchedBody, WatchedStream};
 
 /// How long a client may take to read the last answer and to close its side. Were it closed before that, the system
 /// would throw away what the client has not read yet.
@@ -121,21 +120,20 @@ async fn answer(
     shared: &Shared,
 ) -> Result<axum::http::Response<Answer>, Infallible> {
     watch.enter(Phase::Busy);
-    let (response, place) = match process(request, watch, router, shared).await {
+    let (response, kept) = match process(request, watch, router, shared).await {
         Ok(answered) => answered,
-        Err(refused) => (refused, None),
+        Err(refused) => (refused, Kept::default()),
     };
-    Ok(response.map(|body| Answer::new(body, Arc::clone(watch), place)))
+    Ok(response.map(|body| Answer::new(body, Arc::clone(watch), kept)))
 }
 
-/// Has a request answered, once it is there as a whole: until then it costs nobody a place. An answer that goes on for
-/// as long as there is news comes with the place it keeps; what is refused has no place.
+/// Has a request answered, once it is there as a whole: until then it costs nobody a place.
 async fn process(
     request: Request<Incoming>,
     watch: &Arc<Watch>,
     router: &TowerToHyperService<Router>,
     shared: &Shared,
-) -> Result<(Response, Option<Place>), Response> {
+) -> Result<(Response, Kept), Response> {
     let (head, body) = request.into_parts();
     let (body, _share) = if body.is_end_stream() {
         (Body::empty(), None)
@@ -148,16 +146,22 @@ async fn process(
     let place = shared.places().take(&head.uri);
     let place = place.map_err(RestError::into_response)?;
     let request = Request::from_parts(head, body);
-    if !place.is_long() {
+    let (response, place) = if place.is_long() {
+        watch.set_long(true);
+        let response = tokio::select! {
+            biased;
+            Ok(response) = router.call(request) => response,
+            () = shared.stopping() => RestError::stopping().into_response(),
+        };
+        (response, Some(place))
+    } else {
         let Ok(response) = router.call(request).await;
-        return Ok((response, None));
-    }
-    watch.set_long(true);
-    tokio::select! {
-        biased;
-        Ok(response) = router.call(request) => Ok((response, Some(place))),
-        () = shared.stopping() => Err(RestError::stopping().into_response()),
-    }
+        drop(place);
+        (response, None)
+    };
+    let share = shared.share_of(response.body());
+    let share = share.map_err(RestError::into_response)?;
+    Ok((response, Kept::new(place, share)))
 }
 
 /// Says a last word where there is one, and lets the client read it.

@@ -8,8 +8,10 @@
 //!
 //! The master stands behind [`SubmissionGateway`], so that nothing here knows of RPC or of the master's state.
 
+mod accepting;
 mod api;
 mod body;
+mod budget;
 mod connection;
 mod error;
 mod gateway;
