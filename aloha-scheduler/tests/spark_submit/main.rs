@@ -3,6 +3,8 @@
 //! `ALOHA_SPARK_HOME` names the directory of a Spark 3.5, such as that of PyPI's `pyspark`, and there is a JDK; without the
 //! first nothing here runs.
 
+#![expect(clippy::print_stdout, reason = "what is skipped or failed shows")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
