@@ -57,19 +57,20 @@ pub(super) struct CreateRequest {
 pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
     let value: Value =
         serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
-    let Value::Object(object) = value else {
+    let Value::Object(mut object) = value else {
         return Err(format!("the body is {}, expected an object", kind(&value)));
     };
-    let fields = Fields(&object);
-    match fields.text("action")? {
+    match Fields(&object).text("action")? {
         CREATE => {}
         other => return Err(format!("action is {other:?}, expected {CREATE:?}")),
     }
     let (dialect, mut submission) = if spark::is_spark(&object) {
+        spark::spread(&mut object);
         (Dialect::Spark, spark::description(&object)?)
     } else {
-        (Dialect::Aloha, description(&fields)?)
+        (Dialect::Aloha, description(&Fields(&object))?)
     };
+    let fields = Fields(&object);
     submission.stop = StopPolicy {
         signal: fields
             .optional("stopSignal", Fields::signal)?
@@ -489,12 +490,34 @@ pub(super) mod tests {
     fn sparks_form_may_say_what_only_ours_has_a_word_for() {
         let request = json!({"action": CREATE, "clientSparkVersion": "", "appResource": "pi.py", "sparkProperties": {},
             "tags": ["etl"], "stopTimeout": 1, "name": "n", "message": null});
+        let mut by_property = request.clone();
+        by_property["sparkProperties"] = json!({"spark.aloha.tags": "other", "spark.aloha.constraints": "spark, zone=a",
+            "spark.aloha.priority": "-3"});
         let read = create_request(request.to_string().as_bytes()).expect("valid");
         assert_eq!(read.dialect, Dialect::Spark);
         assert_eq!(read.submission.name, "pi.py");
         assert_eq!(read.submission.tags, ["etl".to_owned()].into());
         assert_eq!(read.submission.stop.grace_millis, Some(1_000));
         assert_eq!(read.unknown_fields, Some(vec!["name".into()]));
+        // Spark's client can send nothing but properties. A field wins over them.
+        let read = create(&by_property).expect("valid");
+        let constraints: Vec<_> = read.constraints.iter().map(ToString::to_string).collect();
+        assert_eq!(constraints, ["zone=a", "spark"]);
+        assert_eq!(read.tags, ["etl".to_owned()].into());
+        assert_eq!(read.priority, -3);
+        by_property["sparkProperties"]["spark.aloha.priority"] = json!("high");
+        let refused = create(&by_property).expect_err("no number");
+        assert!(
+            refused.starts_with("the field priority is a text"),
+            "{refused}"
+        );
+        by_property["sparkProperties"] = json!({"spark.aloha.colour": "red"});
+        assert_eq!(
+            create(&by_property),
+            Err("the property spark.aloha.colour is unknown, expected spark.aloha.constraints, spark.aloha.master, \
+                 spark.aloha.priority or spark.aloha.tags"
+                .into())
+        );
     }
 
     /// Any JSON, near enough to a request to come far.
