@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::VERSION;
+use super::api::{self, ApiError};
 use super::gateway::GatewayError;
 use super::submissions::Reply;
 use crate::ids::AppId;
@@ -28,6 +29,10 @@ pub(super) enum RestError {
     Unauthorized,
     #[error("{0}")]
     Forbidden(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    NoSuchMethod(String),
     #[error("{}", key_reused(.0))]
     KeyReused(AppId),
     #[error("{reason}")]
@@ -40,18 +45,18 @@ pub(super) enum RestError {
 }
 
 impl RestError {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             // Spark's own, from the range that HTTP leaves free.
             Self::UnknownVersion(_) => StatusCode::from_u16(468).expect("within 100 to 999"),
-            Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WrongMethod { .. } | Self::NoSuchMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Gateway(GatewayError::NotFound { .. }) => StatusCode::NOT_FOUND,
-            Self::KeyReused(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::KeyReused(_) => StatusCode::CONFLICT,
             Self::Busy { .. } | Self::Gateway(GatewayError::NotReady { .. }) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -60,7 +65,7 @@ impl RestError {
     }
 
     /// The header that HTTP wants with this status.
-    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+    pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::WrongMethod { expected } => {
                 let value = HeaderValue::from_str(expected.as_str());
@@ -76,6 +81,16 @@ impl RestError {
                 Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
             }
             _ => None,
+        }
+    }
+}
+
+impl RestError {
+    /// The answer in the form that the path's protocol has for it.
+    pub(super) fn response_for(self, uri: &Uri) -> Response {
+        match api::is_own(uri.path()) {
+            true => ApiError::from(self).into_response(),
+            false => self.into_response(),
         }
     }
 }

@@ -12,6 +12,7 @@ mod api;
 mod error;
 mod gateway;
 mod guard;
+mod idempotency;
 mod master_gateway;
 mod submissions;
 
@@ -50,6 +51,8 @@ pub struct RestLimits {
 struct Server {
     gateway: Arc<dyn SubmissionGateway>,
     limits: RestLimits,
+    /// The OpenAPI document.
+    document: Bytes,
 }
 
 /// Makes the routes of the REST server.
@@ -58,15 +61,20 @@ pub fn rest_router(
     guard: RestGuard,
     limits: RestLimits,
 ) -> Router {
+    let (resources, document) = api::routes(guard.wants_token());
     Router::new()
-        .merge(api::router())
+        .merge(resources)
         .fallback(submissions::handle)
         .layer(DefaultBodyLimit::max(limits.body_bytes_max))
         .layer(axum::middleware::from_fn_with_state(
             Arc::new(guard),
             guard::check,
         ))
-        .with_state(Server { gateway, limits })
+        .with_state(Server {
+            gateway,
+            limits,
+            document,
+        })
 }
 
 /// Serves until `stop` is cancelled, then lets requests under way end, for a few seconds at most.
