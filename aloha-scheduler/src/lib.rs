@@ -53,7 +53,7 @@ pub use app::{
 pub use app_query::{AppsCursor, AppsPage, AppsQuery, AppsSort, BadCursor};
 pub use attempt::{AttemptReport, AttemptState, HeldAttempt, Outcome};
 pub use causes::with_causes;
-pub use client::{ClientError, MasterClient};
+pub use client::{ClientError, MasterClient, MasterOutcome, TriedMaster};
 pub use cluster_status::ClusterStatus;
 pub use constraint::{Attributes, BadConstraint, Constraint};
 pub use events::AlohaEvent;
