@@ -271,10 +271,13 @@ fn spark_properties() -> Value {
     let truth = r"^\s*([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])\s*$";
     let number = r"^\s*[+-]?[0-9]{1,15}(\.[0-9]{1,15})?\s*$";
     let size = r"^\s*([1-9][0-9]{7,14}[bB]?|[1-9][0-9]{4,11}[kK][bB]?|[1-9][0-9]{0,8}[mM][bB]?|[1-9][0-9]{0,5}[gG][bB]?)\s*$";
-    let overhead = r"^\s*([1-9][0-9]{0,8}([mM][bB]?)?|[1-9][0-9]{0,5}[gG][bB]?)\s*$";
+    let overhead = r"^\s*(0|[1-9][0-9]{0,8}([mM][bB]?)?|[1-9][0-9]{0,5}[gG][bB]?)\s*$";
     let master = r"^\s*[^\s-][\s\S]*$";
     let or_text = |plain: Value, pattern: &str| json!({"anyOf": [{"type": "null"}, plain, {"type": "string", "pattern": pattern}]});
-    let bytes = json!({"type": "integer", "minimum": 1 << 20, "maximum": 1_u64 << 50});
+    let plain = json!({"type": ["boolean", "number"], "minimum": 0});
+    // Of less than a MiB too much nothing is seen.
+    let bytes_max = ((MEMORY_MIB_MAX + 1) << 20) - 1;
+    let bytes = json!({"type": "integer", "minimum": 1 << 20, "maximum": bytes_max});
     json!({
         "type": "object",
         "propertyNames": {"pattern": "^[^=]+$"},
@@ -286,8 +289,8 @@ fn spark_properties() -> Value {
             "spark.executor.memory": or_text(bytes, size),
             "spark.driver.memoryOverhead": or_text(json!({"type": "integer", "minimum": 0, "maximum": MEMORY_MIB_MAX}), overhead),
             "spark.cores.max": or_text(json!({"type": "number"}), number),
-            "spark.aloha.master": or_text(json!({"type": "boolean"}), master),
-            "spark.master": or_text(json!({"type": "boolean"}), &format!(r"^\s*$|{master}")),
+            "spark.aloha.master": or_text(plain.clone(), master),
+            "spark.master": or_text(plain, &format!(r"^\s*$|{master}")),
         },
     })
 }
