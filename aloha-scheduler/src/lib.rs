@@ -48,11 +48,12 @@ pub mod worker;
 
 pub use app::{
     AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement, Transition,
+    UnknownAppPhase,
 };
 pub use app_query::{AppsCursor, AppsPage, AppsQuery, AppsSort, BadCursor};
 pub use attempt::{AttemptReport, AttemptState, HeldAttempt, Outcome};
 pub use causes::with_causes;
-pub use client::{ClientError, MasterClient};
+pub use client::{ClientError, MasterClient, MasterOutcome, TriedMaster};
 pub use cluster_status::ClusterStatus;
 pub use constraint::{Attributes, BadConstraint, Constraint};
 pub use events::AlohaEvent;

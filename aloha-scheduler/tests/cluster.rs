@@ -111,7 +111,8 @@ fn output_is_printed_and_followed() {
     let cluster = Daemon::local(directory.path());
     let script = "echo out; echo err >&2; pwd; echo $ALOHA_APP_ID $ALOHA_ATTEMPT $ALOHA_MASTER ${ALOHA_WORKER_ID%%-*}";
     let followed = cluster.ask(&["submit", "--wait", "--follow", "--", "sh", "-c", script]);
-    assert_eq!((followed.code, &*followed.stderr), (Some(0), ""));
+    // Each of its outputs goes to ours.
+    assert_eq!((followed.code, &*followed.stderr), (Some(0), "err\n"));
     let (id, output) = followed
         .stdout
         .split_once('\n')

@@ -280,11 +280,24 @@ pub(super) fn position(name: &str) -> Option<usize> {
 /// The known key nearest to an unknown one, where one is near enough to have been meant.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
-    let known = KEYS.iter().map(|key| key.name);
-    let (distance, best) = known
+    let known = || KEYS.iter().map(|key| key.name);
+    let (distance, best) = known()
         .map(|known| (edit_distance(&lower, &known.to_lowercase()), known))
         .min()?;
-    (distance <= (name.len() / 4).max(2)).then_some(best)
+    if distance <= (name.len() / 4).max(2) {
+        return Some(best);
+    }
+    // A word may be left out: aloha.rest.port for aloha.master.rest.port.
+    let longer = known().filter(|known| has_words(&known.to_lowercase(), &lower));
+    longer.min_by_key(|known| known.len())
+}
+
+/// Whether these words, and the last as the last, stand in the key in this order.
+fn has_words(key: &str, words: &str) -> bool {
+    let mut of_key = key.rsplit('.').peekable();
+    let mut words = words.rsplit('.').peekable();
+    let same_end = words.peek() == of_key.peek();
+    same_end && words.all(|word| of_key.any(|of_key| of_key == word))
 }
 
 /// Levenshtein's distance, row by row.
@@ -330,6 +343,7 @@ mod tests {
             nearest("aloha.master.rest.prot"),
             Some("aloha.master.rest.port")
         );
+        assert_eq!(nearest("aloha.rest.port"), Some("aloha.master.rest.port"));
         assert_eq!(nearest("aloha.xylophone.quality.of.sound"), None);
     }
 }

@@ -391,7 +391,10 @@ mod tests {
             .expect("valid");
         assert_eq!(config.master().worker_timeout.as_secs(), 7);
         let message = refusal(Config::builder().overrides(["worker.timeout=7"]));
-        assert_eq!(message, "-D: unknown key worker.timeout");
+        assert_eq!(
+            message,
+            "-D: unknown key worker.timeout, did you mean aloha.worker.timeout?"
+        );
         let message = refusal(Config::builder().overrides(["aloha.worker.timeout"]));
         assert_eq!(message, "-D aloha.worker.timeout: expected key=value");
     }

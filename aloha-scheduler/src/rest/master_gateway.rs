@@ -154,8 +154,11 @@ impl LogSource for LogFollower {
 
 impl From<ClientError> for GatewayError {
     fn from(error: ClientError) -> Self {
-        Self::NotReady {
-            reason: error.to_string(),
+        let reason = error.to_string();
+        match error {
+            // "Try again" would be wrong: it may have been done.
+            ClientError::OutcomeUnknown { .. } => Self::Failed { reason },
+            _ => Self::NotReady { reason },
         }
     }
 }

@@ -1,10 +1,18 @@
 //! `aloha config`, and the configuration of the commands that have one.
 
 use aloha_scheduler::config::{Config, ConfigBuilder, ConfigError, ConfigRow, markdown_table};
-use comfy_table::{Table, presets};
 
 use crate::args::{ConfigArgs, LocalArgs, MasterArgs, ShowConfigArgs, WorkerArgs};
+use crate::table::{Column, lay_out, terminal_width};
 use crate::{Failure, environment, print};
+
+const COLUMNS: [Column; 5] = [
+    Column::fixed("KEY"),
+    Column::text("VALUE", 1),
+    Column::text("SOURCE", 4),
+    Column::text("DEFAULT", 3),
+    Column::text("MEANING", 2),
+];
 
 /// Prints all keys.
 pub(crate) fn run(args: &ShowConfigArgs) -> Result<(), Failure> {
@@ -15,7 +23,11 @@ pub(crate) fn run(args: &ShowConfigArgs) -> Result<(), Failure> {
         let json = serde_json::to_string_pretty(&config.rows());
         print(json.expect("texts are always JSON"));
     } else {
-        print(table(config.rows()).trim_fmt());
+        print(lay_out(
+            COLUMNS,
+            config.rows().into_iter().map(row),
+            terminal_width(),
+        ));
     }
     Ok(())
 }
@@ -62,22 +74,14 @@ fn collect(args: &ConfigArgs) -> ConfigBuilder {
         .overrides(args.overrides.iter().cloned())
 }
 
-/// One line a key, so that it can be searched.
-fn table(rows: Vec<ConfigRow>) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["KEY", "VALUE", "SOURCE", "DEFAULT", "MEANING"]);
-    for row in rows {
-        let value = row.value.unwrap_or_else(|| "-".to_owned());
-        table.add_row([
-            row.key.to_owned(),
-            value,
-            row.source,
-            row.default,
-            row.meaning.to_owned(),
-        ]);
-    }
-    table
+fn row(row: ConfigRow) -> [String; 5] {
+    [
+        row.key.to_owned(),
+        row.value.unwrap_or_else(|| "-".to_owned()),
+        row.source,
+        row.default,
+        row.meaning.to_owned(),
+    ]
 }
 
 #[cfg(test)]

@@ -3,18 +3,32 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `wait` and `submit --wait` exit with the application's own.
 #![allow(clippy::print_stderr, reason = "a command talks to whoever typed it")]
 
+mod apps;
 mod args;
-mod client;
+mod cluster;
+mod completion;
 mod config;
+mod connection;
 mod daemon;
 mod descriptors;
+mod kill;
+mod logs;
 mod machine;
 mod master_urls;
+mod output;
 mod policy;
+mod progress;
 mod serve;
+mod status;
+mod submit;
+mod table;
+mod top;
+mod wait;
 mod work_directory;
+mod workers;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -23,6 +37,7 @@ use aloha_scheduler::with_causes;
 use clap::Parser as _;
 
 use args::{Cli, Command};
+use output::print;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -32,30 +47,51 @@ fn main() -> ExitCode {
     if let Some(code) = aloha_scheduler::runner::run_if_asked(std::env::args_os()) {
         return code;
     }
-    match dispatch(Cli::parse()) {
-        Ok(code) => code.into(),
-        Err(failure) => {
-            eprintln!("{}", failure.text);
-            failure.code.into()
-        }
+    let json = wants_json(std::env::args_os());
+    let failure = match Cli::try_parse() {
+        Ok(cli) => match dispatch(cli) {
+            Ok(code) => return code.into(),
+            Err(failure) => failure,
+        },
+        // What was asked for, such as help, comes here too.
+        Err(error) if !json || !error.use_stderr() => error.exit(),
+        Err(error) => Failure::usage(error.to_string().trim_end()),
+    };
+    if json {
+        let text = failure.text.strip_prefix("aloha: ");
+        let text = text.unwrap_or(&failure.text);
+        eprintln!("{}", serde_json::json!({ "error": text }));
+    } else {
+        eprintln!("{}", failure.text);
     }
+    failure.code.into()
+}
+
+/// Whether errors are to be JSON too, also those of a command line that cannot be understood.
+fn wants_json(words: impl Iterator<Item = impl AsRef<OsStr>>) -> bool {
+    let mut words = words.take_while(|word| word.as_ref() != "--");
+    words.any(|word| word.as_ref() == "--json")
 }
 
 /// Runs a subcommand and gives the exit code.
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Config(args) => config::run(&args).map(|()| 0),
+        Command::Completion(args) => Ok(completion::run(&args)),
         Command::Daemon(args) => daemon::run(&args, dispatch),
         Command::Master(args) => serve::master(&args),
         Command::Worker(args) => serve::worker(&args),
         Command::Local(args) => serve::local(&args),
-        Command::Submit(args) => client::submit(&args),
-        Command::Status(args) => client::status(&args),
-        Command::Wait(args) => client::wait(&args),
-        Command::Kill(args) => client::kill(&args),
-        Command::Logs(args) => client::logs(&args),
-        Command::Apps(args) => client::apps(&args),
-        Command::Workers(args) => client::workers(&args),
+        Command::Submit(args) => submit::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Wait(args) => wait::run(&args),
+        Command::Kill(args) => kill::kill(&args),
+        Command::Forget(args) => kill::forget(&args),
+        Command::Logs(args) => logs::run(&args),
+        Command::Apps(args) => apps::run(&args),
+        Command::Workers(args) => workers::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Top(args) => top::run(&args),
     }
 }
 
@@ -82,11 +118,6 @@ fn log_to_stderr() {
         .with_writer(io::stderr)
         .with_ansi(ansi)
         .init();
-}
-
-/// Writes a line to stdout. That nobody reads it any more, as in `aloha config | head`, is no failure.
-fn print(line: impl std::fmt::Display) {
-    let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
 /// Why a command ends without success: one line that says what and what to do.

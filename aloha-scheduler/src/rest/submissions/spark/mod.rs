@@ -19,9 +19,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use self::json::{Presence, required, text, texts, texts_by_name};
+use self::json::{Presence, as_text, required, text, texts, texts_by_name};
 use self::program::Program;
-use self::properties::Properties;
+pub(super) use self::program::{PYTHON_RUNNER, SPARK_SUBMIT};
+use self::properties::{OWN, Properties};
 use crate::app::AppDescription;
 
 /// The entry point that such an application has.
@@ -48,6 +49,27 @@ const OF_THE_WORKER: &[&str] = &[
 /// Whether a request is in Spark's form.
 pub(super) fn is_spark(request: &Map<String, Value>) -> bool {
     !request.contains_key("entryPoint") && FIELDS.iter().any(|field| request.contains_key(*field))
+}
+
+/// Makes fields of the properties that are fields of ours: Spark's client can send nothing else. What is there as a field
+/// counts.
+pub(super) fn spread(request: &mut Map<String, Value>) {
+    let property = |field: &str| {
+        let properties = request.get("sparkProperties")?.as_object()?;
+        as_text(properties.get(&format!("{OWN}{field}"))?)
+    };
+    let words = |text: String| -> Value { text.split(',').map(str::trim).collect() };
+    let number = |text: String| text.trim().parse::<i64>().map_or(text.into(), Value::from);
+    let fields = [
+        ("constraints", property("constraints").map(words)),
+        ("priority", property("priority").map(number)),
+        ("tags", property("tags").map(words)),
+    ];
+    for (field, value) in fields {
+        if let Some(value) = value {
+            request.entry(field).or_insert(value);
+        }
+    }
 }
 
 /// Reads a request in Spark's form; the error says which field or property is wrong, and how.

@@ -4,16 +4,24 @@ use std::collections::BTreeMap;
 
 use super::jvm_size::mib_of;
 
+/// What properties of ours begin with, and which there are.
+pub(super) const OWN: &str = "spark.aloha.";
+const OWN_ALL: &[&str] = &[
+    "spark.aloha.constraints",
+    MASTER,
+    "spark.aloha.priority",
+    "spark.aloha.tags",
+];
 /// The driver's own master, where it is not to be `local[cores]`.
 pub(super) const MASTER: &str = "spark.aloha.master";
 /// Properties that `spark-submit` gets in another way, or that meant the request itself.
 const TAKEN: &[&str] = &[
-    MASTER,
     "spark.app.name",
     "spark.driver.supervise",
     "spark.master",
     "spark.submit.deployMode",
 ];
+const NAME_BYTES_MAX: usize = 256;
 const CORES: u32 = 1;
 const CORES_MAX: u32 = 65_536;
 const MEMORY_MIB: u64 = 1024;
@@ -98,7 +106,9 @@ impl Properties {
 
     /// Those that concern the driver and not its submission.
     pub(super) fn passed_on(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.0.iter().filter(|(key, _)| !TAKEN.contains(&&***key))
+        self.0
+            .iter()
+            .filter(|(key, _)| !TAKEN.contains(&&***key) && !key.starts_with(OWN))
     }
 
     /// Checks what Spark checks and nobody here reads.
@@ -112,6 +122,18 @@ impl Properties {
                 "the field sparkProperties holds {key:?}, which cannot name a property"
             ));
         }
+        let unknown = |key: &&String| key.starts_with(OWN) && !OWN_ALL.contains(&&***key);
+        if let Some(key) = self.0.keys().find(unknown) {
+            return Err(format!(
+                "the property {key} is unknown, expected spark.aloha.constraints, spark.aloha.master, \
+                 spark.aloha.priority or spark.aloha.tags"
+            ));
+        }
+        let expected = format!("at most {NAME_BYTES_MAX} bytes, none of them a control character");
+        self.read("spark.app.name", &expected, |name| {
+            let fits = name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
+            fits.then_some(())
+        })?;
         self.read("spark.cores.max", "a number", |value| {
             value
                 .parse::<f64>()

@@ -263,6 +263,11 @@ fn each_bad_field_and_property_is_named_with_what_it_should_be() {
     let size = "a size of at least 1m and at most 1024t, such as 512m or 2g";
     for (key, value, expected) in [
         ("spark.driver.cores", "one hundred feet", cores),
+        (
+            "spark.app.name",
+            "a\nb",
+            "at most 256 bytes, none of them a control character",
+        ),
         ("spark.driver.cores", "0", cores),
         ("spark.driver.cores", "-1", cores),
         ("spark.cores.max", "two men", "a number"),

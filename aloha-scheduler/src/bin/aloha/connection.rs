@@ -1,0 +1,87 @@
+//! Finding the master, for a command that asks it something.
+
+use std::time::Duration;
+
+use aloha_rpc::{RpcAddress, RpcEnv};
+use aloha_scheduler::config::Config;
+use aloha_scheduler::{AppId, ClientError, MasterClient};
+
+use crate::args::ClientArgs;
+use crate::{Failure, environment, serve};
+
+/// What a shell says of a command that Ctrl-C ended.
+pub(crate) const INTERRUPTED: u8 = 130;
+/// For how long a command that waits for something goes on while no master leads.
+const WAITING_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Finds the master and puts a question to it.
+pub(crate) fn ask(
+    args: &ClientArgs,
+    question: impl AsyncFnOnce(MasterClient, &RpcEnv) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    // Limits and the codec must be those of the cluster.
+    let config = Config::builder().environment(environment).load()?;
+    let masters = args.masters(environment).map_err(Failure::new)?;
+    let addresses: Result<Vec<RpcAddress>, _> = masters
+        .host_ports()
+        .iter()
+        .map(|text| text.parse())
+        .collect();
+    let addresses = addresses.map_err(Failure::new)?;
+    crate::runtime()?.block_on(async {
+        let rpc = serve::rpc_config(&config.rpc());
+        let env = RpcEnv::builder("aloha-cli").config(rpc).start().await;
+        let env = env.map_err(Failure::new)?;
+        let master = MasterClient::connect(&env, &addresses).await?;
+        let answer = question(master, &env).await;
+        env.shutdown().await;
+        answer
+    })
+}
+
+/// A client for a command that waits: it survives a master that is upgraded meanwhile.
+pub(crate) fn patient(master: MasterClient) -> MasterClient {
+    master.with_patience(WAITING_PATIENCE)
+}
+
+/// Does something that takes long for an application, until Ctrl-C: then it says what that does not end.
+pub(crate) async fn unless_interrupted<T>(
+    app: &AppId,
+    task: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        done = task => done,
+        Ok(()) = tokio::signal::ctrl_c() => Err(Failure {
+            code: INTERRUPTED,
+            ..Failure::new(format_args!("{app} runs on; `aloha kill {app}` ends it"))
+        }),
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let hint = match &error {
+            ClientError::NoMaster { .. } => {
+                "; start one with `aloha master` or `aloha local`, or name it with --master"
+            }
+            _ => "",
+        };
+        Self::new(format_args!("{error}{hint}"))
+    }
+}
+
+pub(crate) fn parse(id: &str) -> Result<AppId, Failure> {
+    id.parse()
+        .map_err(|error| Failure::new(format_args!("{id:?} is no id of an application: {error}")))
+}
+
+pub(crate) fn parse_all(ids: &[String]) -> Result<Vec<AppId>, Failure> {
+    ids.iter().map(|id| parse(id)).collect()
+}
+
+pub(crate) fn unknown(app: &AppId) -> Failure {
+    Failure::new(format_args!(
+        "there is no application {app}; `aloha apps` lists them"
+    ))
+}

@@ -1,0 +1,59 @@
+//! `aloha top`: the cluster, its applications and workers, as they change.
+//!
+//! ```text
+//!   keys, size ----.                                  .----> Model ----> draw ----> terminal
+//!                  |----> on_key, on_news -----------'|
+//!   watch ---------'        what is to be done        '----> kill, look at one application
+//!   (asks the master, and again if it is lost)
+//! ```
+
+mod draw;
+mod keys;
+mod model;
+mod screen;
+mod snapshot;
+
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use serde_json::json;
+
+use self::snapshot::Snapshot;
+use crate::args::TopArgs;
+use crate::connection::ask;
+use crate::output::{print, print_json};
+use crate::table::terminal_width;
+use crate::{Failure, apps, cluster, workers};
+
+/// Shows the cluster until a key ends it; where nobody looks, once.
+pub(crate) fn run(args: &TopArgs) -> Result<u8, Failure> {
+    let once = args.once || args.client.json || !io::stdout().is_terminal();
+    let once = once || !io::stdin().is_terminal();
+    ask(&args.client, async |master, env| {
+        if once {
+            let snapshot = Snapshot::take(&master).await?;
+            print_once(snapshot, args.client.json);
+            return Ok(0);
+        }
+        let interval = Duration::from_secs(args.interval.into());
+        screen::show(&master, env, interval).await
+    })
+}
+
+fn print_once(snapshot: Snapshot, json: bool) {
+    if json {
+        print_json(&json!({
+            "cluster": snapshot.cluster,
+            "applications": snapshot.apps,
+            "workers": snapshot.workers,
+        }));
+        return;
+    }
+    let width = terminal_width();
+    print(cluster::describe(&snapshot.cluster));
+    print(format_args!("\n{}", apps::table(snapshot.apps, width)));
+    print(format_args!(
+        "\n{}",
+        workers::table(snapshot.workers, width)
+    ));
+}

@@ -1,0 +1,227 @@
+//! The masters of a cluster, of which one leads: remembers which, and asks again where that is safe.
+//!
+//! ```text
+//!                 remembered?  no     .---- search: all at once, each until it leads ----.
+//!   question ---------------------->  |  standby, unreachable, silent: a pause, again    |
+//!      ^         yes |                '--------------------------------------------------'
+//!      |             v                                     | the first that leads
+//!      |            ask <----------------------------------'
+//!      |             | no answer for a while: another leads by now?
+//!      '-------------'
+//!        not taken, or safe to repeat
+//! ```
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use aloha_rpc::{AskError, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv};
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout, timeout_at};
+
+use super::error::{ClientError, TriedMaster};
+use super::repeat::{Next, Repeat};
+use super::search::Search;
+use crate::jitter;
+use crate::messages::MasterMessage;
+
+/// No master is remembered.
+const NONE: usize = usize::MAX;
+/// How long a question may go unanswered before the client looks whether another leads by now; it doubles up to the
+/// longest.
+const LOOK_AROUND_AFTER: Duration = Duration::from_secs(2);
+const LOOK_AROUND_AFTER_MAX: Duration = Duration::from_secs(20);
+/// The pause before the same is asked once more; it doubles up to the longest.
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The masters of a cluster.
+#[derive(Debug)]
+pub(super) struct Masters {
+    env: RpcEnv,
+    search: Search,
+    /// The place of the one that led last.
+    leader: AtomicUsize,
+    /// Whether one ever led. Before that, a cluster that is not there is not waited for.
+    has_led: AtomicBool,
+    /// One search at a time: who needs the leader meanwhile waits for what it finds.
+    searching: Mutex<()>,
+}
+
+/// Why an ask ended without an answer.
+enum Ended {
+    Failed(AskError),
+    /// Another leads; the one that was asked has not answered.
+    Moved,
+}
+
+impl Masters {
+    pub(super) fn new(env: &RpcEnv, addresses: &[RpcAddress]) -> Self {
+        Self {
+            env: env.clone(),
+            search: Search::new(env, addresses),
+            leader: AtomicUsize::new(NONE),
+            has_led: AtomicBool::new(false),
+            searching: Mutex::new(()),
+        }
+    }
+
+    /// What came of each when it was last looked at.
+    pub(super) fn tried(&self) -> Vec<TriedMaster> {
+        self.search.tried()
+    }
+
+    /// Waits until a master leads.
+    pub(super) async fn find(&self, patience: Duration) -> Result<(), ClientError> {
+        match timeout(patience, self.leader()).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) | Err(_) => Err(ClientError::NoMaster {
+                tried: self.tried(),
+            }),
+        }
+    }
+
+    /// Puts a question to the master that leads, once or more often.
+    ///
+    /// Cancel safe: dropped, it withdraws what it asked.
+    pub(super) async fn ask<R: DeserializeOwned>(
+        &self,
+        repeat: Repeat,
+        patience: Duration,
+        question: impl Fn(RpcCallContext<R>) -> MasterMessage,
+    ) -> Result<R, Failed> {
+        let give_up_at = self.env.runtime().now() + patience;
+        let mut pause = PAUSE;
+        let mut last = None;
+        loop {
+            let found = timeout_at(give_up_at, self.leader()).await;
+            let (place, master) = match (found, last.take()) {
+                (Ok(Some(found)), _) => found,
+                // What came of the question says more than that nobody is there now.
+                (Ok(None) | Err(_), Some(error)) => return Err(Failed::Unanswered(error)),
+                (Ok(None) | Err(_), None) => return Err(Failed::NoMaster),
+            };
+            let asked = master.ask(&question);
+            let error = match self.accompany(asked, place, repeat).await {
+                Ok(answer) => return Ok(answer),
+                Err(Ended::Moved) => continue,
+                Err(Ended::Failed(error)) => error,
+            };
+            match repeat.after(&error) {
+                Next::Later => {}
+                Next::Elsewhere => self.forget(place, &error),
+                Next::GiveUp => return Err(Failed::Unanswered(error)),
+                Next::Unknown => {
+                    self.forget(place, &error);
+                    return Err(Failed::Unknown(error));
+                }
+            }
+            if timeout_at(give_up_at, self.pause(pause)).await.is_err() {
+                return Err(Failed::Unanswered(error));
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+            last = Some(error);
+        }
+    }
+
+    /// Pauses for half of it or more: callers that were turned away together shall not come back together.
+    async fn pause(&self, nominal: Duration) {
+        let seed = self.env.runtime().random_u64();
+        sleep(jitter::shorten(nominal, 0.5, seed)).await;
+    }
+
+    /// The master that leads: the one remembered, else the first that is found to. `None` where no cluster is there.
+    /// Cancel safe.
+    async fn leader(&self) -> Option<(usize, RpcEndpointRef<MasterMessage>)> {
+        loop {
+            if let Some(found) = self.remembered() {
+                return Some(found);
+            }
+            let _mine = self.searching.lock().await;
+            if self.remembered().is_none() {
+                let has_led = self.has_led.load(Ordering::Relaxed);
+                let found = self.search.run(has_led).await?;
+                self.remember(found);
+            }
+        }
+    }
+
+    fn remembered(&self) -> Option<(usize, RpcEndpointRef<MasterMessage>)> {
+        let place = self.leader.load(Ordering::Acquire);
+        let master = self.search.master(place)?;
+        Some((place, master.clone()))
+    }
+
+    fn remember(&self, place: usize) {
+        self.has_led.store(true, Ordering::Relaxed);
+        self.leader.store(place, Ordering::Release);
+    }
+
+    /// That master leads no more, or cannot be asked. Another that was found since is kept.
+    fn forget(&self, place: usize, why: &AskError) {
+        self.search.note(place, why.clone().into());
+        // Whoever comes second finds it done.
+        let _ = self
+            .leader
+            .compare_exchange(place, NONE, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Waits for an answer, and looks from time to time whether another master leads by now: one that is cut off says
+    /// nothing for a long time.
+    async fn accompany<R>(
+        &self,
+        asked: impl Future<Output = Result<R, AskError>>,
+        place: usize,
+        repeat: Repeat,
+    ) -> Result<R, Ended> {
+        if repeat == Repeat::Unsafe || self.search.count() < 2 {
+            return asked.await.map_err(Ended::Failed);
+        }
+        let mut asked = pin!(asked);
+        let mut patience = LOOK_AROUND_AFTER;
+        loop {
+            let look_around = async {
+                sleep(patience).await;
+                let _mine = self.searching.lock().await;
+                match self.leader.load(Ordering::Acquire) {
+                    known if known != place && known != NONE => Some(known),
+                    _ => self.search.run(true).await,
+                }
+            };
+            let found = tokio::select! {
+                biased;
+                answer = &mut asked => return answer.map_err(Ended::Failed),
+                found = look_around => found,
+            };
+            if let Some(found) = found.filter(|found| *found != place) {
+                self.remember(found);
+                return Err(Ended::Moved);
+            }
+            patience = (patience * 2).min(LOOK_AROUND_AFTER_MAX);
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failed {
+    NoMaster,
+    Unanswered(AskError),
+    Unknown(AskError),
+}
+
+impl Failed {
+    pub(super) fn with(self, name: &str, tried: Vec<TriedMaster>) -> ClientError {
+        match self {
+            Self::NoMaster => ClientError::NoMaster { tried },
+            Self::Unanswered(reason) => ClientError::Unanswered { reason, tried },
+            Self::Unknown(reason) => ClientError::OutcomeUnknown {
+                name: name.to_owned(),
+                reason,
+                tried,
+            },
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! Asks the master that leads, from this process or another.
+
+mod error;
+mod masters;
+mod repeat;
+mod search;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aloha_rpc::{AskError, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv};
+use serde::de::DeserializeOwned;
+
+pub use self::error::{ClientError, MasterOutcome, TriedMaster};
+
+use self::masters::Masters;
+use self::repeat::{Next, Repeat};
+use crate::app::{AppDescription, AppStatus};
+use crate::app_query::{AppsPage, AppsQuery};
+use crate::cluster_status::ClusterStatus;
+use crate::ids::AppId;
+use crate::log_follower::LogFollower;
+use crate::master::WorkerStatus;
+use crate::messages::{
+    ForgetAnswer, KillAnswer, LogAnswer, LogRequest, MasterMessage, SubmitAnswer,
+};
+
+/// How long one question about the end of an application stays open before it is asked again.
+const WAIT_AT_ONCE: Duration = Duration::from_secs(30);
+/// How long a client looks for a master that leads, where nobody says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client of a cluster. Cheap to clone; clones share what they know.
+///
+/// One made by [`connect`](Self::connect) remembers which master leads. Where that is gone, silent or a standby by now, it
+/// looks at all of them at once until one leads, for as long as its [patience](Self::with_patience) lasts, and asks there
+/// what may be asked again: questions, kills, and submissions with a key ([`submit_once`](Self::submit_once)). One without
+/// a key is repeated only where it is certain that no master took it; else the error is
+/// [`ClientError::OutcomeUnknown`].
+///
+/// The one of a [`MasterHandle`](crate::MasterHandle) asks that master and no other, once.
+///
+/// # Cancel safety
+///
+/// A question that is dropped is withdrawn. A submission, a kill or a clean-up that is dropped may have been done.
+#[derive(Debug, Clone)]
+pub struct MasterClient {
+    way: Way,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    /// To a master of this process.
+    Direct(RpcEndpointRef<MasterMessage>),
+    /// To whichever leads.
+    Found {
+        masters: Arc<Masters>,
+        patience: Duration,
+    },
+}
+
+impl MasterClient {
+    pub(crate) fn new(master: RpcEndpointRef<MasterMessage>) -> Self {
+        Self {
+            way: Way::Direct(master),
+        }
+    }
+
+    /// A client of the cluster that has these masters, once one of them was found to lead. It waits for masters that do
+    /// not lead yet, but not for any to come into being. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// None is there, or none led in time.
+    pub async fn connect(env: &RpcEnv, masters: &[RpcAddress]) -> Result<Self, ClientError> {
+        let masters = Arc::new(Masters::new(env, masters));
+        masters.find(PATIENCE).await?;
+        let patience = PATIENCE;
+        Ok(Self {
+            way: Way::Found { masters, patience },
+        })
+    }
+
+    /// The same client, which looks so long for a master that leads before it gives up; 30 seconds where this is not
+    /// called. How long a master that leads may take to answer is another matter (`aloha.rpc.askTimeout`).
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        if let Way::Found { patience: ours, .. } = &mut self.way {
+            *ours = patience;
+        }
+        self
+    }
+
+    /// Submits an application.
+    ///
+    /// # Errors
+    ///
+    /// No master took it; or, with [`ClientError::OutcomeUnknown`], one may have.
+    pub async fn submit(&self, description: AppDescription) -> Result<SubmitAnswer, ClientError> {
+        self.submit_with(description, None).await
+    }
+
+    /// Submits an application under an idempotency key, which is for this submission alone: 1 to 128 visible ASCII
+    /// characters. Submitted again under the same key, it is still one application, so this asks until there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// No master answered. One may have taken the application, and says so when it is submitted again.
+    pub async fn submit_once(
+        &self,
+        description: AppDescription,
+        key: &str,
+    ) -> Result<SubmitAnswer, ClientError> {
+        self.submit_with(description, Some(key)).await
+    }
+
+    async fn submit_with(
+        &self,
+        description: AppDescription,
+        key: Option<&str>,
+    ) -> Result<SubmitAnswer, ClientError> {
+        let key = key.map(str::to_owned);
+        let repeat = match key {
+            Some(_) => Repeat::Safe,
+            None => Repeat::Unsafe,
+        };
+        let question = |description, key| {
+            |call| MasterMessage::Submit {
+                description,
+                key,
+                call,
+            }
+        };
+        match &self.way {
+            Way::Direct(master) => {
+                let answer = master.ask(question(description, key)).await;
+                answer.map_err(|reason| direct(reason, repeat))
+            }
+            Way::Found { masters, patience } => {
+                let question = |call| question(description.clone(), key.clone())(call);
+                // In a box, lest the way above carries what it needs.
+                let answer = Box::pin(masters.ask(repeat, *patience, question)).await;
+                answer.map_err(|failed| failed.with(&description.name, masters.tried()))
+            }
+        }
+    }
+
+    /// Puts a question, to which every answer is as good as the first.
+    async fn ask<R: DeserializeOwned>(
+        &self,
+        repeat: Repeat,
+        question: impl Fn(RpcCallContext<R>) -> MasterMessage,
+    ) -> Result<R, ClientError> {
+        match &self.way {
+            Way::Direct(master) => {
+                let answer = master.ask(question).await;
+                answer.map_err(|reason| direct(reason, repeat))
+            }
+            Way::Found { masters, patience } => {
+                let answer = Box::pin(masters.ask(repeat, *patience, question)).await;
+                answer.map_err(|failed| failed.with("", masters.tried()))
+            }
+        }
+    }
+
+    /// Ends an application, or keeps it from starting. One that is ended already is not ended again, so what asking
+    /// twice is told may be that it has ended.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn kill(&self, app: AppId) -> Result<KillAnswer, ClientError> {
+        let question = |call| MasterMessage::Kill {
+            app: app.clone(),
+            call,
+        };
+        self.ask(Repeat::Safe, question).await
+    }
+
+    /// Ends every application, or keeps it from starting; tells how many these were.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn kill_all(&self) -> Result<u64, ClientError> {
+        self.ask(Repeat::Safe, |call| MasterMessage::KillAll { call })
+            .await
+    }
+
+    /// Forgets an application that has ended.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn forget(&self, app: AppId) -> Result<ForgetAnswer, ClientError> {
+        let question = |call| MasterMessage::Forget {
+            app: app.clone(),
+            call,
+        };
+        self.ask(Repeat::Safe, question).await
+    }
+
+    /// Forgets every application that has ended; tells how many these were.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn clear(&self) -> Result<u64, ClientError> {
+        self.ask(Repeat::Safe, |call| MasterMessage::Clear { call })
+            .await
+    }
+
+    /// How an application is; none if there is no such one.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn status(&self, app: AppId) -> Result<Option<AppStatus>, ClientError> {
+        let question = |call| MasterMessage::Status {
+            app: app.clone(),
+            call,
+        };
+        self.ask(Repeat::Safe, question).await
+    }
+
+    /// Waits until an application has ended, also while another master takes over; none if there is no such one.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn wait(&self, app: &AppId) -> Result<Option<AppStatus>, ClientError> {
+        self.wait_for(app, Duration::MAX).await
+    }
+
+    /// Waits until an application has ended, but no longer than `patience`; then gives how it is. It may take longer
+    /// where another master takes over meanwhile. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn wait_for(
+        &self,
+        app: &AppId,
+        patience: Duration,
+    ) -> Result<Option<AppStatus>, ClientError> {
+        let mut left = patience;
+        loop {
+            // No question is open for longer than an answer may take.
+            let at_once = left.min(WAIT_AT_ONCE);
+            left -= at_once;
+            let question = |call| MasterMessage::Wait {
+                app: app.clone(),
+                patience_millis: u64::try_from(at_once.as_millis()).unwrap_or(u64::MAX),
+                call,
+            };
+            let status: Option<AppStatus> = self.ask(Repeat::Safe, question).await?;
+            let has_ended = status.as_ref().is_none_or(|status| status.phase.is_final());
+            if has_ended || left.is_zero() {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// All applications that the master remembers, in the order of submission. They are asked for in pages, so they
+    /// are not all of one moment.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn apps(&self) -> Result<Vec<AppStatus>, ClientError> {
+        let (mut apps, mut query) = (Vec::new(), AppsQuery::default());
+        loop {
+            let page = self.apps_page(query.clone()).await?;
+            apps.extend(page.apps);
+            query.after = page.next;
+            if query.after.is_none() {
+                return Ok(apps);
+            }
+        }
+    }
+
+    /// A page of the applications that the master remembers.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn apps_page(&self, query: AppsQuery) -> Result<AppsPage, ClientError> {
+        let question = |call| MasterMessage::Apps {
+            query: query.clone(),
+            call,
+        };
+        self.ask(Repeat::Safe, question).await
+    }
+
+    /// All workers that the master remembers.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn workers(&self) -> Result<Vec<WorkerStatus>, ClientError> {
+        self.ask(Repeat::Safe, |call| MasterMessage::Workers { call })
+            .await
+    }
+
+    /// The cluster in numbers.
+    ///
+    /// # Errors
+    ///
+    /// No master answered.
+    pub async fn cluster(&self) -> Result<ClusterStatus, ClientError> {
+        self.ask(Repeat::Safe, |call| MasterMessage::Cluster { call })
+            .await
+    }
+
+    /// A piece of an application's output; empty at the end of what there is, once the patience of the request is over.
+    ///
+    /// # Errors
+    ///
+    /// The master or the worker did not answer.
+    pub async fn read_log(
+        &self,
+        app: &AppId,
+        request: LogRequest,
+    ) -> Result<LogAnswer, ClientError> {
+        let question = |call| MasterMessage::ReadLog {
+            app: app.clone(),
+            request,
+            call,
+        };
+        self.ask(Repeat::PassedOn, question).await
+    }
+
+    /// Follows an application's output until it has ended, also while another master takes over.
+    #[must_use]
+    pub fn follow_log(&self, app: &AppId, request: LogRequest) -> LogFollower {
+        LogFollower::new(self.clone(), app.clone(), request)
+    }
+}
+
+/// Why the master of this process gave no answer.
+fn direct(reason: AskError, repeat: Repeat) -> ClientError {
+    let tried = Vec::new();
+    match repeat.after(&reason) {
+        Next::Unknown => ClientError::OutcomeUnknown {
+            name: String::new(),
+            reason,
+            tried,
+        },
+        Next::Later | Next::Elsewhere | Next::GiveUp => ClientError::Unanswered { reason, tried },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aloha_rpc::{RpcConfig, TransportConfig};
+
+    use super::*;
+    use crate::master::Master;
+
+    async fn env(name: &str, address: Option<&str>, frame_bytes_max: usize) -> RpcEnv {
+        let config = RpcConfig {
+            transport: TransportConfig {
+                frame_bytes_max,
+                ..TransportConfig::default()
+            },
+            ..RpcConfig::default()
+        };
+        let builder = RpcEnv::builder(name).config(config);
+        let builder = match address {
+            Some(address) => builder.bind(address),
+            None => builder,
+        };
+        builder.start().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn more_applications_than_a_message_holds_are_listed_in_the_order_of_submission() {
+        const COUNT: usize = 2_500;
+        let frame_bytes_max = 512 << 10;
+        let master_env = env("master", Some("127.0.0.1:0"), frame_bytes_max).await;
+        let master = Master::start(&master_env, Master::default_settings(&master_env)).unwrap();
+        let mut ids = Vec::new();
+        for number in 0..COUNT {
+            let description = AppDescription {
+                name: format!("{number:0>250}"),
+                entry_point: "Process".into(),
+                cores: 1,
+                ..AppDescription::default()
+            };
+            let answer = master.client().submit(description).await.unwrap();
+            ids.push(answer.accepted().unwrap());
+        }
+        let client_env = env("client", None, frame_bytes_max).await;
+        let address = master_env.address().unwrap().clone();
+        let client = MasterClient::connect(&client_env, &[address])
+            .await
+            .unwrap();
+        let apps = client.apps().await.unwrap();
+        let bytes: usize = apps.iter().map(|app| app.name.len()).sum();
+        assert!(bytes > frame_bytes_max, "one message would do");
+        let listed: Vec<_> = apps.into_iter().map(|app| app.id).collect();
+        assert_eq!(listed, ids);
+        let query = AppsQuery {
+            after: Some("1999".parse().unwrap()),
+            ..AppsQuery::default()
+        };
+        let page = client.apps_page(query).await.unwrap();
+        assert_eq!((page.apps.len(), page.next), (500, None));
+        let status = client.status(ids[0].clone()).await.unwrap().unwrap();
+        assert_eq!(status.history.len(), 1, "{status:?}");
+        client_env.shutdown().await;
+        master_env.shutdown().await;
+    }
+}

@@ -1,0 +1,429 @@
+//! A client among several masters of which one leads: on a simulated network, under a clock that jumps.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aloha_rpc::testing::{SimConditions, Simulation};
+use aloha_rpc::{RpcAddress, RpcEnv};
+use aloha_scheduler::election::{ElectionError, LeaderElectionAgent, Leadership, Standing};
+use aloha_scheduler::persistence::MemoryEngine;
+use aloha_scheduler::{
+    AppDescription, AppId, AppPhase, AppsQuery, ClientError, Master, MasterClient, MasterHandle,
+    MasterRole, RecoveryMode, SubmitAnswer,
+};
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// An election that the test decides.
+#[derive(Debug, Default)]
+struct Decided {
+    winner: watch::Sender<Option<watch::Receiver<Standing>>>,
+}
+
+#[async_trait]
+impl LeaderElectionAgent for Decided {
+    async fn campaign(&self) -> Result<Leadership, ElectionError> {
+        let mut winner = self.winner.subscribe();
+        let seen = winner.wait_for(Option::is_some).await;
+        seen.expect("its sender is here");
+        let standing = self.winner.send_replace(None).expect("just seen");
+        Ok(Leadership { epoch: 0, standing })
+    }
+}
+
+/// One of three masters that share a store.
+struct Candidate {
+    env: RpcEnv,
+    master: MasterHandle,
+    election: Arc<Decided>,
+}
+
+impl Candidate {
+    /// Makes it lead, for as long as the guard is there.
+    async fn elect(&self) -> watch::Sender<Standing> {
+        let (standing, seen) = watch::channel(Standing::Held);
+        self.election.winner.send_replace(Some(seen));
+        let mut role = self.master.role();
+        let leads = role.wait_for(|role| matches!(role, MasterRole::Leading { .. }));
+        leads.await.expect("it lives");
+        standing
+    }
+
+    fn address(&self) -> RpcAddress {
+        self.env.address().expect("it listens").clone()
+    }
+
+    /// What it has, asked beside the network.
+    async fn apps(&self) -> Vec<AppId> {
+        let apps = self.master.client().apps().await.expect("it leads");
+        apps.into_iter().map(|app| app.id).collect()
+    }
+}
+
+struct Ground {
+    sim: Simulation,
+    masters: [Candidate; 3],
+    client: RpcEnv,
+}
+
+impl Ground {
+    async fn new(sim: &Simulation) -> Self {
+        let store = MemoryEngine::new();
+        let candidate = async |host: &str| {
+            let election = Arc::new(Decided::default());
+            let mode = RecoveryMode {
+                persistence: Some(Arc::new(store.clone())),
+                election: Arc::clone(&election) as _,
+            };
+            let env = sim.env(host).await;
+            let master = Master::builder(&env).recovery_mode(mode).start();
+            Candidate {
+                env,
+                master: master.expect("the first there"),
+                election,
+            }
+        };
+        Self {
+            masters: [
+                candidate("m0").await,
+                candidate("m1").await,
+                candidate("m2").await,
+            ],
+            client: sim.client("client").await,
+            sim: sim.clone(),
+        }
+    }
+
+    async fn connect(&self) -> Result<MasterClient, ClientError> {
+        MasterClient::connect(
+            &self.client,
+            &self.masters.each_ref().map(Candidate::address),
+        )
+        .await
+    }
+
+    /// Everything takes this long on its way.
+    fn slow_down(&self, way: Duration) {
+        self.sim.network().set_conditions(SimConditions {
+            delay: way..=way,
+            ..SimConditions::default()
+        });
+    }
+}
+
+fn run(program: impl AsyncFnOnce(Ground)) {
+    Simulation::run(7, async |sim| program(Ground::new(&sim).await).await);
+}
+
+fn description(name: &str) -> AppDescription {
+    AppDescription {
+        name: name.to_owned(),
+        entry_point: "Process".to_owned(),
+        args: vec!["true".to_owned()],
+        cores: 1,
+        memory_mib: 1,
+        ..AppDescription::default()
+    }
+}
+
+fn accepted(answer: Result<SubmitAnswer, ClientError>) -> AppId {
+    match answer {
+        Ok(SubmitAnswer::Accepted { app }) => app,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "the clock of the simulation")]
+    Instant::now()
+}
+
+#[test]
+fn the_leader_is_found_wherever_it_stands_in_the_list() {
+    for place in 0..3 {
+        run(async |ground| {
+            let _leads = ground.masters[place].elect().await;
+            let client = ground.connect().await.expect("one leads");
+            let app = accepted(client.submit(description("a")).await);
+            assert_eq!(ground.masters[place].apps().await, [app]);
+        });
+    }
+}
+
+#[test]
+fn a_client_waits_for_an_election_that_is_still_on() {
+    run(async |ground| {
+        let elect = async {
+            sleep(Duration::from_secs(10)).await;
+            ground.masters[2].elect().await
+        };
+        let (client, _leads) = tokio::join!(ground.connect(), elect);
+        let cluster = client.expect("one leads").cluster().await;
+        assert_eq!(
+            cluster.expect("an answer").master,
+            ground.masters[2].address().to_string()
+        );
+    });
+}
+
+#[test]
+fn where_nobody_is_elected_the_error_names_each_master_and_why() {
+    run(async |ground| {
+        ground.sim.network().crash("m1");
+        let error = ground.connect().await.expect_err("none leads").to_string();
+        for expected in [
+            "no master leads: m0:7077 does not lead (this master is a standby: ask the one that leads)",
+            "m1:7077 did not answer (",
+            "m2:7077 does not lead",
+        ] {
+            assert!(error.contains(expected), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_not_waited_for() {
+    run(async |ground| {
+        for host in ["m0", "m1", "m2"] {
+            ground.sim.network().crash(host);
+        }
+        let begun = now();
+        let error = ground.connect().await.expect_err("none is there");
+        assert!(
+            matches!(&error, ClientError::NoMaster { tried } if tried.len() == 3),
+            "{error}"
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begun.elapsed()
+        );
+    });
+}
+
+#[test]
+fn masters_that_swallow_everything_cost_the_others_no_time() {
+    run(async |ground| {
+        let _leads = ground.masters[2].elect().await;
+        ground.sim.network().isolate("m0");
+        ground.sim.network().isolate("m1");
+        let begun = now();
+        let client = ground.connect().await.expect("one leads");
+        client.cluster().await.expect("an answer");
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begun.elapsed()
+        );
+    });
+}
+
+/// Any of the questions that may be asked twice.
+type Question = fn(MasterClient, AppId) -> Pin<Box<dyn Future<Output = Result<Said, ClientError>>>>;
+
+struct Said(String);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn said(answer: impl fmt::Debug) -> Said {
+    Said(format!("{answer:?}"))
+}
+
+/// Each with what its answer has in it.
+const QUESTIONS: [(Question, &str); 10] = [
+    (
+        |c, id| Box::pin(async move { c.status(id).await.map(said) }),
+        "Submitted",
+    ),
+    (
+        |c, id| Box::pin(async move { c.wait_for(&id, Duration::ZERO).await.map(said) }),
+        "Submitted",
+    ),
+    (
+        |c, _| Box::pin(async move { c.apps_page(AppsQuery::default()).await.map(said) }),
+        "Submitted",
+    ),
+    (
+        |c, _| Box::pin(async move { c.workers().await.map(said) }),
+        "[]",
+    ),
+    (
+        |c, _| Box::pin(async move { c.cluster().await.map(said) }),
+        "m1:7077",
+    ),
+    (
+        |c, id| Box::pin(async move { c.kill(id).await.map(said) }),
+        "success: true",
+    ),
+    (
+        |c, id| Box::pin(async move { c.forget(id).await.map(said) }),
+        "NotEnded",
+    ),
+    (
+        |c, _| Box::pin(async move { c.clear().await.map(said) }),
+        "0",
+    ),
+    (
+        |c, _| Box::pin(async move { c.kill_all().await.map(said) }),
+        "1",
+    ),
+    (
+        |c, _| Box::pin(async move { c.submit_once(description("b"), "k").await.map(said) }),
+        "Accepted",
+    ),
+];
+
+/// What becomes of the leader in the middle of each question.
+fn every_question_outlives(end: impl Fn(&Simulation), limit: Duration) {
+    for (question, expected) in QUESTIONS {
+        run(async |ground| {
+            ground.slow_down(Duration::from_millis(100));
+            let _led = ground.masters[0].elect().await;
+            let client = ground.connect().await.expect("one leads");
+            let app = accepted(client.submit(description("a")).await);
+            let begun = now();
+            let change = async {
+                // The question is on its way.
+                sleep(Duration::from_millis(50)).await;
+                end(&ground.sim);
+                ground.masters[1].elect().await
+            };
+            let (answer, _leads) = tokio::join!(question(client, app), change);
+            let answer = answer.expect(expected).to_string();
+            assert!(answer.contains(expected), "{answer}");
+            assert!(begun.elapsed() < limit, "{:?}", begun.elapsed());
+        });
+    }
+}
+
+#[test]
+fn every_question_is_answered_though_the_leader_dies_meanwhile() {
+    every_question_outlives(|sim| sim.network().crash("m0"), Duration::from_secs(2));
+}
+
+#[test]
+fn every_question_is_answered_though_the_leader_is_cut_off_meanwhile() {
+    every_question_outlives(|sim| sim.network().isolate("m0"), Duration::from_secs(4));
+}
+
+#[test]
+fn a_leader_that_steps_down_is_not_asked_again() {
+    run(async |ground| {
+        let led = ground.masters[0].elect().await;
+        let client = ground.connect().await.expect("one leads");
+        let first = accepted(client.submit(description("a")).await);
+        led.send_replace(Standing::Lost);
+        let _leads = ground.masters[1].elect().await;
+        // Refused by a standby, it is certain that nothing was taken.
+        let second = accepted(client.submit(description("b")).await);
+        assert_eq!(ground.masters[1].apps().await, [first, second]);
+    });
+}
+
+/// Submits to a leader that takes it, stores it, and dies before its answer arrives.
+async fn lose_the_answer(
+    ground: &Ground,
+    submit: impl AsyncFnOnce(MasterClient) -> Result<SubmitAnswer, ClientError>,
+) -> (Result<SubmitAnswer, ClientError>, watch::Sender<Standing>) {
+    ground.slow_down(Duration::from_millis(100));
+    let led = ground.masters[0].elect().await;
+    let client = ground.connect().await.expect("one leads");
+    let change = async {
+        sleep(Duration::from_millis(150)).await;
+        assert_eq!(ground.masters[0].apps().await.len(), 1, "it is stored");
+        ground.sim.network().crash("m0");
+        drop(led);
+        ground.masters[1].elect().await
+    };
+    tokio::join!(submit(client), change)
+}
+
+#[test]
+fn a_submission_with_a_key_whose_answer_is_lost_is_repeated_and_runs_once() {
+    run(async |ground| {
+        let submit = async |client: MasterClient| client.submit_once(description("a"), "k").await;
+        let (answer, _leads) = lose_the_answer(&ground, submit).await;
+        assert_eq!(ground.masters[1].apps().await, [accepted(answer)]);
+    });
+}
+
+#[test]
+fn a_submission_without_a_key_whose_answer_is_lost_is_not_repeated_and_the_error_says_so() {
+    run(async |ground| {
+        let submit = async |client: MasterClient| client.submit(description("a")).await;
+        let (answer, _leads) = lose_the_answer(&ground, submit).await;
+        let error = answer.expect_err("nobody knows");
+        assert!(
+            matches!(error, ClientError::OutcomeUnknown { .. }),
+            "{error}"
+        );
+        let error = error.to_string();
+        for expected in [
+            "may have taken",
+            "`aloha apps --name 'a'` shows it if so",
+            "m0:7077 did not answer",
+        ] {
+            assert!(error.contains(expected), "{error}");
+        }
+        assert_eq!(ground.masters[1].apps().await.len(), 1);
+    });
+}
+
+#[test]
+fn a_wait_goes_on_at_the_next_leader() {
+    run(async |ground| {
+        let led = ground.masters[0].elect().await;
+        let client = ground.connect().await.expect("one leads");
+        let app = accepted(client.submit(description("a")).await);
+        let change = async {
+            sleep(Duration::from_secs(100)).await;
+            ground.sim.network().crash("m0");
+            drop(led);
+            sleep(Duration::from_secs(10)).await;
+            let leads = ground.masters[1].elect().await;
+            sleep(Duration::from_secs(100)).await;
+            let killed = client.kill(app.clone()).await.expect("an answer");
+            assert!(killed.success, "{killed:?}");
+            leads
+        };
+        let (status, _leads) = tokio::join!(client.wait(&app), change);
+        let status = status.expect("an answer").expect("it is remembered");
+        assert_eq!(status.phase, AppPhase::Killed);
+    });
+}
+
+#[test]
+fn many_callers_share_one_search() {
+    run(async |ground| {
+        let _led = ground.masters[0].elect().await;
+        let client = ground.connect().await.expect("one leads");
+        ground.sim.network().crash("m0");
+        let handled = |candidate: &Candidate| {
+            let snapshot = candidate.env.snapshot();
+            let masters = snapshot.endpoints.iter().filter(|e| &*e.name == "Master");
+            masters.map(|endpoint| endpoint.handled).sum::<u64>()
+        };
+        let before = handled(&ground.masters[2]);
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..500 {
+            let client = client.clone();
+            callers.spawn(async move { client.cluster().await });
+        }
+        sleep(Duration::from_secs(10)).await;
+        let looks = handled(&ground.masters[2]) - before;
+        let _leads = ground.masters[1].elect().await;
+        for answer in callers.join_all().await {
+            assert_eq!(answer.expect("one leads").master, "m1:7077");
+        }
+        // Ten seconds of looks with pauses of up to one second.
+        assert!((5..40).contains(&looks), "{looks} looks at a standby");
+    });
+}
