@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::http::Request;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
@@ -135,23 +135,24 @@ async fn process(
     shared: &Shared,
 ) -> Result<(Response, Kept), Response> {
     let (head, body) = request.into_parts();
+    let uri = head.uri.clone();
+    let refused = |error: RestError| error.response_for(&uri);
     let (body, _share) = if body.is_end_stream() {
         (Body::empty(), None)
     } else {
         let read = shared.read_body(WatchedBody::new(body, Arc::clone(watch)));
-        let whole = read.await.map_err(RestError::into_response)?;
+        let whole = read.await.map_err(refused)?;
         let (bytes, share) = whole.into_parts();
         (Body::from(bytes), Some(share))
     };
-    let place = shared.places().take(&head.uri);
-    let place = place.map_err(RestError::into_response)?;
+    let place = shared.places().take(&uri).map_err(refused)?;
     let request = Request::from_parts(head, body);
     let (response, place) = if place.is_long() {
         watch.set_long(true);
         let response = tokio::select! {
             biased;
             Ok(response) = router.call(request) => response,
-            () = shared.stopping() => RestError::stopping().into_response(),
+            () = shared.stopping() => refused(RestError::stopping()),
         };
         (response, Some(place))
     } else {
@@ -159,8 +160,7 @@ async fn process(
         drop(place);
         (response, None)
     };
-    let share = shared.share_of(response.body());
-    let share = share.map_err(RestError::into_response)?;
+    let share = shared.share_of(response.body()).map_err(refused)?;
     Ok((response, Kept::new(place, share)))
 }
 

@@ -113,6 +113,13 @@ async fn a_body_that_is_too_large_or_too_slow_or_one_too_many_is_refused() {
     let answer = server.ask(&create(2001, "")).await;
     assert_eq!(answer.status, 413);
     answer.assert_error("bodyBytesMax");
+    let own = create(2001, "").replace("/v1/submissions/create", "/v1/applications");
+    let answer = server.ask(&own).await;
+    let kind = answer.header("content-type");
+    assert_eq!(
+        (answer.status, kind),
+        (413, Some("application/problem+json"))
+    );
     let chunk = format!("{:x}\r\n{}\r\n", 1500, "x".repeat(1500));
     let chunked = "POST /v1/submissions/create HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     let answer = server.ask(&format!("{chunked}{chunk}{chunk}")).await;
