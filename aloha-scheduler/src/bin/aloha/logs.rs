@@ -72,10 +72,12 @@ pub(crate) async fn follow(
         .iter()
         .map(|request| Some(master.follow_log(app, *request)))
         .collect();
+    let mut patience = Duration::ZERO;
     while followers.iter().any(Option::is_some) {
         let (place, news) = tokio::select! {
             news = next(&mut followers) => news,
-            status = master.wait_for(app, NEWS_INTERVAL), if progress.is_shown() => {
+            status = master.wait_for(app, patience), if progress.is_shown() => {
+                patience = NEWS_INTERVAL;
                 match status? {
                     Some(status) if !status.phase.is_final() => progress.show(&status),
                     _ => progress.end(),
