@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use aloha_scheduler::master::WorkerStatus;
 use aloha_scheduler::rest::{
-    GatewayError, LogPiece, LogSource, RestGuard, RestLimits, SubmissionGateway, rest_router,
-    serve_rest,
+    GatewayError, LogPiece, LogSource, RestGuard, RestLimits, RestServer, SubmissionGateway,
+    rest_router,
 };
 use aloha_scheduler::{
     AppDescription, AppId, AppPhase, AppStatus, AppsPage, AppsQuery, ClusterStatus, ForgetAnswer,
@@ -174,7 +174,7 @@ struct Server {
     fake: Arc<Fake>,
     client: reqwest::Client,
     stop: CancellationToken,
-    ended: tokio::task::JoinHandle<std::io::Result<()>>,
+    ended: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
@@ -187,12 +187,13 @@ impl Server {
         let limits = RestLimits {
             body_bytes_max: 2048,
             body_timeout: Duration::from_millis(200),
+            ..RestLimits::default()
         };
         let router = rest_router(fake.clone(), guard, limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound").to_string();
         let stop = CancellationToken::new();
-        let ended = tokio::spawn(serve_rest(listener, router, stop.clone()));
+        let ended = tokio::spawn(RestServer::new(router, limits).serve(listener, stop.clone()));
         Self {
             address,
             fake,
@@ -260,14 +261,14 @@ const CREATE: &str = r#"{"action":"CreateSubmissionRequest","name":"test","entry
 async fn create_status_and_kill_answer_as_spark_does() {
     let server = Server::start(None).await;
     let created = json!({"action": "CreateSubmissionResponse", "message": "application submitted as app-1",
-        "submissionId": "app-1", "success": true, "unknownFields": ["colour"]});
+        "serverSparkVersion": "4.0.0", "submissionId": "app-1", "success": true, "unknownFields": ["colour"]});
     assert_eq!(server.create(CREATE).await, (200, created));
     let submitted = server.fake.submitted.lock().expect("not poisoned").clone();
     assert_eq!(submitted.len(), 1);
     assert_eq!(submitted[0].args, ["echo hi"]);
 
     let status = json!({"action": "SubmissionStatusResponse", "attempt": 1, "driverState": "RUNNING", "priority": 0,
-        "submissionId": "app-1", "submittedAt": 1_552_342_651_000_u64, "success": true,
+        "serverSparkVersion": "4.0.0", "submissionId": "app-1", "submittedAt": 1_552_342_651_000_u64, "success": true,
         "workerHostPort": "127.0.0.1:7078", "workerId": "worker-1"});
     assert_eq!(
         server.get("/v1/submissions/status/app-1/extra").await,
@@ -275,6 +276,7 @@ async fn create_status_and_kill_answer_as_spark_does() {
     );
 
     let killed = json!({"action": "KillSubmissionResponse", "message": "killing app-1",
+        "serverSparkVersion": "4.0.0",
         "submissionId": "app-1", "success": true});
     assert_eq!(
         server.post("/v1/submissions/kill/app-1", "").await,
@@ -378,7 +380,7 @@ async fn what_the_master_cannot_do_has_its_own_status() {
         assert_error(ready, status);
     }
     let server = Server::start(None).await;
-    let ready = json!({"action": "ReadyzResponse", "message": "", "success": true});
+    let ready = json!({"action": "ReadyzResponse", "message": "", "serverSparkVersion": "4.0.0", "success": true});
     assert_eq!(server.get("/v1/submissions/readyz").await, (200, ready));
 }
 
@@ -404,7 +406,7 @@ async fn stopping_closes_idle_connections_and_the_port() {
     let server = Server::start(None).await;
     server.get("/v1/submissions/readyz").await;
     server.stop.cancel();
-    server.ended.await.expect("no panic").expect("no error");
+    server.ended.await.expect("no panic");
     assert!(TcpStream::connect(&server.address).await.is_err());
 }
 

@@ -8,11 +8,13 @@
 //! outcome, less that of the bare process, both one after another and interleaved; and its resident memory beside an
 //! application that sleeps. Completions are counted with a master, a worker of eight cores and REST in one process
 //! (`aloha local`, which logs warnings alone), beside a loop that does nothing but start and wait. Submissions are put
-//! to a master without workers; then it is killed and started again. The executable is built as `cargo build --release`
-//! does. `-- submissions` measures those alone.
+//! to a master without workers, over RPC and over REST; in between it is killed and started again. The executable is built as `cargo build --release`
+//! does. `-- submissions` measures those
+//! alone, `-- rest` those over REST.
 #![expect(clippy::print_stdout, reason = "a bench talks to whoever runs it")]
 
 mod cluster;
+mod rest;
 mod runner;
 mod submissions;
 
@@ -41,11 +43,17 @@ fn main() -> ExitCode {
     };
     // Removed at the end alone: for some seconds after a removal, ext4 looks long for each file that is made.
     let work = std::env::temp_dir().join(format!("aloha-bench-{}", std::process::id()));
-    let submissions = submissions::run(&aloha, &work.join("master"), 100_000 / divisor);
+    let only = |what: &str| arguments.iter().any(|argument| argument == what);
+    let (master, count) = (work.join("master"), 100_000 / divisor);
+    let submissions = match only("rest") {
+        true => Ok(()),
+        false => submissions::run(&aloha, &master, count),
+    };
+    let submissions = submissions.and_then(|()| rest::run(&aloha, &master, count));
     if let Err(error) = submissions {
         return failed("submissions", error);
     }
-    if arguments.iter().any(|argument| argument == "submissions") {
+    if only("submissions") || only("rest") {
         let _ = std::fs::remove_dir_all(&work);
         return ExitCode::SUCCESS;
     }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -226,13 +227,14 @@ async fn register_workers(master: &Master) -> Result<(), Box<dyn Error>> {
 }
 
 /// The process of a master or a worker, killed with this.
-struct Master {
+pub(crate) struct Master {
     process: Child,
     rpc: String,
+    pub(crate) rest: Option<SocketAddr>,
 }
 
 impl Master {
-    fn start(aloha: &Path, store: Option<&Path>) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn start(aloha: &Path, store: Option<&Path>) -> Result<Self, Box<dyn Error>> {
         let mut command = Command::new(aloha);
         command.args(["master", "-p", "0", "--rest-port", "0"]);
         command.args(["-D", "aloha.deploy.retainedApplications=0"]);
@@ -266,9 +268,8 @@ impl Master {
         let mut out = BufReader::new(process.stdout.take().ok_or("no standard output")?);
         let mut ready = String::new();
         out.read_line(&mut ready)?;
-        let rpc = ready.split_whitespace().nth(2).ok_or("it is not ready")?;
-        let rpc = rpc.to_owned();
-        Ok(Self { process, rpc })
+        let (rpc, rest) = addresses(&ready).ok_or("it is not ready")?;
+        Ok(Self { process, rpc, rest })
     }
 
     fn address(&self) -> Result<RpcAddress, Box<dyn Error>> {
@@ -282,7 +283,7 @@ impl Master {
     }
 
     /// The time it had of a processor, in user and system mode, since its start.
-    fn cpu_micros(&self) -> Result<f64, Box<dyn Error>> {
+    pub(crate) fn cpu_micros(&self) -> Result<f64, Box<dyn Error>> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
         let after_name = stat.rsplit(')').next().ok_or("no name")?;
         let ticks: u64 = after_name
@@ -302,6 +303,14 @@ impl Master {
             .ok_or("no VmRSS")?;
         Ok(number.trim().parse::<f64>()? * 1024.0 / 1e6)
     }
+}
+
+/// Where RPC and REST are served, by the line that says so.
+pub(crate) fn addresses(ready: &str) -> Option<(String, Option<SocketAddr>)> {
+    let mut words = ready.split_whitespace().skip(2);
+    let rpc = words.next()?.to_owned();
+    let rest = words.find_map(|word| word.strip_prefix("rest=http://"));
+    Some((rpc, rest.and_then(|rest| rest.parse().ok())))
 }
 
 impl Drop for Master {

@@ -1,7 +1,7 @@
 //! What an application is to those who write one: the extension point of the cluster.
 //!
-//! An [`Application`] is started, may be asked to end, and cleans up. A shell command ([`SimpleProcess`]) and a program
-//! with arguments ([`Process`]) are built in. Anything else is a type of one's own, in an executable of one's own: it
+//! An [`Application`] is started, may be asked to end, and cleans up. A shell command ([`SimpleProcess`]), a program
+//! with arguments ([`Process`]) and a program for Spark ([`SparkSubmit`]) are built in. Anything else is a type of one's own, in an executable of one's own: it
 //! implements [`Application`], or has it done by [`ProcessApplication`], [`TaskApplication`] or [`ThreadApplication`], and
 //! `main` names it to [`Applications`].
 //!
@@ -46,6 +46,7 @@ mod error;
 mod host;
 pub(crate) mod panics;
 mod process;
+mod spark;
 mod task;
 
 use std::fmt;
@@ -58,6 +59,7 @@ pub use error::ApplicationError;
 pub use host::Applications;
 pub(crate) use process::ask_to_end;
 pub use process::{ApplicationWithProcess, Process, ProcessApplication, SimpleProcess};
+pub use spark::SparkSubmit;
 pub use task::{StopFlag, TaskApplication, ThreadApplication};
 
 /// Something that runs until it has ended, or is asked to.

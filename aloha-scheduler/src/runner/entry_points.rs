@@ -4,10 +4,15 @@ use aloha_rpc::RpcEnv;
 
 use super::HostedApplication;
 use crate::app::AppDescription;
-use crate::application::{Application, Process, ProcessApplication, SimpleProcess};
+use crate::application::{Application, Process, ProcessApplication, SimpleProcess, SparkSubmit};
 
 /// The entry points that need no executable of the user's.
-const BUILT_IN: [&str; 3] = ["SimpleProcess", "me.jrwang.app.SimpleProcess", "Process"];
+const BUILT_IN: [&str; 4] = [
+    "SimpleProcess",
+    "me.jrwang.app.SimpleProcess",
+    "Process",
+    "SparkSubmit",
+];
 
 /// Why a description names no application.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +44,7 @@ pub fn application(
             Ok(Arc::new(ProcessApplication::new(SimpleProcess)))
         }
         "Process" => Ok(Arc::new(ProcessApplication::new(Process))),
+        "SparkSubmit" => Ok(Arc::new(ProcessApplication::new(SparkSubmit))),
         unknown if description.libs.is_empty() => Err(EntryPointError::Unknown {
             entry_point: unknown.to_owned(),
         }),
@@ -64,8 +70,8 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "unknown entry point \"com.example.Greeter\", known are: SimpleProcess, me.jrwang.app.SimpleProcess, Process; \
-             a type of your own needs the path of its executable in libs (--lib)"
+            "unknown entry point \"com.example.Greeter\", known are: SimpleProcess, me.jrwang.app.SimpleProcess, Process, \
+             SparkSubmit; a type of your own needs the path of its executable in libs (--lib)"
         );
         description.libs.push("/bin/greeter".to_owned());
         assert!(application(&description, &env).is_ok());

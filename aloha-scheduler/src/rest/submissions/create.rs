@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::policy;
+use super::{policy, spark};
 use crate::app::AppDescription;
 use crate::limits::{Limit, ProcessLimits, StopPolicy, StopSignal};
 
 const CREATE: &str = "CreateSubmissionRequest";
+/// What a request that says nothing of it gets, as on the command line.
+const CORES: u64 = 1;
+const MEMORY_MIB: u64 = 512;
 const CORES_MAX: u64 = 65_536;
 /// A PiB.
 const MEMORY_MIB_MAX: u64 = 1 << 30;
 const NAME_BYTES_MAX: usize = 256;
-/// What a create request may hold; clients of the original send the last two.
+/// What a create request of the original form may hold; its clients send the last.
 const FIELDS: &[&str] = &[
-    "action",
     "name",
     "entryPoint",
     "libs",
@@ -23,17 +25,30 @@ const FIELDS: &[&str] = &[
     "cores",
     "memory",
     "supervise",
+    "clientVersion",
+];
+/// What it may hold in either form.
+const COMMON_FIELDS: &[&str] = &[
+    "action",
     "environmentVariables",
     "stopSignal",
     "stopTimeout",
     "limits",
-    "clientVersion",
     "message",
 ];
+
+/// Whose words a client uses, and is answered in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Dialect {
+    #[default]
+    Aloha,
+    Spark,
+}
 
 /// A create request that passed validation.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CreateRequest {
+    pub(super) dialect: Dialect,
     pub(super) submission: AppDescription,
     pub(super) unknown_fields: Option<Vec<String>>,
 }
@@ -42,18 +57,51 @@ pub(super) struct CreateRequest {
 pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
     let value: Value =
         serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
-    let Value::Object(object) = value else {
+    let Value::Object(mut object) = value else {
         return Err(format!("the body is {}, expected an object", kind(&value)));
     };
-    let fields = Fields(&object);
-    match fields.text("action")? {
+    match Fields(&object).text("action")? {
         CREATE => {}
         other => return Err(format!("action is {other:?}, expected {CREATE:?}")),
     }
-    if object.contains_key("appResource") && !object.contains_key("entryPoint") {
-        let text = "the field entryPoint is missing; Spark's form of the request is not supported by this version";
-        return Err(text.to_owned());
-    }
+    let (dialect, mut submission) = if spark::is_spark(&object) {
+        spark::spread(&mut object);
+        (Dialect::Spark, spark::description(&object)?)
+    } else {
+        (Dialect::Aloha, description(&Fields(&object))?)
+    };
+    let fields = Fields(&object);
+    submission.stop = StopPolicy {
+        signal: fields
+            .optional("stopSignal", Fields::signal)?
+            .unwrap_or_default(),
+        grace_millis: fields.optional("stopTimeout", Fields::grace)?,
+    };
+    submission.limits = fields
+        .optional("limits", Fields::limits)?
+        .unwrap_or_default();
+    policy::read(&fields, &mut submission)?;
+    let own = match dialect {
+        Dialect::Aloha => FIELDS,
+        Dialect::Spark => spark::FIELDS,
+    };
+    let known = [own, COMMON_FIELDS, policy::FIELDS];
+    let is_known = |field: &String| known.iter().any(|known| known.contains(&field.as_str()));
+    // The map is sorted.
+    let unknown: Vec<String> = object
+        .keys()
+        .filter(|field| !is_known(field))
+        .cloned()
+        .collect();
+    Ok(CreateRequest {
+        dialect,
+        submission,
+        unknown_fields: (!unknown.is_empty()).then_some(unknown),
+    })
+}
+
+/// Reads what only the original form has.
+fn description(fields: &Fields<'_>) -> Result<AppDescription, String> {
     let name = fields.text("name")?;
     if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
         return Err(format!(
@@ -64,46 +112,22 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
     if entry_point.trim().is_empty() {
         return Err("the field entryPoint must not be empty".into());
     }
-    let mut submission = AppDescription {
+    let cores = fields.optional("cores", |fields, name| fields.count(name, CORES_MAX))?;
+    let memory = fields.optional("memory", |fields, name| fields.count(name, MEMORY_MIB_MAX))?;
+    Ok(AppDescription {
         name: name.to_owned(),
         entry_point: entry_point.to_owned(),
         libs: fields.optional("libs", Fields::texts)?.unwrap_or_default(),
-        args: match fields.required("args")? {
-            Value::Array(_) => fields.texts("args")?,
-            _ => vec![fields.text("args")?.to_owned()],
-        },
-        cores: u32::try_from(fields.count("cores", CORES_MAX)?)
-            .expect("the maximum is far below u32's"),
-        memory_mib: fields.count("memory", MEMORY_MIB_MAX)?,
+        args: fields.optional("args", Fields::args)?.unwrap_or_default(),
+        cores: u32::try_from(cores.unwrap_or(CORES)).expect("the maximum is far below u32's"),
+        memory_mib: memory.unwrap_or(MEMORY_MIB),
         supervise: fields
             .optional("supervise", Fields::bool)?
             .unwrap_or_default(),
         environment: fields
             .optional("environmentVariables", Fields::variables)?
             .unwrap_or_default(),
-        stop: StopPolicy {
-            signal: fields
-                .optional("stopSignal", Fields::signal)?
-                .unwrap_or_default(),
-            grace_millis: fields.optional("stopTimeout", Fields::grace)?,
-        },
-        limits: fields
-            .optional("limits", Fields::limits)?
-            .unwrap_or_default(),
         ..AppDescription::default()
-    };
-    policy::read(&fields, &mut submission)?;
-    let mut unknown: Vec<String> = object
-        .keys()
-        .filter(|field| {
-            !FIELDS.contains(&field.as_str()) && !policy::FIELDS.contains(&field.as_str())
-        })
-        .cloned()
-        .collect();
-    unknown.sort();
-    Ok(CreateRequest {
-        submission,
-        unknown_fields: (!unknown.is_empty()).then_some(unknown),
     })
 }
 
@@ -154,6 +178,13 @@ impl<'a> Fields<'a> {
             texts.collect()
         });
         texts.ok_or_else(|| wrong(name, value, "a list of texts"))
+    }
+
+    fn args(&self, name: &str) -> Result<Vec<String>, String> {
+        match self.required(name)? {
+            Value::Array(_) => self.texts(name),
+            _ => Ok(vec![self.text(name)?.to_owned()]),
+        }
     }
 
     fn signal(&self, name: &str) -> Result<StopSignal, String> {
@@ -316,7 +347,7 @@ pub(super) mod tests {
 
     #[test]
     fn each_missing_field_is_named() {
-        for field in ["action", "name", "entryPoint", "args", "cores", "memory"] {
+        for field in ["action", "name", "entryPoint"] {
             let expected = Err(format!("the field {field} is missing"));
             assert_eq!(with(field, Value::Null), expected);
             let mut request = valid();
@@ -444,7 +475,126 @@ pub(super) mod tests {
             with("action", json!("Kill")),
             Err("action is \"Kill\", expected \"CreateSubmissionRequest\"".into())
         );
-        let spark = json!({"action": CREATE, "appResource": "x.jar", "mainClass": "X"});
-        assert!(refused(&spark.to_string()).contains("Spark's form"));
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_on_the_command_line() {
+        let request =
+            json!({"action": CREATE, "name": "test", "entryPoint": "com.example.Greeter"});
+        let read = create(&request).expect("valid");
+        assert_eq!((read.cores, read.memory_mib), (1, 512));
+        assert!(read.args.is_empty() && read.libs.is_empty());
+    }
+
+    #[test]
+    fn sparks_form_may_say_what_only_ours_has_a_word_for() {
+        let request = json!({"action": CREATE, "clientSparkVersion": "", "appResource": "pi.py", "sparkProperties": {},
+            "tags": ["etl"], "stopTimeout": 1, "name": "n", "message": null});
+        let mut by_property = request.clone();
+        by_property["sparkProperties"] = json!({"spark.aloha.tags": "other", "spark.aloha.constraints": "spark, zone=a",
+            "spark.aloha.priority": "-3"});
+        let read = create_request(request.to_string().as_bytes()).expect("valid");
+        assert_eq!(read.dialect, Dialect::Spark);
+        assert_eq!(read.submission.name, "pi.py");
+        assert_eq!(read.submission.tags, ["etl".to_owned()].into());
+        assert_eq!(read.submission.stop.grace_millis, Some(1_000));
+        assert_eq!(read.unknown_fields, Some(vec!["name".into()]));
+        // Spark's client can send nothing but properties. A field wins over them.
+        let read = create(&by_property).expect("valid");
+        let constraints: Vec<_> = read.constraints.iter().map(ToString::to_string).collect();
+        assert_eq!(constraints, ["zone=a", "spark"]);
+        assert_eq!(read.tags, ["etl".to_owned()].into());
+        assert_eq!(read.priority, -3);
+        by_property["sparkProperties"]["spark.aloha.priority"] = json!("high");
+        let refused = create(&by_property).expect_err("no number");
+        assert!(
+            refused.starts_with("the field priority is a text"),
+            "{refused}"
+        );
+        by_property["sparkProperties"] = json!({"spark.aloha.colour": "red"});
+        assert_eq!(
+            create(&by_property),
+            Err("the property spark.aloha.colour is unknown, expected spark.aloha.constraints, spark.aloha.master, \
+                 spark.aloha.priority or spark.aloha.tags"
+                .into())
+        );
+    }
+
+    /// Any JSON, near enough to a request to come far.
+    fn any_request() -> impl proptest::strategy::Strategy<Value = Value> {
+        use proptest::prelude::*;
+        let names: Vec<&str> = [
+            FIELDS,
+            COMMON_FIELDS,
+            spark::FIELDS,
+            policy::FIELDS,
+            &["other"],
+        ]
+        .concat();
+        let keys = [
+            "spark.driver.cores",
+            "spark.driver.memory",
+            "spark.master",
+            "spark.aloha.master",
+            "",
+            "a=b",
+            "k",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,6}".prop_map(Value::from),
+            proptest::sample::select(vec![
+                "Process",
+                "pi.py",
+                "-x",
+                "1g",
+                "99999999999p",
+                "2",
+                "true",
+                "never",
+                "TERM",
+                "org.apache.spark.deploy.SparkSubmit",
+                "org.apache.spark.deploy.PythonRunner",
+                "a=b"
+            ])
+            .prop_map(Value::from),
+        ];
+        let value = leaf.prop_recursive(2, 12, 4, move |inner| {
+            let key = proptest::sample::select(keys.to_vec()).prop_map(str::to_owned);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((key, inner), 0..4)
+                    .prop_map(|fields| fields.into_iter().collect()),
+            ]
+        });
+        let name = proptest::sample::select(names).prop_map(str::to_owned);
+        prop::collection::vec((name, value), 0..10).prop_map(|fields| {
+            let mut request: Value = fields.into_iter().collect();
+            request["action"] = CREATE.into();
+            request
+        })
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(2_000))]
+
+        #[test]
+        fn any_json_is_taken_or_refused_by_name(request in any_request()) {
+            match create_request(request.to_string().as_bytes()) {
+                Ok(read) => {
+                    proptest::prop_assert!((1..=65_536).contains(&read.submission.cores));
+                    proptest::prop_assert!(!read.submission.entry_point.is_empty());
+                }
+                Err(reason) => proptest::prop_assert!(reason.starts_with("the field ") || reason.starts_with("the property "), "{reason}"),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_refused(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
+            proptest::prop_assert!(create_request(&body).is_err());
+        }
     }
 }

@@ -1,19 +1,26 @@
 //! The protocol of Spark's submission server, and what becomes of every path that nobody else answers.
+//!
+//! It is spoken in two dialects. A create request has the original's form or Spark's, and an application is asked for as
+//! `app-…` or, with Spark's words in the answer, as `driver-…`.
 
 mod create;
+mod driver_id;
+mod layout;
 mod policy;
 mod reply;
+mod spark;
 
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use self::create::CreateRequest;
+use self::driver_id::app_of;
 pub(super) use self::reply::Reply;
 use super::error::RestError;
+use super::gateway::GatewayError;
 use super::{Server, VERSION};
 use crate::app::AppStatus;
-use crate::ids::AppId;
 use crate::messages::{KillAnswer, SubmitAnswer};
 
 /// What a path asks for.
@@ -22,13 +29,15 @@ enum Route<'a> {
     Create,
     Kill(&'a str),
     Status(&'a str),
+    KillAll,
+    Clear,
     Ready,
 }
 
 impl Route<'_> {
     fn method(self) -> Method {
         match self {
-            Self::Create | Self::Kill(_) => Method::POST,
+            Self::Create | Self::Kill(_) | Self::KillAll | Self::Clear => Method::POST,
             Self::Status(_) | Self::Ready => Method::GET,
         }
     }
@@ -55,6 +64,8 @@ fn route(path: &str) -> Result<Route<'_>, RestError> {
     let id = segments.next().unwrap_or_default();
     match (action, id) {
         ("create", _) => Ok(Route::Create),
+        ("killall", _) => Ok(Route::KillAll),
+        ("clear", _) => Ok(Route::Clear),
         ("readyz", _) => Ok(Route::Ready),
         ("kill" | "status", "") => Err(RestError::Malformed(format!(
             "the submission id is missing in {path}"
@@ -62,7 +73,7 @@ fn route(path: &str) -> Result<Route<'_>, RestError> {
         ("kill", id) => Ok(Route::Kill(id)),
         ("status", id) => Ok(Route::Status(id)),
         _ => Err(RestError::Malformed(format!(
-            "unknown path {path}, expected create, kill, status or readyz below /{VERSION}/submissions"
+            "unknown path {path}, expected create, kill, killall, status, clear or readyz below /{VERSION}/submissions"
         ))),
     }
 }
@@ -86,21 +97,29 @@ async fn answer(server: &Server, request: Request) -> Result<Reply, RestError> {
         Route::Create => create(server, request).await,
         Route::Kill(id) => Ok(Reply::killed(id, kill(server, id).await?)),
         Route::Status(id) => Ok(Reply::status(id, status(server, id).await?)),
-        Route::Ready => {
-            server.gateway.ready().await?;
-            Ok(Reply::ready())
-        }
+        Route::KillAll => Ok(Reply::killed_all(server.gateway.kill_all().await?)),
+        Route::Clear => Ok(Reply::cleared(server.gateway.clear().await?)),
+        Route::Ready => match server.gateway.ready().await {
+            // Why not is in the log; probes know Spark's words.
+            Err(GatewayError::NotReady { .. }) => Err(RestError::Gateway(GatewayError::NotReady {
+                reason: "Master is not ready.".to_owned(),
+            })),
+            ready => Ok(ready.map(|()| Reply::ready())?),
+        },
     }
 }
 
 async fn create(server: &Server, request: Request) -> Result<Reply, RestError> {
     let body = server.body(request).await?;
     let CreateRequest {
+        dialect,
         submission,
         unknown_fields,
     } = create::create_request(&body).map_err(RestError::Malformed)?;
-    let answer = match server.gateway.submit(submission, None).await? {
-        SubmitAnswer::Accepted { app } => return Ok(Reply::created(Ok(&app), unknown_fields)),
+    let refused = match server.gateway.submit(submission, None).await? {
+        SubmitAnswer::Accepted { app } => {
+            return Ok(Reply::created(dialect, Ok(&app), unknown_fields));
+        }
         SubmitAnswer::Refused { reason } => reason,
         SubmitAnswer::Busy {
             reason,
@@ -113,13 +132,13 @@ async fn create(server: &Server, request: Request) -> Result<Reply, RestError> {
         }
         SubmitAnswer::KeyReused { app } => return Err(RestError::KeyReused(app)),
     };
-    Ok(Reply::created(Err(answer), unknown_fields))
+    Ok(Reply::created(dialect, Err(refused), unknown_fields))
 }
 
 async fn kill(server: &Server, id: &str) -> Result<KillAnswer, RestError> {
-    match id.parse::<AppId>() {
-        Ok(app) => Ok(server.gateway.kill(app).await?),
-        Err(_) => Ok(KillAnswer {
+    match app_of(id) {
+        Some(app) => Ok(server.gateway.kill(app).await?),
+        None => Ok(KillAnswer {
             success: false,
             message: format!("there is no application {id}"),
         }),
@@ -127,9 +146,9 @@ async fn kill(server: &Server, id: &str) -> Result<KillAnswer, RestError> {
 }
 
 async fn status(server: &Server, id: &str) -> Result<Option<AppStatus>, RestError> {
-    match id.parse::<AppId>() {
-        Ok(app) => Ok(server.gateway.status(app).await?),
-        Err(_) => Ok(None),
+    match app_of(id) {
+        Some(app) => Ok(server.gateway.status(app).await?),
+        None => Ok(None),
     }
 }
 
@@ -153,6 +172,11 @@ mod tests {
             Ok(Route::Status("a"))
         ));
         assert!(matches!(route("/v1/submissions/readyz"), Ok(Route::Ready)));
+        assert!(matches!(
+            route("/v1/submissions/killall/x"),
+            Ok(Route::KillAll)
+        ));
+        assert!(matches!(route("/v1/submissions/clear/"), Ok(Route::Clear)));
     }
 
     #[test]

@@ -4,14 +4,24 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::create::Dialect;
+use super::driver_id::{app_of, dialect_of, driver_id};
+use super::layout::like_spark;
 use crate::app::{AppPhase, AppStatus, Transition};
 use crate::ids::AppId;
 use crate::messages::KillAnswer;
+
+/// The version of Spark that this server is like. Clients take an answer without one for broken. It is 4.0.0, which brought
+/// `readyz` and `{{NAME}}`; which Spark runs what is submitted is a matter of the worker.
+const SERVER_SPARK_VERSION: &str = "4.0.0";
 
 /// Everything the server answers. The fields stand in the order of their names in JSON; absent ones are left out.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::rest) struct Reply {
+    /// How it is laid out.
+    #[serde(skip)]
+    dialect: Dialect,
     action: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
@@ -31,6 +41,7 @@ pub(in crate::rest) struct Reply {
     not_before: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<i32>,
+    server_spark_version: ServerSparkVersion,
     #[serde(skip_serializing_if = "Option::is_none")]
     started_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +58,15 @@ pub(in crate::rest) struct Reply {
     worker_host_port: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_id: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServerSparkVersion(&'static str);
+
+impl Default for ServerSparkVersion {
+    fn default() -> Self {
+        Self(SERVER_SPARK_VERSION)
+    }
 }
 
 /// A change of an application's state.
@@ -74,18 +94,25 @@ impl From<Transition> for Change {
 impl Reply {
     /// To a submission: the application it is, or why it is none.
     pub(super) fn created(
+        dialect: Dialect,
         answer: Result<&AppId, String>,
         unknown_fields: Option<Vec<String>>,
     ) -> Self {
         let success = Some(answer.is_ok());
-        let (submission_id, message) = match answer {
-            Ok(id) => (
-                Some(id.to_string()),
-                format!("application submitted as {id}"),
+        let (submission_id, message) = match (answer, dialect) {
+            (Ok(app), Dialect::Aloha) => (
+                Some(app.to_string()),
+                format!("application submitted as {app}"),
             ),
-            Err(reason) => (None, reason),
+            (Ok(app), Dialect::Spark) => {
+                let id = driver_id(app);
+                let message = format!("Driver successfully submitted as {id}");
+                (Some(id), message)
+            }
+            (Err(reason), _) => (None, reason),
         };
         Self {
+            dialect,
             action: "CreateSubmissionResponse",
             message: Some(message),
             submission_id,
@@ -96,17 +123,42 @@ impl Reply {
     }
 
     pub(super) fn killed(id: &str, answer: KillAnswer) -> Self {
+        // The master knows it by its own id.
+        let message = match app_of(id) {
+            Some(app) => answer.message.replace(app.as_str(), id),
+            None => answer.message,
+        };
         Self {
+            dialect: dialect_of(id),
             action: "KillSubmissionResponse",
-            message: Some(answer.message),
+            message: Some(message),
             submission_id: Some(id.to_owned()),
             success: Some(answer.success),
             ..Self::default()
         }
     }
 
+    pub(super) fn killed_all(count: u64) -> Self {
+        Self {
+            action: "KillAllSubmissionResponse",
+            message: Some(format!("{count} applications were killed, or will be")),
+            success: Some(true),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn cleared(count: u64) -> Self {
+        Self {
+            action: "ClearResponse",
+            message: Some(format!("{count} applications that had ended are forgotten")),
+            success: Some(true),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn status(id: &str, status: Option<AppStatus>) -> Self {
         let reply = Self {
+            dialect: dialect_of(id),
             action: "SubmissionStatusResponse",
             submission_id: Some(id.to_owned()),
             success: Some(status.is_some()),
@@ -124,7 +176,7 @@ impl Reply {
             .unzip();
         Self {
             attempt: Some(status.attempt).filter(|attempt| *attempt > 0),
-            driver_state: Some(status.phase.to_string()),
+            driver_state: Some(state(reply.dialect, status.phase).to_string()),
             exit_code: status.exit_code,
             finished_at: status.ended_at,
             history: status.history.into_iter().map(Change::from).collect(),
@@ -161,10 +213,26 @@ impl Reply {
         }
     }
 
+    pub(in crate::rest) fn to_json(&self) -> Vec<u8> {
+        let json = match self.dialect {
+            Dialect::Aloha => serde_json::to_vec(self),
+            Dialect::Spark => like_spark(self),
+        };
+        json.expect("texts and numbers are always JSON")
+    }
+
     pub(in crate::rest) fn into_response(self, status: StatusCode) -> Response {
-        let body = serde_json::to_vec(&self).expect("texts and numbers are always JSON");
+        let body = self.to_json();
         let json = HeaderValue::from_static("application/json");
         (status, [(header::CONTENT_TYPE, json)], body).into_response()
+    }
+}
+
+/// The state in the words of a dialect: Spark has none for an application on its way to a worker.
+fn state(dialect: Dialect, phase: AppPhase) -> AppPhase {
+    match (dialect, phase) {
+        (Dialect::Spark, AppPhase::Launching) => AppPhase::Submitted,
+        (_, phase) => phase,
     }
 }
 
@@ -175,6 +243,7 @@ mod tests {
     #[test]
     fn keys_are_sorted_and_nulls_omitted() {
         let full = Reply {
+            dialect: Dialect::Aloha,
             action: "A",
             attempt: Some(1),
             driver_state: Some(String::new()),
@@ -186,6 +255,7 @@ mod tests {
             message: Some(String::new()),
             not_before: Some(0),
             priority: Some(0),
+            server_spark_version: ServerSparkVersion::default(),
             started_at: Some(0),
             submission_id: Some(String::new()),
             submitted_at: Some(0),
@@ -202,13 +272,13 @@ mod tests {
             .filter(|pair| pair[1].starts_with(':'))
             .map(|pair| pair[0])
             .collect();
-        assert_eq!(keys.len(), 17, "{text}");
+        assert_eq!(keys.len(), 18, "{text}");
         assert!(keys.is_sorted(), "{keys:?}");
         let id = "app-1".parse().expect("an id");
-        let created = Reply::created(Ok(&id), None);
+        let created = Reply::created(Dialect::Aloha, Ok(&id), None);
         assert_eq!(
             serde_json::to_string(&created).expect("JSON"),
-            r#"{"action":"CreateSubmissionResponse","message":"application submitted as app-1","submissionId":"app-1","success":true}"#
+            r#"{"action":"CreateSubmissionResponse","message":"application submitted as app-1","serverSparkVersion":"4.0.0","submissionId":"app-1","success":true}"#
         );
     }
 
@@ -246,7 +316,19 @@ mod tests {
         let reply = Reply::status("app-1", Some(status));
         assert_eq!(
             serde_json::to_string(&reply).expect("JSON"),
-            r#"{"action":"SubmissionStatusResponse","driverState":"RELAUNCHING","history":[{"at":7,"state":"SUBMITTED"},{"at":8,"attempt":1,"reason":"exited with code 3","state":"RELAUNCHING"}],"notBefore":9,"priority":-1,"submissionId":"app-1","success":true}"#
+            r#"{"action":"SubmissionStatusResponse","driverState":"RELAUNCHING","history":[{"at":7,"state":"SUBMITTED"},{"at":8,"attempt":1,"reason":"exited with code 3","state":"RELAUNCHING"}],"notBefore":9,"priority":-1,"serverSparkVersion":"4.0.0","submissionId":"app-1","success":true}"#
         );
+    }
+
+    #[test]
+    fn spark_has_no_word_for_what_is_on_its_way_to_a_worker() {
+        for phase in AppPhase::ALL {
+            assert_eq!(state(Dialect::Aloha, phase), phase);
+            let expected = match phase {
+                AppPhase::Launching => AppPhase::Submitted,
+                phase => phase,
+            };
+            assert_eq!(state(Dialect::Spark, phase), expected);
+        }
     }
 }
