@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::Failure;
 use crate::args::LogsArgs;
-use crate::connection::{ask, parse, patient, unknown, unless_interrupted};
+use crate::connection::{Interrupts, ask, parse, patient, unknown};
 use crate::output::note;
 use crate::progress::Progress;
 
@@ -46,7 +46,8 @@ pub(crate) fn run(args: &LogsArgs) -> Result<u8, Failure> {
         if args.follow {
             let master = patient(master);
             let requests = [request];
-            unless_interrupted(&app, follow(&master, &app, &requests, json)).await?;
+            let following = follow(&master, &app, &requests, json);
+            Interrupts::take()?.unless(&app, following).await?;
         } else {
             copy(&master, &app, request, json).await?;
         }
