@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::VERSION;
+use super::api::{self, ApiError};
 use super::gateway::GatewayError;
 use super::places::RETRY_AFTER_MILLIS;
 use super::submissions::Reply;
@@ -33,6 +34,10 @@ pub(super) enum RestError {
     Unauthorized,
     #[error("{0}")]
     Forbidden(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    NoSuchMethod(String),
     #[error("{}", key_reused(.0))]
     KeyReused(AppId),
     /// Nothing was done; it may be worth to try again.
@@ -64,19 +69,19 @@ impl RestError {
         }
     }
 
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             // Spark's own, from the range that HTTP leaves free.
             Self::UnknownVersion(_) => StatusCode::from_u16(468).expect("within 100 to 999"),
-            Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WrongMethod { .. } | Self::NoSuchMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow { .. } | Self::SlowHead { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Http2 => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Gateway(GatewayError::NotFound { .. }) => StatusCode::NOT_FOUND,
-            Self::KeyReused(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::KeyReused(_) => StatusCode::CONFLICT,
             Self::Busy { .. } | Self::Gateway(GatewayError::NotReady { .. }) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -85,7 +90,7 @@ impl RestError {
     }
 
     /// The header that HTTP wants with this status.
-    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+    pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::WrongMethod { expected } => {
                 let value = HeaderValue::from_str(expected.as_str());
@@ -123,6 +128,16 @@ impl RestError {
 fn retry_header(after_millis: u64) -> (HeaderName, HeaderValue) {
     let seconds = after_millis.div_ceil(1_000).max(1);
     (header::RETRY_AFTER, HeaderValue::from(seconds))
+}
+
+impl RestError {
+    /// The answer in the form that the path's protocol has for it.
+    pub(super) fn response_for(self, uri: &Uri) -> Response {
+        match api::is_own(uri.path()) {
+            true => ApiError::from(self).into_response(),
+            false => self.into_response(),
+        }
+    }
 }
 
 impl IntoResponse for RestError {

@@ -14,6 +14,7 @@ mod connection;
 mod error;
 mod gateway;
 mod guard;
+mod idempotency;
 mod limits;
 mod master_gateway;
 mod places;
@@ -41,6 +42,8 @@ const VERSION: &str = "v1";
 #[derive(Debug, Clone)]
 struct Server {
     gateway: Arc<dyn SubmissionGateway>,
+    /// The OpenAPI document.
+    document: Bytes,
 }
 
 /// Makes the routes of the REST server.
@@ -49,15 +52,16 @@ pub fn rest_router(
     guard: RestGuard,
     limits: RestLimits,
 ) -> Router {
+    let (resources, document) = api::routes(guard.wants_token());
     Router::new()
-        .merge(api::router())
+        .merge(resources)
         .fallback(submissions::handle)
         .layer(DefaultBodyLimit::max(limits.body_bytes_max))
         .layer(axum::middleware::from_fn_with_state(
             Arc::new(guard),
             guard::check,
         ))
-        .with_state(Server { gateway })
+        .with_state(Server { gateway, document })
 }
 
 impl Server {
