@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::constraint::{Constraint, is_name};
 use crate::ids::{AppId, WorkerId};
@@ -16,9 +18,9 @@ use crate::restart::{RestartCondition, RestartPolicy};
 pub(crate) const CORES_MAX: u32 = 1_000_000;
 /// The largest amount of memory that is believed.
 pub(crate) const MEMORY_MIB_MAX: u64 = 1 << 40;
-const NAME_CHARS_MAX: usize = 256;
-const CONSTRAINTS_MAX: usize = 32;
-const TAGS_MAX: usize = 32;
+pub(crate) const NAME_CHARS_MAX: usize = 256;
+pub(crate) const CONSTRAINTS_MAX: usize = 32;
+pub(crate) const TAGS_MAX: usize = 32;
 /// The longest time that makes sense anywhere in a description: ten years.
 pub(crate) const MILLIS_MAX: u64 = 10 * 365 * 86_400_000;
 
@@ -424,8 +426,11 @@ impl AppState {
 }
 
 /// The plain form of an [`AppState`], for the wire and for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(description = "The state of an application.")]
 #[expect(missing_docs, reason = "each is documented at its AppState")]
 pub enum AppPhase {
     Submitted,
@@ -493,6 +498,27 @@ impl fmt::Display for AppPhase {
             Self::Error => "ERROR",
             Self::Relaunching => "RELAUNCHING",
             Self::Unknown => "UNKNOWN",
+        })
+    }
+}
+
+/// A text that names no state of an application.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is no state, expected any of {}", AppPhase::ALL.map(|phase| phase.to_string()).join(", "))]
+pub struct UnknownAppPhase {
+    /// The text.
+    pub found: String,
+}
+
+impl FromStr for AppPhase {
+    type Err = UnknownAppPhase;
+
+    fn from_str(text: &str) -> Result<Self, UnknownAppPhase> {
+        let known = Self::ALL
+            .into_iter()
+            .find(|phase| phase.to_string() == text);
+        known.ok_or_else(|| UnknownAppPhase {
+            found: text.to_owned(),
         })
     }
 }

@@ -71,6 +71,9 @@ impl Constraint {
     }
 }
 
+/// What can name an attribute or a tag, for messages.
+pub(crate) const NAME_EXPECTED: &str = "1 to 64 characters of A-Z a-z 0-9 . _ -";
+
 /// Whether a text can name an attribute or a tag: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
 pub(crate) fn is_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -78,17 +81,18 @@ pub(crate) fn is_name(text: &str) -> bool {
 }
 
 fn is_value(text: &str) -> bool {
-    text.len() <= 256 && !text.chars().any(|c| c.is_control() || c == ',')
+    text.chars().count() <= 256 && !text.chars().any(|c| c.is_control() || c == ',')
 }
 
 impl FromStr for Constraint {
     type Err = BadConstraint;
 
     fn from_str(text: &str) -> Result<Self, BadConstraint> {
-        let parsed = if let Some((name, value)) = text.split_once("!=") {
-            Self::IsNot(name.to_owned(), value.to_owned())
-        } else if let Some((name, value)) = text.split_once('=') {
-            Self::Is(name.to_owned(), value.to_owned())
+        let parsed = if let Some((name, value)) = text.split_once('=') {
+            match name.strip_suffix('!') {
+                Some(name) => Self::IsNot(name.to_owned(), value.to_owned()),
+                None => Self::Is(name.to_owned(), value.to_owned()),
+            }
         } else if let Some(name) = text.strip_prefix('!') {
             Self::HasNot(name.to_owned())
         } else {
@@ -153,6 +157,7 @@ mod tests {
             ("zone!=b", true),
             ("zone!=a", false),
             ("rack!=1", true),
+            ("zone=a!=b", false),
             ("gpu", true),
             ("!gpu", false),
             ("!ssd", true),

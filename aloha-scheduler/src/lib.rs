@@ -48,6 +48,7 @@ pub mod worker;
 
 pub use app::{
     AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement, Transition,
+    UnknownAppPhase,
 };
 pub use app_query::{AppsCursor, AppsPage, AppsQuery, AppsSort, BadCursor};
 pub use attempt::{AttemptReport, AttemptState, HeldAttempt, Outcome};

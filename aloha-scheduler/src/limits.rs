@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ByteUnit, parse_bytes};
 
 /// The longest time that an application may be given to end: a day.
-const GRACE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const GRACE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The signal by which an application is asked to end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,8 +220,8 @@ pub(crate) struct Limit {
     /// Its name in JSON.
     pub(crate) name: &'static str,
     is_size: bool,
-    min: u64,
-    max: u64,
+    pub(crate) min: u64,
+    pub(crate) max: u64,
     pub(crate) of: fn(&mut ProcessLimits) -> &mut Option<u64>,
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use aloha_scheduler::master::WorkerStatus;
 use aloha_scheduler::rest::{
-    GatewayError, LogPiece, LogSource, RestGuard, RestLimits, SubmissionGateway, rest_router,
-    serve_rest,
+    GatewayError, LogPiece, LogSource, RestGuard, RestLimits, RestServer, SubmissionGateway,
+    rest_router,
 };
 use aloha_scheduler::{
     AppDescription, AppId, AppPhase, AppStatus, AppsPage, AppsQuery, ClusterStatus, ForgetAnswer,
@@ -174,7 +174,7 @@ struct Server {
     fake: Arc<Fake>,
     client: reqwest::Client,
     stop: CancellationToken,
-    ended: tokio::task::JoinHandle<std::io::Result<()>>,
+    ended: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
@@ -187,12 +187,13 @@ impl Server {
         let limits = RestLimits {
             body_bytes_max: 2048,
             body_timeout: Duration::from_millis(200),
+            ..RestLimits::default()
         };
         let router = rest_router(fake.clone(), guard, limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound").to_string();
         let stop = CancellationToken::new();
-        let ended = tokio::spawn(serve_rest(listener, router, stop.clone()));
+        let ended = tokio::spawn(RestServer::new(router, limits).serve(listener, stop.clone()));
         Self {
             address,
             fake,
@@ -405,7 +406,7 @@ async fn stopping_closes_idle_connections_and_the_port() {
     let server = Server::start(None).await;
     server.get("/v1/submissions/readyz").await;
     server.stop.cancel();
-    server.ended.await.expect("no panic").expect("no error");
+    server.ended.await.expect("no panic");
     assert!(TcpStream::connect(&server.address).await.is_err());
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use aloha_rpc::{RpcAddress, RpcEnv};
 use aloha_scheduler::{AppDescription, AppId, AppPhase, MasterClient};
 
+use crate::rest::{Connection, get, post};
+use crate::submissions::addresses;
 use crate::{bare, millis, now, quantile};
 
 pub(crate) fn run(
@@ -35,7 +38,8 @@ async fn measure(
     let address: RpcAddress = cluster.rpc.trim_start_matches("aloha://").parse()?;
     let master = MasterClient::connect(&env, &[address]).await?;
 
-    let (mut with, mut without) = (Vec::new(), Vec::new());
+    let (mut with, mut over_rest, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rest = Connection::open(cluster.rest.ok_or("no REST server")?).await?;
     for _ in 0..one_by_one {
         let started = now();
         let status = bare().status()?;
@@ -44,14 +48,20 @@ async fn measure(
         let started = now();
         complete(&master, &submit(&master).await?).await?;
         with.push(started.elapsed());
+        let started = now();
+        complete_over_rest(&mut rest).await?;
+        over_rest.push(started.elapsed());
     }
-    let (bare_p50, p50) = (quantile(&mut without, 0.5), quantile(&mut with, 0.5));
-    println!(
-        "submit to FINISHED, {one_by_one} times: p50 {:.2} ms, p90 {:.2}; a bare bash -c true {:.2} (to reach: that and 10 ms)",
-        millis(p50),
-        millis(quantile(&mut with, 0.9)),
-        millis(bare_p50)
-    );
+    let bare_p50 = quantile(&mut without, 0.5);
+    for (how, mut times) in [("RPC", with), ("REST", over_rest)] {
+        println!(
+            "submit to FINISHED seen over {how}, {one_by_one} times: p50 {:.2} ms, p90 {:.2}; a bare bash -c true {:.2} \
+             (to reach: that and 10 ms)",
+            millis(quantile(&mut times, 0.5)),
+            millis(quantile(&mut times, 0.9)),
+            millis(bare_p50)
+        );
+    }
 
     let (mut rates, mut bare_rates) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -106,6 +116,20 @@ async fn submit(master: &MasterClient) -> Result<AppId, Box<dyn Error>> {
     Ok(master.submit(description).await?.accepted()?)
 }
 
+/// Submits, and waits for the end in a long poll.
+async fn complete_over_rest(rest: &mut Connection) -> Result<(), Box<dyn Error>> {
+    let submission = r#"{"action":"CreateSubmissionRequest","name":"true","entryPoint":"SimpleProcess","libs":[],"args":"true","cores":1,"memory":64}"#;
+    let request = post("/v1/submissions/create", submission);
+    let created: serde_json::Value = serde_json::from_slice(rest.exchange(&request).await?)?;
+    let id = created["submissionId"].as_str().ok_or("it was refused")?;
+    let request = get(&format!("/v1/applications/{id}/wait?timeout=30"));
+    let status: serde_json::Value = serde_json::from_slice(rest.exchange(&request).await?)?;
+    match status["state"].as_str() {
+        Some("FINISHED") => Ok(()),
+        _ => Err(status.to_string().into()),
+    }
+}
+
 async fn complete(master: &MasterClient, app: &AppId) -> Result<(), Box<dyn Error>> {
     let status = master
         .wait(app)
@@ -121,6 +145,7 @@ async fn complete(master: &MasterClient, app: &AppId) -> Result<(), Box<dyn Erro
 struct Cluster {
     process: Child,
     rpc: String,
+    rest: Option<SocketAddr>,
 }
 
 impl Cluster {
@@ -149,11 +174,10 @@ impl Cluster {
         out.read_line(&mut ready)?;
         // What else it says is read, lest the pipe fills.
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
-        let rpc = ready.split_whitespace().nth(2).ok_or("it is not ready")?;
-        let rpc = rpc.to_owned();
+        let (rpc, rest) = addresses(&ready).ok_or("it is not ready")?;
         // Its worker registers within a moment; until then applications only wait.
         std::thread::sleep(Duration::from_millis(500));
-        Ok(Self { process, rpc })
+        Ok(Self { process, rpc, rest })
     }
 }
 

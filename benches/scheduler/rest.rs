@@ -38,7 +38,7 @@ fn submission() -> String {
     post("/v1/submissions/create", SUBMISSION)
 }
 
-fn get(path: &str) -> String {
+pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 

@@ -8,6 +8,7 @@ use super::{Config, Origin, Value};
 use crate::constraint::Attributes;
 use crate::listeners::ListenerSettings;
 use crate::recovery_mode::{RecoveryKind, RecoverySettings};
+use crate::rest::RestLimits;
 use crate::runner::{CpuEnforcement, Enforcement, LogSettings};
 use crate::worker::CleanupSettings;
 
@@ -59,10 +60,8 @@ pub struct RestSettings {
     pub insecure: bool,
     /// Further host names by which it may be addressed.
     pub allowed_hosts: Vec<String>,
-    /// Largest body of a request.
-    pub body_bytes_max: usize,
-    /// How long the body of a request may take.
-    pub body_timeout: Duration,
+    /// What its clients may cost.
+    pub limits: RestLimits,
 }
 
 /// What a worker is told.
@@ -214,8 +213,19 @@ impl Config {
             token_file: self.path("aloha.master.rest.token.file"),
             insecure: self.is_on("aloha.master.rest.insecure"),
             allowed_hosts: self.list("aloha.master.rest.allowedHosts"),
-            body_bytes_max: self.bytes("aloha.master.rest.bodyBytesMax"),
-            body_timeout: self.duration("aloha.master.rest.bodyTimeout"),
+            limits: RestLimits {
+                connections_max: self.count("aloha.master.rest.connectionsMax"),
+                requests_max: self.count("aloha.master.rest.requestsMax"),
+                long_requests_max: self.count("aloha.master.rest.longRequestsMax"),
+                header_bytes_max: self.bytes("aloha.master.rest.headerBytesMax"),
+                headers_max: self.count("aloha.master.rest.headersMax"),
+                header_timeout: self.duration("aloha.master.rest.headerTimeout"),
+                body_bytes_max: self.bytes("aloha.master.rest.bodyBytesMax"),
+                bodies_bytes_max: self.bytes("aloha.master.rest.bodiesBytesMax"),
+                body_timeout: self.duration("aloha.master.rest.bodyTimeout"),
+                idle_timeout: self.duration("aloha.master.rest.idleTimeout"),
+                write_timeout: self.duration("aloha.master.rest.writeTimeout"),
+            },
         }
     }
 
@@ -383,7 +393,10 @@ mod tests {
             (rest.enabled, rest.port, rest.insecure),
             (true, 6066, false)
         );
-        assert_eq!((rest.body_bytes_max, rest.token_file), (1 << 20, None));
+        assert_eq!(
+            (rest.limits, rest.token_file),
+            (RestLimits::default(), None)
+        );
         assert_eq!(config.listeners(), ListenerSettings::default());
         let worker = config.worker();
         assert_eq!(

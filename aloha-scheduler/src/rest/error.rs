@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 use super::VERSION;
+use super::api::{self, ApiError};
 use super::gateway::GatewayError;
+use super::places::RETRY_AFTER_MILLIS;
 use super::submissions::Reply;
 use crate::ids::AppId;
 use crate::messages::key_reused;
@@ -24,12 +26,21 @@ pub(super) enum RestError {
     TooLarge { bytes_max: usize },
     #[error("the body did not arrive within {timeout:?} (aloha.master.rest.bodyTimeout)")]
     TooSlow { timeout: Duration },
+    #[error("the headers did not arrive within {timeout:?} (aloha.master.rest.headerTimeout)")]
+    SlowHead { timeout: Duration },
+    #[error("this port speaks HTTP/1.1")]
+    Http2,
     #[error("a bearer token is required, and this request has none or a wrong one")]
     Unauthorized,
     #[error("{0}")]
     Forbidden(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    NoSuchMethod(String),
     #[error("{}", key_reused(.0))]
     KeyReused(AppId),
+    /// Nothing was done; it may be worth to try again.
     #[error("{reason}")]
     Busy {
         reason: String,
@@ -40,18 +51,37 @@ pub(super) enum RestError {
 }
 
 impl RestError {
-    fn status(&self) -> StatusCode {
+    /// Others need what a request holds that does not come to its end.
+    pub(super) fn evicted() -> Self {
+        Self::Busy {
+            reason: "this request came too slowly, and others need its place \
+                     (aloha.master.rest.connectionsMax, aloha.master.rest.bodiesBytesMax); try again"
+                .into(),
+            retry_after_millis: RETRY_AFTER_MILLIS,
+        }
+    }
+
+    /// The server ends, and with it what would come later.
+    pub(super) fn stopping() -> Self {
+        Self::Busy {
+            reason: "this master stops; another may answer".into(),
+            retry_after_millis: RETRY_AFTER_MILLIS,
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             // Spark's own, from the range that HTTP leaves free.
             Self::UnknownVersion(_) => StatusCode::from_u16(468).expect("within 100 to 999"),
-            Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WrongMethod { .. } | Self::NoSuchMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::TooSlow { .. } | Self::SlowHead { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::Http2 => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Gateway(GatewayError::NotFound { .. }) => StatusCode::NOT_FOUND,
-            Self::KeyReused(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::KeyReused(_) => StatusCode::CONFLICT,
             Self::Busy { .. } | Self::Gateway(GatewayError::NotReady { .. }) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -60,7 +90,7 @@ impl RestError {
     }
 
     /// The header that HTTP wants with this status.
-    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+    pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::WrongMethod { expected } => {
                 let value = HeaderValue::from_str(expected.as_str());
@@ -68,14 +98,44 @@ impl RestError {
             }
             Self::Busy {
                 retry_after_millis, ..
-            } => {
-                let seconds = retry_after_millis.div_ceil(1_000);
-                Some((header::RETRY_AFTER, HeaderValue::from(seconds)))
-            }
+            } => Some(retry_header(*retry_after_millis)),
+            Self::Gateway(GatewayError::NotReady { .. }) => Some(retry_header(RETRY_AFTER_MILLIS)),
             Self::Unauthorized => {
                 Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
             }
             _ => None,
+        }
+    }
+
+    /// The whole answer, for a connection that ends with it.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let body = Reply::error(self.to_string(), None).to_json();
+        let mut text = format!(
+            "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n",
+            self.status(),
+            body.len()
+        );
+        if let Some((name, value)) = self.header() {
+            let value = value.to_str().unwrap_or_default();
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        text.push_str("\r\n");
+        [text.into_bytes(), body].concat()
+    }
+}
+
+/// In seconds, rounded up: earlier would be in vain.
+fn retry_header(after_millis: u64) -> (HeaderName, HeaderValue) {
+    let seconds = after_millis.div_ceil(1_000).max(1);
+    (header::RETRY_AFTER, HeaderValue::from(seconds))
+}
+
+impl RestError {
+    /// The answer in the form that the path's protocol has for it.
+    pub(super) fn response_for(self, uri: &Uri) -> Response {
+        match api::is_own(uri.path()) {
+            true => ApiError::from(self).into_response(),
+            false => self.into_response(),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Uri, header, uri::Authority};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use subtle::ConstantTimeEq as _;
 
 use super::VERSION;
@@ -135,6 +135,11 @@ impl RestGuard {
         })
     }
 
+    /// Whether requests need a token.
+    pub(super) fn wants_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), RestError> {
         let host = match uri.authority() {
             // In the absolute form of a request this wins over the header.
@@ -204,7 +209,7 @@ pub(super) async fn check(
 ) -> Response {
     match guard.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => error.response_for(request.uri()),
     }
 }
 
@@ -256,6 +261,7 @@ fn normalise(host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use axum::response::IntoResponse as _;
 
     use super::*;
 

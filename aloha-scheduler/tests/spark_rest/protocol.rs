@@ -2,7 +2,6 @@
 
 use std::future::IntoFuture as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aloha_rpc::RpcEnv;
 use aloha_scheduler::election::{ElectionError, LeaderElectionAgent, Leadership};
@@ -295,7 +294,7 @@ async fn a_standby_is_not_ready_and_sends_clients_to_the_next_master() {
     let guard = RestGuard::new("127.0.0.1", &[], None, false).expect("loopback");
     let limits = RestLimits {
         body_bytes_max: 4096,
-        body_timeout: Duration::from_secs(10),
+        ..RestLimits::default()
     };
     let router = rest_router(Arc::new(client), guard, limits);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");

@@ -10,6 +10,7 @@ mod completion;
 mod config;
 mod connection;
 mod daemon;
+mod descriptors;
 mod kill;
 mod logs;
 mod machine;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aloha_rpc::{BindError, RpcConfig, RpcEnv, StartError, TransportConfig};
 use aloha_scheduler::config::{self as settings, Config, RestSettings};
-use aloha_scheduler::rest::{RestGuard, RestLimits, RestToken, rest_router, serve_rest};
+use aloha_scheduler::rest::{RestGuard, RestLimits, RestServer, RestToken, rest_router};
 use aloha_scheduler::runner::{CgroupSupport, RunnerSettings};
 use aloha_scheduler::worker::{Backoff, ExitReason, RunnerLauncher, clean_regularly};
 use aloha_scheduler::{
@@ -17,12 +17,13 @@ use aloha_scheduler::{
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::args::{LocalArgs, MasterArgs, WorkerArgs};
 use crate::work_directory::WorkDirectory;
-use crate::{Failure, config, machine, print};
+use crate::{Failure, config, descriptors, machine, print};
 
 /// How long applications of a cluster in one process outlive it where it was killed.
 const LOCAL_RUNNER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +36,10 @@ const INTERRUPTED: u8 = 130;
 pub(crate) fn master(args: &MasterArgs) -> Result<u8, Failure> {
     let config = config::of_master(args)?;
     run(async |stop: Stop| {
+        // Commands that listen to events are its only children.
+        if config.listeners().command.is_none() {
+            descriptors::raise();
+        }
         let served = serve_master(&config).await?;
         print(format_args!(
             "ready master {}{}",
@@ -133,7 +138,8 @@ fn introduce(master: &ServedMaster, workers: &[ServedWorker], directory: &WorkDi
         print(format_args!(
             "  curl -X POST -d '{{\"action\":\"CreateSubmissionRequest\",\"name\":\"test\",\"entryPoint\":\"SimpleProcess\",\"libs\":[],\
              \"args\":\"i=0; while [ $i -le 10 ]; do echo $i; ((i++)); sleep 1; done\",\"cores\":1,\"memory\":256}}' \
-             http://{rest}/v1/submissions/create"
+             http://{}/v1/submissions/create",
+            rest.address
         ));
     }
 }
@@ -204,8 +210,13 @@ impl Signals {
 struct ServedMaster {
     env: RpcEnv,
     master: MasterHandle,
-    rest: Option<SocketAddr>,
-    rest_stop: CancellationToken,
+    rest: Option<ServedRest>,
+}
+
+struct ServedRest {
+    address: SocketAddr,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
 }
 
 impl ServedMaster {
@@ -214,8 +225,8 @@ impl ServedMaster {
     }
 
     fn rest_suffix(&self) -> String {
-        self.rest
-            .map(|address| format!(" rest=http://{address}"))
+        let rest = self.rest.as_ref();
+        rest.map(|rest| format!(" rest=http://{}", rest.address))
             .unwrap_or_default()
     }
 
@@ -230,8 +241,14 @@ impl ServedMaster {
         }
     }
 
-    async fn shutdown(&self) {
-        self.rest_stop.cancel();
+    async fn shutdown(self) {
+        // First, for what is asked there is answered by the master.
+        if let Some(rest) = self.rest {
+            rest.stop.cancel();
+            if let Err(error) = rest.serving.await {
+                warn!(%error, "REST ended");
+            }
+        }
         self.env.shutdown().await;
         let told = self.master.event_bus().drained();
         if tokio::time::timeout(LISTENERS_TIMEOUT, told).await.is_err() {
@@ -285,16 +302,14 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
         .events(events)
         .start()
         .map_err(Failure::new)?;
-    let rest_stop = CancellationToken::new();
     let rest = match guard {
-        Some(guard) => Some(serve_submissions(&rest, guard, &handle, rest_stop.clone()).await?),
+        Some(guard) => Some(serve_submissions(&rest, guard, &handle).await?),
         None => None,
     };
     Ok(ServedMaster {
         env,
         master: handle,
         rest,
-        rest_stop,
     })
 }
 
@@ -312,8 +327,7 @@ async fn serve_submissions(
     rest: &RestSettings,
     guard: RestGuard,
     master: &MasterHandle,
-    stop: CancellationToken,
-) -> Result<SocketAddr, Failure> {
+) -> Result<ServedRest, Failure> {
     let bind = async |port| TcpListener::bind((rest.host.as_str(), port)).await;
     let taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
     let listener = first_free(rest.port, rest.port_retries, bind, taken)
@@ -326,17 +340,18 @@ async fn serve_submissions(
             ))
         })?;
     let address = listener.local_addr().map_err(Failure::new)?;
+    let stop = CancellationToken::new();
     let limits = RestLimits {
-        body_bytes_max: rest.body_bytes_max,
-        body_timeout: rest.body_timeout,
+        connections_max: descriptors::rest_connections(rest.limits.connections_max),
+        ..rest.limits
     };
     let router = rest_router(Arc::new(master.client().clone()), guard, limits);
-    tokio::spawn(async move {
-        if let Err(error) = serve_rest(listener, router, stop).await {
-            warn!(%error, "REST server ended");
-        }
-    });
-    Ok(address)
+    let serving = tokio::spawn(RestServer::new(router, limits).serve(listener, stop.clone()));
+    Ok(ServedRest {
+        address,
+        stop,
+        serving,
+    })
 }
 
 struct ServedWorker {

@@ -6,45 +6,80 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
-use axum::extract::Query;
+use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::ReaderStream;
 
+use super::parameters::{Parameters, wrong};
+use super::path_id::PathId;
+use super::problem::ApiError;
 use crate::ids::AppId;
 use crate::log_follower::LogNews;
 use crate::messages::LogRequest;
+use crate::rest::Server;
 use crate::rest::error::RestError;
-use crate::rest::gateway::{GatewayError, LogPiece, LogSource, SubmissionGateway};
+use crate::rest::gateway::{GatewayError, LogPiece, LogSource};
 use crate::worker::LogStream;
 
 /// Where a body begins in the output.
 const OFFSET: HeaderName = HeaderName::from_static("x-aloha-offset");
 /// Where the next piece begins.
 const NEXT_OFFSET: HeaderName = HeaderName::from_static("x-aloha-next-offset");
+/// The largest offset: what every reader of JSON knows as a whole number.
+const OFFSET_MAX: u64 = (1 << 53) - 1;
 /// What is handed to the connection at once.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Answers with the output that the query asks for.
-pub(super) async fn answer(
-    gateway: &dyn SubmissionGateway,
-    app: &AppId,
-    uri: &Uri,
-) -> Result<Response, RestError> {
-    let LogQuery { request, follow } = query(uri).map_err(RestError::Malformed)?;
+/// Read or follow an application's output.
+///
+/// The output is as the application wrote it. Followed, it comes as it is written, until the application has ended;
+/// what else happens, such as another attempt, stands between as a line in brackets. Unknown parameters are refused.
+#[utoipa::path(
+    get,
+    path = "/v1/applications/{id}/logs",
+    operation_id = "readLogs",
+    tag = "applications",
+    params(
+        ("id" = String, Path, description = "The application's id."),
+        ("stream" = Option<String>, Query, pattern = "^std(out|err)$",
+            description = "Which of its outputs. `stdout` where absent."),
+        ("offset" = Option<u64>, Query, minimum = 0, maximum = 9007199254740991_i64,
+            description = "From which byte on. From the first where absent."),
+        ("attempt" = Option<u32>, Query, minimum = 1, maximum = 4294967295_u32,
+            description = "Of which attempt. Of the latest where absent."),
+        ("follow" = Option<bool>, Query,
+            description = "Whether to go on as it is written. If not, up to 256 KiB come at once."),
+    ),
+    responses(
+        (status = 200, description = "The output.", body = String, content_type = "text/plain",
+            headers(
+                ("x-aloha-offset" = u64, description = "Where the body begins in the output."),
+                ("x-aloha-next-offset" = Option<u64>, description = "Where the next piece begins; absent if followed."),
+            )),
+        (status = 400, description = "A parameter is unknown, repeated or wrong."),
+        (status = 404, description = "There is no such application, attempt or output."),
+    )
+)]
+pub(super) async fn logs(
+    State(server): State<Server>,
+    PathId(app): PathId<AppId>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let LogQuery { request, follow } = query(&uri)?;
     if !follow {
         let LogPiece {
             bytes,
             offset,
             next_offset,
-        } = gateway.read_log(app, request).await?;
+        } = server.gateway.read_log(&app, request).await?;
         let mut response = respond(offset, Body::from(bytes));
         let next_offset = HeaderValue::from(next_offset);
         response.headers_mut().insert(NEXT_OFFSET, next_offset);
         return Ok(response);
     }
-    let (offset, source) = gateway.follow_log(app, request).await?;
+    let (offset, source) = server.gateway.follow_log(&app, request).await?;
     let stream = ReaderStream::with_capacity(Following::new(source), CHUNK_BYTES);
     Ok(respond(offset, Body::from_stream(stream)))
 }
@@ -72,39 +107,20 @@ struct LogQuery {
     follow: bool,
 }
 
-/// Reads the query; the error says which parameter is wrong, and how.
-fn query(uri: &Uri) -> Result<LogQuery, String> {
-    let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|error| format!("the query cannot be read: {}", error.body_text()))?;
-    let mut request = LogRequest::new(LogStream::Stdout);
-    let mut follow = false;
-    for (name, value) in parameters {
-        let wrong = |expected| format!("the parameter {name} is {value:?}, expected {expected}");
-        match name.as_str() {
-            "stream" => {
-                request.stream = match value.as_str() {
-                    "stdout" => LogStream::Stdout,
-                    "stderr" => LogStream::Stderr,
-                    _ => return Err(wrong("stdout or stderr")),
-                }
-            }
-            "offset" => {
-                let offset = value.parse();
-                request.offset = offset.map_err(|_| wrong("a number of bytes"))?;
-            }
-            "attempt" => {
-                let attempt = value.parse().ok().filter(|attempt| *attempt > 0);
-                let attempt: u32 = attempt.ok_or_else(|| wrong("a whole number from 1 on"))?;
-                request.attempt = Some(attempt);
-            }
-            "follow" => follow = value.parse().map_err(|_| wrong("true or false"))?,
-            _ => {
-                return Err(format!(
-                    "unknown parameter {name:?}, expected stream, offset, attempt or follow"
-                ));
-            }
-        }
-    }
+fn query(uri: &Uri) -> Result<LogQuery, RestError> {
+    let parameters = Parameters::read(uri, &["stream", "offset", "attempt", "follow"])?;
+    let stream = match parameters.one("stream")? {
+        None | Some("stdout") => LogStream::Stdout,
+        Some("stderr") => LogStream::Stderr,
+        Some(other) => return Err(wrong("stream", other, "stdout or stderr")),
+    };
+    let follow = parameters.parsed("follow", "true or false")?;
+    let request = LogRequest {
+        offset: parameters.number("offset", 0..=OFFSET_MAX)?.unwrap_or(0),
+        attempt: parameters.number("attempt", 1..=u32::MAX)?,
+        ..LogRequest::new(stream)
+    };
+    let follow = follow.unwrap_or(false);
     Ok(LogQuery { request, follow })
 }
 
@@ -190,7 +206,8 @@ mod tests {
 
     fn asked(text: &str) -> Result<LogQuery, String> {
         let uri = format!("/v1/applications/app-1/logs{text}");
-        query(&uri.parse().expect("a path"))
+        let query = query(&uri.parse().expect("a path"));
+        query.map_err(|error| error.to_string())
     }
 
     #[test]
@@ -203,12 +220,12 @@ mod tests {
         let expected = LogQuery {
             request: LogRequest {
                 attempt: Some(2),
-                offset: u64::MAX,
+                offset: OFFSET_MAX,
                 ..LogRequest::new(LogStream::Stderr)
             },
             follow: true,
         };
-        let query = format!("?stream=stderr&offset={}&attempt=2&follow=true", u64::MAX);
+        let query = format!("?stream=stderr&offset={OFFSET_MAX}&attempt=2&follow=true");
         assert_eq!(asked(&query), Ok(expected));
     }
 
@@ -221,15 +238,15 @@ mod tests {
             ),
             (
                 "?offset=-1",
-                r#"the parameter offset is "-1", expected a number of bytes"#,
+                r#"the parameter offset is "-1", expected a whole number from 0 to 9007199254740991"#,
             ),
             (
                 "?offset=",
-                r#"the parameter offset is "", expected a number of bytes"#,
+                r#"the parameter offset is "", expected a whole number from 0 to 9007199254740991"#,
             ),
             (
                 "?attempt=0",
-                r#"the parameter attempt is "0", expected a whole number from 1 on"#,
+                r#"the parameter attempt is "0", expected a whole number from 1 to 4294967295"#,
             ),
             (
                 "?follow=yes",
@@ -237,7 +254,7 @@ mod tests {
             ),
             (
                 "?limit=1",
-                r#"unknown parameter "limit", expected stream, offset, attempt or follow"#,
+                r#"unknown parameter "limit", expected any of stream, offset, attempt, follow"#,
             ),
         ] {
             assert_eq!(asked(query), Err(message.to_owned()));

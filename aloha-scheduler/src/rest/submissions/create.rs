@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{policy, spark};
-use crate::app::AppDescription;
+use crate::app::{AppDescription, NAME_CHARS_MAX};
 use crate::limits::{Limit, ProcessLimits, StopPolicy, StopSignal};
 
-const CREATE: &str = "CreateSubmissionRequest";
+pub(super) const CREATE: &str = "CreateSubmissionRequest";
 /// What a request that says nothing of it gets, as on the command line.
 const CORES: u64 = 1;
 const MEMORY_MIB: u64 = 512;
-const CORES_MAX: u64 = 65_536;
+pub(in crate::rest) const CORES_MAX: u64 = 65_536;
 /// A PiB.
-const MEMORY_MIB_MAX: u64 = 1 << 30;
-const NAME_BYTES_MAX: usize = 256;
+pub(in crate::rest) const MEMORY_MIB_MAX: u64 = 1 << 30;
 /// What a create request of the original form may hold; its clients send the last.
 const FIELDS: &[&str] = &[
     "name",
@@ -47,30 +46,51 @@ pub(super) enum Dialect {
 
 /// A create request that passed validation.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct CreateRequest {
+pub(in crate::rest) struct CreateRequest {
     pub(super) dialect: Dialect,
-    pub(super) submission: AppDescription,
-    pub(super) unknown_fields: Option<Vec<String>>,
+    pub(in crate::rest) submission: AppDescription,
+    pub(in crate::rest) unknown_fields: Option<Vec<String>>,
 }
 
 /// Reads a create request; the error says which field is wrong, and how.
 pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
-    let value: Value =
-        serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
-    let Value::Object(mut object) = value else {
-        return Err(format!("the body is {}, expected an object", kind(&value)));
-    };
+    let mut object = object(body)?;
     match Fields(&object).text("action")? {
         CREATE => {}
         other => return Err(format!("action is {other:?}, expected {CREATE:?}")),
     }
-    let (dialect, mut submission) = if spark::is_spark(&object) {
+    if spark::is_spark(&object) {
         spark::spread(&mut object);
-        (Dialect::Spark, spark::description(&object)?)
+        let submission = spark::description(&object)?;
+        complete(Dialect::Spark, submission, &Fields(&object))
     } else {
-        (Dialect::Aloha, description(&Fields(&object))?)
-    };
+        let fields = Fields(&object);
+        complete(Dialect::Aloha, description(&fields)?, &fields)
+    }
+}
+
+/// Reads the original form without an action.
+pub(in crate::rest) fn application(body: &[u8]) -> Result<CreateRequest, String> {
+    let object = object(body)?;
     let fields = Fields(&object);
+    complete(Dialect::Aloha, description(&fields)?, &fields)
+}
+
+fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
+    let value: Value =
+        serde_json::from_slice(body).map_err(|error| format!("the body is no JSON: {error}"))?;
+    match value {
+        Value::Object(object) => Ok(object),
+        other => Err(format!("the body is {}, expected an object", kind(&other))),
+    }
+}
+
+/// Reads what both forms have.
+fn complete(
+    dialect: Dialect,
+    mut submission: AppDescription,
+    fields: &Fields<'_>,
+) -> Result<CreateRequest, String> {
     submission.stop = StopPolicy {
         signal: fields
             .optional("stopSignal", Fields::signal)?
@@ -80,7 +100,7 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
     submission.limits = fields
         .optional("limits", Fields::limits)?
         .unwrap_or_default();
-    policy::read(&fields, &mut submission)?;
+    policy::read(fields, &mut submission)?;
     let own = match dialect {
         Dialect::Aloha => FIELDS,
         Dialect::Spark => spark::FIELDS,
@@ -88,7 +108,8 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
     let known = [own, COMMON_FIELDS, policy::FIELDS];
     let is_known = |field: &String| known.iter().any(|known| known.contains(&field.as_str()));
     // The map is sorted.
-    let unknown: Vec<String> = object
+    let unknown: Vec<String> = fields
+        .0
         .keys()
         .filter(|field| !is_known(field))
         .cloned()
@@ -103,9 +124,10 @@ pub(super) fn create_request(body: &[u8]) -> Result<CreateRequest, String> {
 /// Reads what only the original form has.
 fn description(fields: &Fields<'_>) -> Result<AppDescription, String> {
     let name = fields.text("name")?;
-    if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
+    let is_long = name.chars().count() > NAME_CHARS_MAX;
+    if name.trim().is_empty() || is_long || name.contains(char::is_control) {
         return Err(format!(
-            "the field name must have 1 to {NAME_BYTES_MAX} bytes, none of them a control character"
+            "the field name must have 1 to {NAME_CHARS_MAX} characters, none of them a control character"
         ));
     }
     let entry_point = fields.text("entryPoint")?;
@@ -167,7 +189,7 @@ impl<'a> Fields<'a> {
 
     fn count(&self, name: &str, max: u64) -> Result<u64, String> {
         let value = self.required(name)?;
-        let number = value.as_u64().filter(|number| (1..=max).contains(number));
+        let number = whole(value).filter(|number| (1..=max).contains(number));
         number.ok_or_else(|| wrong(name, value, &format!("a whole number from 1 to {max}")))
     }
 
@@ -205,7 +227,7 @@ impl<'a> Fields<'a> {
             .as_object()
             .ok_or_else(|| wrong(name, value, "an object of numbers"))?;
         let mut limits = ProcessLimits::default();
-        for (limit_name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+        for (limit_name, value) in object {
             let limit = Limit::ALL.iter().find(|limit| limit.name == limit_name);
             let limit = limit.ok_or_else(|| {
                 format!(
@@ -213,7 +235,10 @@ impl<'a> Fields<'a> {
                     Limit::names()
                 )
             })?;
-            let number = value.as_u64().filter(|number| limit.allows(*number));
+            if value.is_null() {
+                continue;
+            }
+            let number = whole(value).filter(|number| limit.allows(*number));
             let number = number
                 .ok_or_else(|| wrong(&format!("{name}.{limit_name}"), value, &limit.expected()))?;
             *(limit.of)(&mut limits) = Some(number);
@@ -240,6 +265,17 @@ impl<'a> Fields<'a> {
             None => Ok(variables),
         }
     }
+}
+
+/// A whole number of a type, also where it is written as `1.0`: to JSON that is the same.
+pub(super) fn whole<T: TryFrom<i64>>(value: &Value) -> Option<T> {
+    let from_float = || {
+        let number = value.as_f64()?;
+        let fits = number.fract() == 0.0 && number.abs() < 2_f64.powi(63);
+        fits.then_some(number as i64)
+    };
+    let number = value.as_i64().or_else(from_float)?;
+    T::try_from(number).ok()
 }
 
 pub(super) fn wrong(name: &str, value: &Value, expected: &str) -> String {
@@ -406,7 +442,7 @@ pub(super) mod tests {
             (
                 "name",
                 json!("a\nb"),
-                "must have 1 to 256 bytes, none of them a control character".into(),
+                "must have 1 to 256 characters, none of them a control character".into(),
             ),
             ("entryPoint", json!(""), "must not be empty".into()),
             (

@@ -6,6 +6,7 @@
 mod create;
 mod driver_id;
 mod layout;
+mod openapi;
 mod policy;
 mod reply;
 mod spark;
@@ -14,11 +15,14 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use self::create::CreateRequest;
+pub(super) use self::create::{CORES_MAX, CreateRequest, MEMORY_MIB_MAX, application};
 use self::driver_id::app_of;
+pub(super) use self::openapi::describe;
 pub(super) use self::reply::Reply;
+use super::api;
 use super::error::RestError;
 use super::gateway::GatewayError;
+use super::idempotency::idempotency_key;
 use super::{Server, VERSION};
 use crate::app::AppStatus;
 use crate::messages::{KillAnswer, SubmitAnswer};
@@ -80,6 +84,9 @@ fn route(path: &str) -> Result<Route<'_>, RestError> {
 
 /// Answers by the rules of Spark's server.
 pub(super) async fn handle(State(server): State<Server>, request: Request) -> Response {
+    if api::is_own(request.uri().path()) {
+        return api::nothing_there(request.uri());
+    }
     match answer(&server, request).await {
         Ok(reply) => reply.into_response(StatusCode::OK),
         Err(error) => error.into_response(),
@@ -110,13 +117,14 @@ async fn answer(server: &Server, request: Request) -> Result<Reply, RestError> {
 }
 
 async fn create(server: &Server, request: Request) -> Result<Reply, RestError> {
+    let key = idempotency_key(request.headers())?;
     let body = server.body(request).await?;
     let CreateRequest {
         dialect,
         submission,
         unknown_fields,
     } = create::create_request(&body).map_err(RestError::Malformed)?;
-    let refused = match server.gateway.submit(submission, None).await? {
+    let refused = match server.gateway.submit(submission, key.as_deref()).await? {
         SubmitAnswer::Accepted { app } => {
             return Ok(Reply::created(dialect, Ok(&app), unknown_fields));
         }

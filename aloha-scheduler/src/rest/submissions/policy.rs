@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::create::{Fields, wrong};
-use crate::app::{AppDescription, MILLIS_MAX};
+use super::create::{Fields, whole, wrong};
+use crate::app::{AppDescription, CONSTRAINTS_MAX, MILLIS_MAX, TAGS_MAX};
 use crate::constraint::{BadConstraint, Constraint, is_name};
 use crate::restart::{RestartCondition, RestartPolicy};
 
@@ -34,9 +34,9 @@ pub(super) fn read(fields: &Fields<'_>, into: &mut AppDescription) -> Result<(),
 
 fn priority(fields: &Fields<'_>, name: &str) -> Result<i32, String> {
     let value = fields.required(name)?;
-    let number = value.as_i64().and_then(|number| i32::try_from(number).ok());
     let (min, max) = (i32::MIN, i32::MAX);
-    number.ok_or_else(|| wrong(name, value, &format!("a whole number from {min} to {max}")))
+    let expected = format!("a whole number from {min} to {max}");
+    whole(value).ok_or_else(|| wrong(name, value, &expected))
 }
 
 fn restart(fields: &Fields<'_>, name: &str) -> Result<RestartPolicy, String> {
@@ -83,19 +83,20 @@ fn condition(fields: &Fields<'_>, name: &str) -> Result<RestartCondition, String
 /// A number of seconds, in milliseconds.
 fn seconds(fields: &Fields<'_>, name: &str) -> Result<u64, String> {
     let value = fields.required(name)?;
-    let time = value.as_f64().map(Duration::try_from_secs_f64);
-    let millis = time.and_then(|time| u64::try_from(time.ok()?.as_millis()).ok());
-    let millis = millis.filter(|millis| (1..=MILLIS_MAX).contains(millis));
-    let max = MILLIS_MAX / 1000;
+    let max = Duration::from_millis(MILLIS_MAX).as_secs_f64();
     let expected = format!("a number of seconds from 0.001 to {max}");
-    millis.ok_or_else(|| wrong(name, value, &expected))
+    let seconds = value
+        .as_f64()
+        .filter(|seconds| (0.001..=max).contains(seconds));
+    let seconds = seconds.ok_or_else(|| wrong(name, value, &expected))?;
+    let millis = Duration::from_secs_f64(seconds).as_millis();
+    Ok(u64::try_from(millis).expect("at most ten years"))
 }
 
 fn times(fields: &Fields<'_>, name: &str) -> Result<u32, String> {
     let value = fields.required(name)?;
-    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-    let max = u32::MAX;
-    number.ok_or_else(|| wrong(name, value, &format!("a whole number from 0 to {max}")))
+    let expected = format!("a whole number from 0 to {}", u32::MAX);
+    whole(value).ok_or_else(|| wrong(name, value, &expected))
 }
 
 fn constraints(fields: &Fields<'_>, name: &str) -> Result<Vec<Constraint>, String> {
@@ -103,16 +104,28 @@ fn constraints(fields: &Fields<'_>, name: &str) -> Result<Vec<Constraint>, Strin
         let constraint = text.parse();
         constraint.map_err(|error: BadConstraint| format!("the field {name}: {error}"))
     };
-    fields.texts(name)?.into_iter().map(read).collect()
+    let texts = fields.texts(name)?;
+    at_most(name, &texts, CONSTRAINTS_MAX)?;
+    texts.into_iter().map(read).collect()
 }
 
 fn tags(fields: &Fields<'_>, name: &str) -> Result<Vec<String>, String> {
     let tags = fields.texts(name)?;
+    at_most(name, &tags, TAGS_MAX)?;
     match tags.iter().find(|tag| !is_name(tag)) {
         Some(tag) => Err(format!(
             "the field {name} holds {tag:?}, expected 1 to 64 characters of A-Z a-z 0-9 . _ -"
         )),
         None => Ok(tags),
+    }
+}
+
+fn at_most(name: &str, texts: &[String], max: usize) -> Result<(), String> {
+    match texts.len() {
+        count if count > max => Err(format!(
+            "the field {name} holds {count} entries, expected {max} at the most"
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -213,12 +213,16 @@ impl Reply {
         }
     }
 
-    pub(in crate::rest) fn into_response(self, status: StatusCode) -> Response {
-        let body = match self.dialect {
-            Dialect::Aloha => serde_json::to_vec(&self),
-            Dialect::Spark => like_spark(&self),
+    pub(in crate::rest) fn to_json(&self) -> Vec<u8> {
+        let json = match self.dialect {
+            Dialect::Aloha => serde_json::to_vec(self),
+            Dialect::Spark => like_spark(self),
         };
-        let body = body.expect("texts and numbers are always JSON");
+        json.expect("texts and numbers are always JSON")
+    }
+
+    pub(in crate::rest) fn into_response(self, status: StatusCode) -> Response {
+        let body = self.to_json();
         let json = HeaderValue::from_static("application/json");
         (status, [(header::CONTENT_TYPE, json)], body).into_response()
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::rest::submissions::create::whole;
+
 /// Whether a field may be left out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
@@ -34,7 +36,11 @@ fn field<'a>(
 pub(super) fn as_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+        // `2.0` is `2` to JSON, and to whoever reads it for a number of cores.
+        Value::Number(number) => Some(match whole::<i64>(value) {
+            Some(whole) => whole.to_string(),
+            None => number.to_string(),
+        }),
         Value::Bool(truth) => Some(truth.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }

@@ -21,6 +21,7 @@ use serde_json::{Map, Value};
 
 use self::json::{Presence, as_text, required, text, texts, texts_by_name};
 use self::program::Program;
+pub(super) use self::program::{PYTHON_RUNNER, SPARK_SUBMIT};
 use self::properties::{OWN, Properties};
 use crate::app::AppDescription;
 

@@ -3,8 +3,8 @@
 use super::ENTRY_POINT;
 
 /// The main classes that are no program but run one.
-pub(super) const SPARK_SUBMIT: &str = "org.apache.spark.deploy.SparkSubmit";
-pub(super) const PYTHON_RUNNER: &str = "org.apache.spark.deploy.PythonRunner";
+pub(in crate::rest::submissions) const SPARK_SUBMIT: &str = "org.apache.spark.deploy.SparkSubmit";
+pub(in crate::rest::submissions) const PYTHON_RUNNER: &str = "org.apache.spark.deploy.PythonRunner";
 
 /// What `spark-submit` is to run.
 pub(super) struct Program {

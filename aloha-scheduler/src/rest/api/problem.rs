@@ -1,0 +1,77 @@
+//! The one form of every error of this API: problem details (RFC 9457).
+
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::rest::error::RestError;
+use crate::rest::gateway::GatewayError;
+
+/// The content type of a problem.
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Why a request was not processed (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// Always `about:blank`: the status says which kind of problem it is.
+    #[serde(rename = "type")]
+    #[schema(format = "uri-reference")]
+    kind: &'static str,
+    /// What the status means.
+    title: &'static str,
+    /// The status of the response.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What is wrong with this request, and what to do about it.
+    detail: String,
+}
+
+/// An error of this API.
+#[derive(Debug)]
+pub(in crate::rest) struct ApiError(RestError);
+
+impl<E: Into<RestError>> From<E> for ApiError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Self(error) = self;
+        let status = error.status();
+        let problem = Problem {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: error.to_string(),
+        };
+        let body = serde_json::to_vec(&problem).expect("texts and numbers are always JSON");
+        let kind = HeaderValue::from_static(PROBLEM_JSON);
+        let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+        response.headers_mut().extend(error.header());
+        response
+    }
+}
+
+/// The answer where there is nothing.
+pub(in crate::rest) fn nothing_there(uri: &Uri) -> Response {
+    let reason = format!(
+        "there is nothing at {}, see /v1/openapi.json for what there is",
+        uri.path()
+    );
+    ApiError::from(GatewayError::NotFound { reason }).into_response()
+}
+
+/// The answer to a method that a path does not have. The router adds which it has.
+pub(super) async fn other_method(method: Method, uri: Uri) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    ApiError::from(RestError::NoSuchMethod(format!(
+        "{} has no {method}, see the header Allow for what it has",
+        uri.path()
+    )))
+    .into_response()
+}

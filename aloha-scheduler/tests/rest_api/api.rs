@@ -1,0 +1,185 @@
+//! A client of the API, and a master without workers behind it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aloha_rpc::RpcEnv;
+use aloha_scheduler::rest::{RestGuard, RestLimits, RestServer, rest_router};
+use aloha_scheduler::{Master, MasterHandle, MasterSettings};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::common::Daemon;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how fast a real server answers is measured"
+)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// A client of a server. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Api {
+    url: String,
+    client: reqwest::Client,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    /// Null where there is none.
+    pub(crate) body: Value,
+}
+
+impl Api {
+    pub(crate) fn of(daemon: &Daemon) -> Self {
+        Self::at(daemon.rest())
+    }
+
+    fn at(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            client: reqwest::Client::new(),
+        }
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        send(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        send(self.request(Method::DELETE, path)).await
+    }
+
+    /// Submits an application; gives its id.
+    pub(crate) async fn submit(&self, application: &Value) -> String {
+        self.post("/v1/applications", application).await.id()
+    }
+
+    /// Ends an application before it runs.
+    pub(crate) async fn end(&self, id: &str) {
+        let path = format!("/v1/applications/{id}/kill");
+        let killed = self.post(&path, &Value::Null).await;
+        assert_eq!(killed.status, 202, "{killed:?}");
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        let value = value.unwrap_or_else(|| panic!("no {name}: {self:?}"));
+        value.to_str().expect("text")
+    }
+
+    /// The id of what was created.
+    #[track_caller]
+    pub(crate) fn id(&self) -> String {
+        assert_eq!(self.status, 201, "{self:?}");
+        self.body["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// It must be a problem with this status, in the form of all problems; gives the detail.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16) -> &str {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let body = self.body.as_object().expect("an object");
+        let keys: Vec<_> = body.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["detail", "status", "title", "type"]);
+        assert_eq!(
+            (&body["type"], &body["status"]),
+            (&json!("about:blank"), &json!(status))
+        );
+        let detail = body["detail"].as_str().expect("a text");
+        assert_ne!(detail, "");
+        detail
+    }
+}
+
+pub(crate) async fn send(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.expect("an answer");
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.text().await.expect("a text");
+    let body = match text.as_str() {
+        "" => Value::Null,
+        text => serde_json::from_str(text).expect("JSON"),
+    };
+    Answer {
+        status,
+        headers,
+        body,
+    }
+}
+
+/// A submission with this name that does nothing.
+pub(crate) fn application(name: &str) -> Value {
+    script(name, "true")
+}
+
+/// A submission of a line for bash.
+pub(crate) fn script(name: &str, line: &str) -> Value {
+    json!({"name": name, "entryPoint": "SimpleProcess", "args": line, "cores": 1, "memory": 16})
+}
+
+/// A master without workers, in this process, and its REST server.
+pub(crate) struct Alone {
+    pub(crate) api: Api,
+    _master: MasterHandle,
+    env: RpcEnv,
+    stop: CancellationToken,
+}
+
+impl Alone {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(set: impl FnOnce(&mut MasterSettings)) -> Self {
+        let env = RpcEnv::builder("master").bind("127.0.0.1:0");
+        let env = env.start().await.expect("a free port");
+        let mut settings = Master::default_settings(&env);
+        set(&mut settings);
+        let master = Master::start(&env, settings).expect("a master");
+        let guard = RestGuard::new("127.0.0.1", &[], None, false).expect("loopback");
+        let limits = RestLimits::default();
+        let router = rest_router(Arc::new(master.client().clone()), guard, limits);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let stop = CancellationToken::new();
+        tokio::spawn(RestServer::new(router, limits).serve(listener, stop.clone()));
+        Self {
+            api: Api::at(&url),
+            _master: master,
+            env,
+            stop,
+        }
+    }
+
+    pub(crate) async fn shutdown(self) {
+        self.stop.cancel();
+        self.env.shutdown().await;
+    }
+}
+
+/// A master that stores what it is told in a directory.
+pub(crate) fn durable_master(directory: &Path) -> Daemon {
+    let directory = format!("aloha.deploy.recoveryDirectory={}", directory.display());
+    let mode = "aloha.deploy.recoveryMode=FILESYSTEM";
+    Daemon::master(&["-D", mode, "-D", &directory])
+}

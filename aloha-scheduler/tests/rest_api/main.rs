@@ -1,0 +1,11 @@
+//! Aloha's own REST API, over real connections to real masters.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod api;
+mod applications;
+mod document;
+mod idempotency;
+mod lists;
+mod waiting;
