@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aloha_rpc::RpcEnv;
 use aloha_scheduler::rest::{RestGuard, RestLimits, RestServer, rest_router};

@@ -267,7 +267,7 @@ impl World {
             return;
         }
         // What is submitted under one key is always the same.
-        let key = (n / 512 % 2 == 0).then_some(n % 8);
+        let key = (n / 512).is_multiple_of(2).then_some(n % 8);
         let n = key.map_or(n, |key| key * 1_237);
         let pick = |from: usize, count: usize| n / from % count;
         let condition = match pick(16, 4) {
