@@ -17,6 +17,7 @@ mod guard;
 mod idempotency;
 mod limits;
 mod master_gateway;
+mod panics;
 mod places;
 mod server;
 mod submissions;
@@ -61,6 +62,7 @@ pub fn rest_router(
             Arc::new(guard),
             guard::check,
         ))
+        .layer(axum::middleware::from_fn(panics::answer))
         .with_state(Server { gateway, document })
 }
 

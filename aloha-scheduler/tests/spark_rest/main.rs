@@ -16,7 +16,7 @@
 //! | 16 bad bodies | `bad_bodies_are_refused_by_name` |
 //! | 17 bad paths | `only_an_unknown_version_is_told_the_highest` |
 //! | 18 unknown fields | `unknown_fields_are_named_and_absent_where_there_are_none` |
-//! | 19 faulty server | `rest.rs`: `what_the_master_cannot_do_has_its_own_status`; an answer without a field it needs cannot be built |
+//! | 19 faulty server | `rest.rs`: `what_the_master_cannot_do_has_its_own_status`, `rest::panics`; an answer without a field it needs cannot be built |
 //! | 20-22 variables the client keeps back | Spark's client; the server drops them too: `recorded_requests_run_as_they_would_on_sparks_server` |
 //! | 23-24 `{{VAR}}` | `recorded_requests_run_as_they_would_on_sparks_server` |
 //! | 25 JVM module options | `spark-submit` adds them itself: `spark_submit.rs`, on Java 17 |
