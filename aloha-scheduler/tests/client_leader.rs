@@ -328,6 +328,25 @@ fn a_leader_that_steps_down_is_not_asked_again() {
     });
 }
 
+#[test]
+fn a_submission_without_a_key_goes_elsewhere_where_it_cannot_have_arrived() {
+    run(async |ground| {
+        let led = ground.masters[0].elect().await;
+        let client = ground.connect().await.expect("one leads");
+        let first = accepted(client.submit(description("a")).await);
+        // Nobody is there any more, which the client knows before it submits.
+        ground.masters[0].env.shutdown().await;
+        drop(led);
+        sleep(Duration::from_secs(1)).await;
+        let elect = async {
+            sleep(Duration::from_secs(5)).await;
+            ground.masters[1].elect().await
+        };
+        let (second, _leads) = tokio::join!(client.submit(description("b")), elect);
+        assert_eq!(ground.masters[1].apps().await, [first, accepted(second)]);
+    });
+}
+
 /// Submits to a leader that takes it, stores it, and dies before its answer arrives.
 async fn lose_the_answer(
     ground: &Ground,

@@ -43,6 +43,30 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// # Cancel safety
 ///
 /// A question that is dropped is withdrawn. A submission, a kill or a clean-up that is dropped may have been done.
+///
+/// # Examples
+///
+/// ```no_run
+/// # use aloha_rpc::RpcEnv;
+/// use aloha_scheduler::{AppDescription, MasterClient};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let env = RpcEnv::client("nightly").await?;
+/// let masters = ["10.0.0.1:7077".parse()?, "10.0.0.3:7077".parse()?];
+/// let client = MasterClient::connect(&env, &masters).await?;
+/// let description = AppDescription {
+///     name: "etl".to_owned(),
+///     entry_point: "SimpleProcess".to_owned(),
+///     args: vec!["./etl.sh --day today".to_owned()],
+///     cores: 1,
+///     memory_mib: 512,
+///     ..AppDescription::default()
+/// };
+/// // However often the answer is lost on the way, this runs once.
+/// let app = client.submit_once(description, "etl-2026-11-21").await?.accepted()?;
+/// let status = client.wait(&app).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct MasterClient {
     way: Way,
@@ -91,7 +115,7 @@ impl MasterClient {
         self
     }
 
-    /// Submits an application.
+    /// Submits an application. That the master is busy is an answer: when to try again is up to the caller.
     ///
     /// # Errors
     ///

@@ -19,6 +19,7 @@ mod guard;
 mod idempotency;
 mod limits;
 mod master_gateway;
+mod panics;
 mod places;
 mod server;
 mod submissions;
@@ -63,6 +64,7 @@ pub fn rest_router(
             Arc::new(guard),
             guard::check,
         ))
+        .layer(axum::middleware::from_fn(panics::answer))
         .with_state(Server { gateway, document })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aloha_rpc::{RpcAddress, RpcEnv};
 use aloha_scheduler::config::Config;
 use aloha_scheduler::{AppId, ClientError, MasterClient};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::ClientArgs;
 use crate::{Failure, environment, serve};
@@ -44,18 +45,32 @@ pub(crate) fn patient(master: MasterClient) -> MasterClient {
     master.with_patience(WAITING_PATIENCE)
 }
 
-/// Does something that takes long for an application, until Ctrl-C: then it says what that does not end.
-pub(crate) async fn unless_interrupted<T>(
-    app: &AppId,
-    task: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    tokio::select! {
-        biased;
-        done = task => done,
-        Ok(()) = tokio::signal::ctrl_c() => Err(Failure {
-            code: INTERRUPTED,
-            ..Failure::new(format_args!("{app} runs on; `aloha kill {app}` ends it"))
-        }),
+/// Ctrl-C, which from now on ends nothing by itself.
+#[derive(Debug)]
+pub(crate) struct Interrupts(Signal);
+
+impl Interrupts {
+    pub(crate) fn take() -> Result<Self, Failure> {
+        let signal = signal(SignalKind::interrupt());
+        signal
+            .map(Self)
+            .map_err(|error| Failure::new(format_args!("cannot listen to signals: {error}")))
+    }
+
+    /// Does something that takes long for an application, until Ctrl-C: then it says what that does not end.
+    pub(crate) async fn unless<T>(
+        mut self,
+        app: &AppId,
+        task: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            done = task => done,
+            _ = self.0.recv() => Err(Failure {
+                code: INTERRUPTED,
+                ..Failure::new(format_args!("{app} runs on; `aloha kill {app}` ends it"))
+            }),
+        }
     }
 }
 

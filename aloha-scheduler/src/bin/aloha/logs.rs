@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::Failure;
 use crate::args::LogsArgs;
-use crate::connection::{ask, parse, patient, unknown, unless_interrupted};
+use crate::connection::{Interrupts, ask, parse, patient, unknown};
 use crate::output::note;
 use crate::progress::Progress;
 
@@ -46,7 +46,8 @@ pub(crate) fn run(args: &LogsArgs) -> Result<u8, Failure> {
         if args.follow {
             let master = patient(master);
             let requests = [request];
-            unless_interrupted(&app, follow(&master, &app, &requests, json)).await?;
+            let following = follow(&master, &app, &requests, json);
+            Interrupts::take()?.unless(&app, following).await?;
         } else {
             copy(&master, &app, request, json).await?;
         }
@@ -72,10 +73,12 @@ pub(crate) async fn follow(
         .iter()
         .map(|request| Some(master.follow_log(app, *request)))
         .collect();
+    let mut patience = Duration::ZERO;
     while followers.iter().any(Option::is_some) {
         let (place, news) = tokio::select! {
             news = next(&mut followers) => news,
-            status = master.wait_for(app, NEWS_INTERVAL), if progress.is_shown() => {
+            status = master.wait_for(app, patience), if progress.is_shown() => {
+                patience = NEWS_INTERVAL;
                 match status? {
                     Some(status) if !status.phase.is_final() => progress.show(&status),
                     _ => progress.end(),

@@ -58,8 +58,11 @@ fn main() -> ExitCode {
         Err(error) => Failure::usage(error.to_string().trim_end()),
     };
     if json {
-        let text = failure.text.strip_prefix("aloha: ");
-        let text = text.unwrap_or(&failure.text);
+        let text = failure.text.as_str();
+        let text = ["aloha: ", "error: "]
+            .iter()
+            .find_map(|prefix| text.strip_prefix(prefix))
+            .unwrap_or(text);
         eprintln!("{}", serde_json::json!({ "error": text }));
     } else {
         eprintln!("{}", failure.text);

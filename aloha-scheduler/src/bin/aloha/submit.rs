@@ -10,7 +10,7 @@ use aloha_scheduler::{
 use serde_json::json;
 
 use crate::args::SubmitArgs;
-use crate::connection::{ask, patient, unless_interrupted};
+use crate::connection::{Interrupts, ask, patient};
 use crate::output::{note, print};
 use crate::{Failure, logs, wait};
 
@@ -24,6 +24,7 @@ pub(crate) fn run(args: &SubmitArgs) -> Result<u8, Failure> {
     ask(&args.client, async |master, env| {
         let key = args.key.clone().unwrap_or_else(|| random_key(env));
         let app = submit(&master, description, &key, json).await?;
+        let interrupts = Interrupts::take()?;
         if json {
             print(json!({ "id": app }));
         } else {
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &SubmitArgs) -> Result<u8, Failure> {
             }
             wait::exit_code(&status, json)
         };
-        unless_interrupted(&app, rest).await
+        interrupts.unless(&app, rest).await
     })
 }
 

@@ -6,7 +6,7 @@ use aloha_scheduler::{AppId, AppPhase, AppStatus, MasterClient};
 
 use crate::Failure;
 use crate::args::WaitArgs;
-use crate::connection::{ask, parse, patient, unknown, unless_interrupted};
+use crate::connection::{Interrupts, ask, parse, patient, unknown};
 use crate::output::{note, print_json};
 use crate::progress::Progress;
 
@@ -21,7 +21,8 @@ pub(crate) fn run(args: &WaitArgs) -> Result<u8, Failure> {
     let json = args.client.json;
     ask(&args.client, async |master, _| {
         let master = patient(master);
-        let status = unless_interrupted(&app, until_ended(&master, &app, json)).await?;
+        let ended = until_ended(&master, &app, json);
+        let status = Interrupts::take()?.unless(&app, ended).await?;
         if json {
             print_json(&status);
         }

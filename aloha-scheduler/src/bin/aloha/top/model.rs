@@ -191,7 +191,7 @@ impl Model {
         let apps = snapshot.apps.iter();
         let mut apps: Vec<_> = apps.filter(|app| self.filter.takes(app.phase)).collect();
         match self.sort {
-            Sort::State => apps.sort_by_key(|app| rank(app.phase)),
+            Sort::State => apps.sort_by(|one, two| place(one).cmp(&place(two))),
             Sort::Id => apps.sort_by(|one, two| one.id.cmp(&two.id)),
             Sort::Name => apps.sort_by(|one, two| one.name.cmp(&two.name)),
             Sort::Cores => apps.sort_by_key(|app| Reverse(app.cores)),
@@ -239,14 +239,20 @@ impl Model {
     }
 }
 
+/// Where it stands by its state; what waits stands as in the master's queue.
+fn place(app: &AppStatus) -> (u8, Option<(Reverse<i32>, Option<u64>, &AppId)>) {
+    let waits = !app.phase.is_placed() && !app.phase.is_final();
+    let in_queue = waits.then_some((Reverse(app.priority), app.submitted_at, &app.id));
+    (rank(app.phase), in_queue)
+}
+
 /// Those that run first, then those that wait.
 fn rank(phase: AppPhase) -> u8 {
     match phase {
         AppPhase::Running => 0,
         AppPhase::Launching => 1,
         AppPhase::Unknown => 2,
-        AppPhase::Relaunching => 3,
-        AppPhase::Submitted => 4,
-        AppPhase::Finished | AppPhase::Failed | AppPhase::Killed | AppPhase::Error => 5,
+        AppPhase::Submitted | AppPhase::Relaunching => 3,
+        AppPhase::Finished | AppPhase::Failed | AppPhase::Killed | AppPhase::Error => 4,
     }
 }

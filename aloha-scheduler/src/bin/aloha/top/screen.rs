@@ -15,6 +15,7 @@ use super::keys::Order;
 use super::model::{Model, News};
 use super::snapshot::{Detail, Snapshot};
 use crate::Failure;
+use crate::connection::INTERRUPTED;
 
 /// How long a look at the cluster may fail before that is shown.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -63,10 +64,12 @@ pub(super) async fn show(
     let no_signal = |error| Failure::new(format_args!("cannot listen to signals: {error}"));
     let mut terminated = signal(SignalKind::terminate()).map_err(no_signal)?;
     let mut hung_up = signal(SignalKind::hangup()).map_err(no_signal)?;
+    // What is typed comes as a key; this is of somebody else.
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(no_signal)?;
     let (news, mut heard) = mpsc::channel(16);
     let (target, targets) = watch::channel(Target::default());
     let master = master.clone().with_patience(PATIENCE);
-    let watching = tokio::spawn(look(
+    let mut watching = tokio::spawn(look(
         master.clone(),
         env.clone(),
         interval,
@@ -85,6 +88,7 @@ pub(super) async fn show(
             biased;
             _ = terminated.recv() => break TERMINATED,
             _ = hung_up.recv() => break HUNG_UP,
+            _ = interrupted.recv() => break INTERRUPTED,
             event = typed.recv() => match event {
                 Some(Event::Key(key)) => match model.on_key(key) {
                     Some(Order::Quit) => break 0,
@@ -98,6 +102,11 @@ pub(super) async fn show(
                 None => break 0,
             },
             Some(news) = heard.recv() => model.on_news(news),
+            ended = &mut watching => {
+                drop(screen);
+                let reason = ended.err().map_or_else(String::new, |error| format!(": {error}"));
+                return Err(Failure::new(format_args!("aloha top failed{reason}")));
+            }
         }
         let wanted = model.looked_at().cloned();
         target.send_if_modified(|(current, nudges)| {

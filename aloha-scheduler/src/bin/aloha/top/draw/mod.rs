@@ -295,26 +295,37 @@ fn draw_detail(
     area: Rect,
 ) {
     let width = usize::from(area.width.saturating_sub(2)).max(1);
-    let mut lines = Vec::new();
-    match detail {
-        None => lines.push(Line::styled("asking the master", DIM)),
+    let (above, output) = match detail {
+        None => (vec![Line::styled("asking the master", DIM)], Vec::new()),
         Some(detail) => {
-            lines.extend(wrapped(&status::describe(&detail.status), width));
-            lines.push(Line::styled("end of its standard output", BOLD));
-            match &detail.tail {
-                Ok(text) if text.is_empty() => lines.push(Line::styled("nothing yet", DIM)),
-                Ok(text) => lines.extend(wrapped(text, width)),
-                Err(reason) => lines.extend(wrapped(reason, width)),
-            }
+            let output = match &detail.tail {
+                Ok(text) => wrapped(text, width),
+                Err(reason) => wrapped(reason, width),
+            };
+            (wrapped(&status::describe(&detail.status), width), output)
         }
-    }
-    let beyond = (lines.len() + 2).saturating_sub(area.height.into());
-    let scroll = scroll.min(u16::try_from(beyond).unwrap_or(u16::MAX));
-    let shown = Paragraph::new(lines)
-        .block(Block::bordered().title(title))
-        .scroll((scroll, 0));
+    };
+    // The newest output is always in sight.
+    let wanted = u16::try_from(above.len() + 2).unwrap_or(u16::MAX);
+    let most = area.height.saturating_sub(area.height / 3);
+    let parts = [Constraint::Length(wanted.min(most)), Constraint::Min(0)];
+    let [upper, lower] = Layout::vertical(parts).areas(area);
+    let scroll = usize::from(scroll).min(beyond(&above, upper));
+    let begin = beyond(&output, lower);
     frame.render_widget(Clear, area);
-    frame.render_widget(shown, area);
+    for (area, title, lines, skipped) in [
+        (upper, title, above, scroll),
+        (lower, "end of its standard output", output, begin),
+    ] {
+        let lines: Vec<_> = lines.into_iter().skip(skipped).collect();
+        let shown = Paragraph::new(lines).block(Block::bordered().title(title));
+        frame.render_widget(shown, area);
+    }
+}
+
+/// How many lines have no room inside a border.
+fn beyond(lines: &[Line<'_>], area: Rect) -> usize {
+    (lines.len() + 2).saturating_sub(area.height.into())
 }
 
 /// The lines of a text, none longer than `width` characters, with nothing in them that commands a terminal.

@@ -174,6 +174,15 @@ fn one_application_is_shown_with_its_history_and_the_end_of_its_output() {
         assert!(text.contains(expected), "{text}");
     }
     assert!(!text.contains('\u{1b}'), "{text}");
+    // Of a long one, the end.
+    let id = "app-2".parse().expect("an id");
+    let lines: Vec<String> = (0..1000).map(|line| format!("line {line}")).collect();
+    let detail = Detail {
+        status: app("app-2", "second", AppPhase::Running),
+        tail: Ok(lines.join("\n")),
+    };
+    model.on_news(News::Detail(id, Some(Box::new(detail))));
+    assert!(drawn(&model, 80, 24).join("\n").contains("line 999"));
 }
 
 #[test]
