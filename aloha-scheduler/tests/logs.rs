@@ -265,7 +265,7 @@ async fn output_is_read_over_rest_piece_by_piece() {
     ] {
         let (code, _, _, body) = get(&cluster, &path).await;
         let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-        let message = body["message"].as_str().expect("text");
+        let message = body["detail"].as_str().expect("text");
         assert!(code == status && message.contains(text), "{code} {message}");
     }
 }

@@ -426,15 +426,27 @@ async fn a_piece_of_output_says_where_it_begins_and_where_the_next_does() {
     );
     assert_eq!(response.text().await.expect("text"), "Stderr Some(2)");
 
-    let unknown = server.get("/v1/applications/app-2/logs?follow=true").await;
-    assert_error(unknown, 404);
-    assert_error(server.get("/v1/applications/app-2/logs").await, 404);
-    let wrong = server.get("/v1/applications/app-1/logs?offset=x").await;
-    assert_error(wrong, 400);
-    assert_error(server.post("/v1/applications/app-1/logs", "").await, 405);
+    let status = async |server: &Server, method: reqwest::Method, path: &str| {
+        let url = format!("http://{}/v1/applications/{path}", server.address);
+        let response = server.client.request(method, url).send().await;
+        let response = response.expect("an answer");
+        let kind = response.headers()["content-type"].to_str().expect("text");
+        assert_eq!(kind, "application/problem+json");
+        response.status().as_u16()
+    };
+    let get = reqwest::Method::GET;
+    for (method, path, expected) in [
+        (&get, "app-2/logs?follow=true", 404),
+        (&get, "app-2/logs", 404),
+        (&get, "app-1/logs?offset=x", 400),
+        (&reqwest::Method::POST, "app-1/logs", 405),
+    ] {
+        let status = status(&server, method.clone(), path).await;
+        assert_eq!(status, expected, "{method} {path}");
+    }
     let reason = "Master is not ready.".to_owned();
     let server = Server::start(Some(GatewayError::NotReady { reason })).await;
-    assert_error(server.get("/v1/applications/app-1/logs").await, 503);
+    assert_eq!(status(&server, get, "app-1/logs").await, 503);
 }
 
 #[tokio::test]

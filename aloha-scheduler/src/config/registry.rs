@@ -130,6 +130,8 @@ pub static KEYS: &[Key] = &[
         "What the bodies of all requests under way may hold together, more get 503; a hundred thousand submissions, or sixty of the largest."),
     text("aloha.master.rest.bodyTimeout", seconds(1, DAY), "30",
         "How long a client may take to send the body of its request, so that an idle one cannot hold a connection."),
+    text("aloha.master.rest.answersBytesMax", bytes(1 << 20, 1 << 40), "256m",
+        "What answers that wait for slow clients may hold together, those of up to 64 KiB aside; more get 503. Large answers are pages of a thousand applications and pieces of output, a megabyte each."),
     text("aloha.master.rest.idleTimeout", seconds(1, DAY), "75",
         "How long a connection may be open without a request; longer than the minute after which most proxies close theirs, so that none is closed under a request."),
     text("aloha.master.rest.writeTimeout", seconds(1, DAY), "30",

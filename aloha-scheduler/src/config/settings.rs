@@ -223,6 +223,7 @@ impl Config {
                 body_bytes_max: self.bytes("aloha.master.rest.bodyBytesMax"),
                 bodies_bytes_max: self.bytes("aloha.master.rest.bodiesBytesMax"),
                 body_timeout: self.duration("aloha.master.rest.bodyTimeout"),
+                answers_bytes_max: self.bytes("aloha.master.rest.answersBytesMax"),
                 idle_timeout: self.duration("aloha.master.rest.idleTimeout"),
                 write_timeout: self.duration("aloha.master.rest.writeTimeout"),
             },

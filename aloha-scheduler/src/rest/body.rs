@@ -5,11 +5,10 @@
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::{Bytes, HttpBody};
 
+use super::budget::{Budget, Share};
 use super::error::RestError;
 use super::limits::RestLimits;
 use super::places::RETRY_AFTER_MILLIS;
@@ -18,8 +17,7 @@ use super::places::RETRY_AFTER_MILLIS;
 #[derive(Debug)]
 pub(super) struct BodyReader {
     limits: RestLimits,
-    /// Bytes of all bodies that are held.
-    held: Arc<AtomicUsize>,
+    budget: Budget,
 }
 
 /// A body that arrived whole.
@@ -36,33 +34,11 @@ impl WholeBody {
     }
 }
 
-/// What one body has of what all may hold, until dropped.
-#[derive(Debug)]
-pub(super) struct Share {
-    held: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Share {
-    /// Takes more, unless that is too much for all of them.
-    fn grow(&mut self, bytes: usize, bytes_max: usize) -> bool {
-        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        before.saturating_add(bytes) <= bytes_max
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 impl BodyReader {
     pub(super) fn new(limits: RestLimits) -> Self {
         Self {
             limits,
-            held: Arc::default(),
+            budget: Budget::new(limits.bodies_bytes_max),
         }
     }
 
@@ -87,10 +63,7 @@ impl BodyReader {
         if usize::try_from(body.size_hint().lower()).map_or(true, |least| least > bytes_max) {
             return Err(too_large());
         }
-        let mut share = Share {
-            held: Arc::clone(&self.held),
-            bytes: 0,
-        };
+        let mut share = self.budget.share();
         let mut whole = Gathered::default();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let frame = frame.map_err(|error| {
@@ -100,10 +73,10 @@ impl BodyReader {
             let Ok(piece) = frame.into_data() else {
                 continue;
             };
-            if share.bytes.saturating_add(piece.len()) > bytes_max {
+            if share.bytes().saturating_add(piece.len()) > bytes_max {
                 return Err(too_large());
             }
-            if !share.grow(piece.len(), self.limits.bodies_bytes_max) {
+            if !share.grow(piece.len()) {
                 return Err(RestError::Busy {
                     reason: format!(
                         "requests under way hold {} bytes already (aloha.master.rest.bodiesBytesMax), try again",
@@ -154,6 +127,7 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use axum::body::Body;
@@ -233,7 +207,7 @@ mod tests {
         let reader = reader();
         let read = reader.read(pieces(&["123456"], false)).await;
         assert!(matches!(read, Err(RestError::TooSlow { .. })), "{read:?}");
-        assert_eq!(reader.held.load(Ordering::Relaxed), 0);
+        assert_eq!(reader.budget.held(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -255,6 +229,6 @@ mod tests {
         assert!(slow.await.expect("no panic"));
         reader.read(Body::from("1234")).await.expect("room again");
         drop(first);
-        assert_eq!(reader.held.load(Ordering::Relaxed), 0);
+        assert_eq!(reader.budget.held(), 0);
     }
 }

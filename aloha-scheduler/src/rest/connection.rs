@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::http::Request;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
@@ -20,10 +20,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::error::RestError;
-use super::places::Place;
 use super::server::Shared;
 use super::watch::{Phase, Watch};
-use super::watched::{Answer, Stranger, WatchedBody, WatchedStream};
+use super::watched::{Answer, Kept, Stranger, WatchedBody, WatchedStream};
 
 /// How long a client may take to read the last answer and to close its side. Were it closed before that, the system
 /// would throw away what the client has not read yet.
@@ -121,43 +120,48 @@ async fn answer(
     shared: &Shared,
 ) -> Result<axum::http::Response<Answer>, Infallible> {
     watch.enter(Phase::Busy);
-    let (response, place) = match process(request, watch, router, shared).await {
+    let (response, kept) = match process(request, watch, router, shared).await {
         Ok(answered) => answered,
-        Err(refused) => (refused, None),
+        Err(refused) => (refused, Kept::default()),
     };
-    Ok(response.map(|body| Answer::new(body, Arc::clone(watch), place)))
+    Ok(response.map(|body| Answer::new(body, Arc::clone(watch), kept)))
 }
 
-/// Has a request answered, once it is there as a whole: until then it costs nobody a place. An answer that goes on for
-/// as long as there is news comes with the place it keeps; what is refused has no place.
+/// Has a request answered, once it is there as a whole: until then it costs nobody a place.
 async fn process(
     request: Request<Incoming>,
     watch: &Arc<Watch>,
     router: &TowerToHyperService<Router>,
     shared: &Shared,
-) -> Result<(Response, Option<Place>), Response> {
+) -> Result<(Response, Kept), Response> {
     let (head, body) = request.into_parts();
+    let uri = head.uri.clone();
+    let refused = |error: RestError| error.response_for(&uri);
     let (body, _share) = if body.is_end_stream() {
         (Body::empty(), None)
     } else {
         let read = shared.read_body(WatchedBody::new(body, Arc::clone(watch)));
-        let whole = read.await.map_err(RestError::into_response)?;
+        let whole = read.await.map_err(refused)?;
         let (bytes, share) = whole.into_parts();
         (Body::from(bytes), Some(share))
     };
-    let place = shared.places().take(&head.uri);
-    let place = place.map_err(RestError::into_response)?;
+    let place = shared.places().take(&uri).map_err(refused)?;
     let request = Request::from_parts(head, body);
-    if !place.is_long() {
+    let (response, place) = if place.is_long() {
+        watch.set_long(true);
+        let response = tokio::select! {
+            biased;
+            Ok(response) = router.call(request) => response,
+            () = shared.stopping() => refused(RestError::stopping()),
+        };
+        (response, Some(place))
+    } else {
         let Ok(response) = router.call(request).await;
-        return Ok((response, None));
-    }
-    watch.set_long(true);
-    tokio::select! {
-        biased;
-        Ok(response) = router.call(request) => Ok((response, Some(place))),
-        () = shared.stopping() => Err(RestError::stopping().into_response()),
-    }
+        drop(place);
+        (response, None)
+    };
+    let share = shared.share_of(response.body()).map_err(refused)?;
+    Ok((response, Kept::new(place, share)))
 }
 
 /// Says a last word where there is one, and lets the client read it.

@@ -148,3 +148,48 @@ impl IntoResponse for RestError {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry_after(error: RestError) -> (u16, Option<u64>) {
+        let response = error.into_response();
+        let header = response.headers().get(header::RETRY_AFTER);
+        let seconds = header.map(|value| value.to_str().expect("text").parse().expect("a number"));
+        (response.status().as_u16(), seconds)
+    }
+
+    #[test]
+    fn who_shall_try_again_is_told_when_and_never_too_early() {
+        let busy = |retry_after_millis| RestError::Busy {
+            reason: "the store is slow".into(),
+            retry_after_millis,
+        };
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_500, 60)] {
+            assert_eq!(retry_after(busy(millis)), (503, Some(seconds)), "{millis}");
+        }
+        let reason = || "it does not lead".to_owned();
+        let standby = GatewayError::NotReady { reason: reason() };
+        assert_eq!(retry_after(standby.into()), (503, Some(1)));
+        let failed = GatewayError::Failed { reason: reason() };
+        assert_eq!(retry_after(failed.into()), (500, None));
+    }
+
+    #[test]
+    fn a_last_answer_is_whole_and_the_same_as_others() {
+        let error = RestError::evicted();
+        let text = String::from_utf8(error.to_bytes()).expect("UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(
+            head,
+            format!(
+                "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+                 content-length: {}\r\nconnection: close\r\nretry-after: 1",
+                body.len()
+            )
+        );
+        let expected = Reply::error(error.to_string(), None).to_json();
+        assert_eq!(body.as_bytes(), expected);
+    }
+}

@@ -25,6 +25,8 @@ pub struct RestLimits {
     pub bodies_bytes_max: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// What answers that wait for slow clients may hold together, but for 64 KiB of each.
+    pub answers_bytes_max: usize,
     /// How long a connection may be open without a request.
     pub idle_timeout: Duration,
     /// How long a client may take nothing of an answer that is ready for it.
@@ -43,6 +45,7 @@ impl Default for RestLimits {
             body_bytes_max: 1 << 20,
             bodies_bytes_max: 64 << 20,
             body_timeout: Duration::from_secs(30),
+            answers_bytes_max: 256 << 20,
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
         }

@@ -8,8 +8,10 @@
 //!
 //! The master stands behind [`SubmissionGateway`], so that nothing here knows of RPC or of the master's state.
 
+mod accepting;
 mod api;
 mod body;
+mod budget;
 mod connection;
 mod error;
 mod gateway;
@@ -17,6 +19,7 @@ mod guard;
 mod idempotency;
 mod limits;
 mod master_gateway;
+mod panics;
 mod places;
 mod server;
 mod submissions;
@@ -61,6 +64,7 @@ pub fn rest_router(
             Arc::new(guard),
             guard::check,
         ))
+        .layer(axum::middleware::from_fn(panics::answer))
         .with_state(Server { gateway, document })
 }
 

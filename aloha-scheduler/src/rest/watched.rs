@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::budget::Share;
 use super::places::Place;
 use super::watch::{Phase, Watch};
 
@@ -164,21 +165,44 @@ impl Drop for WatchedBody {
     }
 }
 
-/// An answer, until all of it is handed to the connection.
+/// Most of an answer that is handed to the connection at once; the rest waits here, where it counts.
+pub(super) const SLICE_BYTES: usize = 64 << 10;
+
+/// An answer, until the last of it is handed to the connection.
 #[derive(Debug)]
 pub(super) struct Answer {
     body: Body,
+    /// What is left of a large piece.
+    rest: Bytes,
     watch: Arc<Watch>,
-    /// Kept by an answer that waits for news.
-    _place: Option<Place>,
+    kept: Kept,
+}
+
+/// What an answer keeps while it is there.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Where it waits for news.
+    place: Option<Place>,
+    /// Where it is large.
+    _share: Option<Share>,
+}
+
+impl Kept {
+    pub(super) fn new(place: Option<Place>, share: Option<Share>) -> Self {
+        Self {
+            place,
+            _share: share,
+        }
+    }
 }
 
 impl Answer {
-    pub(super) fn new(body: Body, watch: Arc<Watch>, place: Option<Place>) -> Self {
+    pub(super) fn new(body: Body, watch: Arc<Watch>, kept: Kept) -> Self {
         Self {
             body,
+            rest: Bytes::new(),
             watch,
-            _place: place,
+            kept,
         }
     }
 }
@@ -191,13 +215,24 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) => self.rest = piece,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                other => return Poll::Ready(other),
+            }
+        }
+        let slice = self.rest.len().min(SLICE_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(slice)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
+    /// Asked before the first piece.
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
@@ -205,7 +240,9 @@ impl HttpBody for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.watch.set_long(false);
+        if self.kept.place.is_some() {
+            self.watch.set_long(false);
+        }
         self.watch.enter(Phase::Answered);
     }
 }

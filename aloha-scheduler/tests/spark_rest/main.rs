@@ -6,6 +6,7 @@
 //! |---|---|
 //! | 1 request builder | Spark's client: `spark_submit.rs`, and the requests recorded from it |
 //! | 2 create · 5 kill · 6 status | `create_kill_and_status_answer_with_sparks_fields` |
+//! | 6 status: the reason in `message` | `a_worker_without_spark_makes_a_final_error_that_says_what_to_do` |
 //! | 3 several masters, one dead · 4 create from the main entry | `spark_submit.rs` |
 //! | 7 create then kill · 8 create then status · 9 one of two killed | `of_two_that_run_the_one_that_is_killed_ends` |
 //! | 10 unknown ids | `an_unknown_id_is_processed_without_success` |
@@ -15,13 +16,13 @@
 //! | 16 bad bodies | `bad_bodies_are_refused_by_name` |
 //! | 17 bad paths | `only_an_unknown_version_is_told_the_highest` |
 //! | 18 unknown fields | `unknown_fields_are_named_and_absent_where_there_are_none` |
-//! | 19 faulty server | `rest.rs`: `what_the_master_cannot_do_has_its_own_status`; an answer without a field it needs cannot be built |
+//! | 19 faulty server | `rest.rs`: `what_the_master_cannot_do_has_its_own_status`, `rest::panics`; an answer without a field it needs cannot be built |
 //! | 20-22 variables the client keeps back | Spark's client; the server drops them too: `recorded_requests_run_as_they_would_on_sparks_server` |
 //! | 23-24 `{{VAR}}` | `recorded_requests_run_as_they_would_on_sparks_server` |
 //! | 25 JVM module options | `spark-submit` adds them itself: `spark_submit.rs`, on Java 17 |
 //! | 26-28 filters, 403 without token | there are no filters to load; the token and its file: `rest::guard` (401 without one, as HTTP has it) |
 //! | 29 name passed on | `recorded_requests_run_as_they_would_on_sparks_server` (`python-by-spark-submit`) |
-//! | 30-31 limits of threads | `rest.rs`, bounds of the server |
+//! | 30-31 limits of threads | there are no threads to count; the bounds that are: `rest_bounds.rs` |
 //!
 //! | SubmitRestProtocolSuite | shown by |
 //! |---|---|

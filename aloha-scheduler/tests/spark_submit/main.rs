@@ -1,6 +1,6 @@
 //! The real Spark: its client submits, asks and kills, and its `spark-submit` runs what was submitted.
 //!
-//! `ALOHA_SPARK_HOME` names the directory of a Spark 3.5, such as that of PyPI's `pyspark`, and there is a JDK; without the
+//! `ALOHA_SPARK_HOME` names the directory of a Spark 3.5 or 4.0, such as that of PyPI's `pyspark`, and there is a JDK; without the
 //! first nothing here runs.
 
 #![expect(clippy::print_stdout, reason = "what is skipped or failed shows")]

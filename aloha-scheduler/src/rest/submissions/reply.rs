@@ -228,10 +228,12 @@ impl Reply {
     }
 }
 
-/// The state in the words of a dialect: Spark has none for an application on its way to a worker.
+/// The state in the words of a dialect. Spark has none for an application on its way to a worker, and there it runs for as
+/// long as its worker is not given up: its pollers take `UNKNOWN` for an end, and would submit it a second time.
 fn state(dialect: Dialect, phase: AppPhase) -> AppPhase {
     match (dialect, phase) {
         (Dialect::Spark, AppPhase::Launching) => AppPhase::Submitted,
+        (Dialect::Spark, AppPhase::Unknown) => AppPhase::Running,
         (_, phase) => phase,
     }
 }
@@ -321,11 +323,12 @@ mod tests {
     }
 
     #[test]
-    fn spark_has_no_word_for_what_is_on_its_way_to_a_worker() {
+    fn sparks_pollers_get_no_state_that_they_would_misread() {
         for phase in AppPhase::ALL {
             assert_eq!(state(Dialect::Aloha, phase), phase);
             let expected = match phase {
                 AppPhase::Launching => AppPhase::Submitted,
+                AppPhase::Unknown => AppPhase::Running,
                 phase => phase,
             };
             assert_eq!(state(Dialect::Spark, phase), expected);

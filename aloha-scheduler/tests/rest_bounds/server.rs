@@ -1,0 +1,103 @@
+//! The server, in this process and over real sockets.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aloha_rpc::RpcEnv;
+use aloha_scheduler::Master;
+use aloha_scheduler::rest::{RestGuard, RestLimits, RestLoad, RestServer, rest_router};
+use axum::Router;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Answer, Client, quick};
+
+/// Far above what anything here takes: a test that waits so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+#[expect(clippy::disallowed_methods, reason = "tests measure")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Lets a test fail that waits in vain.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, what).await;
+    done.expect("it happens soon")
+}
+
+pub(crate) async fn until(is_so: impl Fn() -> bool) {
+    soon(async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+pub(crate) struct Server {
+    pub(crate) address: String,
+    pub(crate) load: RestLoad,
+    pub(crate) stop: CancellationToken,
+    pub(crate) ended: JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) async fn start(router: Router, limits: RestLimits) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("bound").to_string();
+        let server = RestServer::new(router, limits);
+        let (load, stop) = (server.load(), CancellationToken::new());
+        let ended = tokio::spawn(server.serve(listener, stop.clone()));
+        Self {
+            address,
+            load,
+            stop,
+            ended,
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        let stream = TcpStream::connect(&self.address).await.expect("connected");
+        stream.set_nodelay(true).expect("set");
+        Client(stream)
+    }
+
+    /// A request on a connection of its own.
+    pub(crate) async fn ask(&self, request: &str) -> Answer {
+        let mut client = self.connect().await;
+        client.send(request).await;
+        client.answer().await
+    }
+
+    /// All is as it was: nobody is connected, nothing under way, and a new client is served.
+    pub(crate) async fn assert_is_well(&self) {
+        until(|| self.load.connections() == 0).await;
+        assert_eq!((self.load.requests(), self.load.long_requests()), (0, 0));
+        assert_eq!(self.ask(&quick()).await.status, 200);
+        until(|| self.load.connections() == 0).await;
+    }
+}
+
+/// The server with a real master behind it.
+pub(crate) async fn with_master(limits: RestLimits) -> (RpcEnv, Server) {
+    let env = RpcEnv::builder("master").bind("127.0.0.1:0").start().await;
+    let env = env.expect("started");
+    let master = Master::start(&env, Master::default_settings(&env)).expect("started");
+    let guard = RestGuard::new("127.0.0.1", &[], None, false).expect("loopback");
+    let router = rest_router(Arc::new(master.client().clone()), guard, limits);
+    let server = Server::start(router, limits).await;
+    (env, server)
+}
+
+/// Timeouts of which each is told from the others, and a test is over soon.
+pub(crate) fn limits() -> RestLimits {
+    RestLimits {
+        header_timeout: Duration::from_millis(400),
+        idle_timeout: Duration::from_millis(200),
+        write_timeout: Duration::from_millis(200),
+        ..RestLimits::default()
+    }
+}
