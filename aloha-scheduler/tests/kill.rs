@@ -69,6 +69,8 @@ fn a_daemon_that_forked_twice_without_a_variable_of_the_application() {
 fn what_lost_its_runner() {
     let script = "setsid sleep 1000 & a=$!; env -i sleep 1001 & echo $$ $a $! > PIPE; wait";
     assert_nothing_survives_when(script, |cluster, work, id| {
+        // The application may be quicker than the runner, who has still to say that it started.
+        cluster.wait_for_line("application started");
         kill_process(runner_of(work, id), Signal::KILL).expect("it runs");
         let waited = cluster.ask(&["wait", id]);
         let said = format!("aloha: {id} ended as ERROR: its runner was killed by signal 9\n");

@@ -3,10 +3,11 @@
 mod common;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Daemon, Pipe, processes_of, record, runner_of, wait_for_runner};
+use common::{Daemon, Pipe, command, processes_of, record, runner_of, wait_for_runner};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::tempdir;
 
@@ -60,6 +61,19 @@ impl Drop for Stranger {
     }
 }
 
+/// Waits until the runner has some of the application's output on the disk.
+fn wait_for_output(master: &Daemon, id: &str) {
+    let mut follower = command()
+        .args(["logs", "-f", "--master", &master.rpc, id])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary is built");
+    let mut output = follower.stdout.take().expect("piped");
+    output.read_exact(&mut [0]).expect("some output");
+    follower.kill().expect("it is ours");
+    follower.wait().expect("it was killed");
+}
+
 #[test]
 fn after_a_restart_of_the_machine_applications_are_errors_or_relaunched_and_strangers_untouched() {
     let home = tempdir().expect("a directory");
@@ -77,6 +91,7 @@ fn after_a_restart_of_the_machine_applications_are_errors_or_relaunched_and_stra
     let [plain, supervised] = [&[][..], &["--supervise"]].map(|flags| {
         let id = master.submit_with(&script, flags);
         assert_eq!(pipe.read(), "attempt 1\n");
+        wait_for_output(&master, &id);
         id
     });
     worker.signal(Signal::KILL);
