@@ -129,6 +129,9 @@ fn a_daemon_that_was_never_started_does_not_run() {
     assert_ends(&output, 1, "master does not run\n", "");
     let output = aloha(home.path(), &["daemon", "stop", "master"]);
     assert_ends(&output, 0, "master does not run\n", "");
+    let output = aloha(home.path(), &["daemon", "--json", "status", "master"]);
+    let json = "{\"message\":\"master does not run\",\"pid\":null,\"role\":\"master\",\"running\":false}\n";
+    assert_ends(&output, 1, json, "");
 }
 
 #[test]

@@ -419,17 +419,40 @@ fn a_wait_goes_on_at_the_next_leader() {
     });
 }
 
+/// How many messages a master was sent.
+fn handled(candidate: &Candidate) -> u64 {
+    let snapshot = candidate.env.snapshot();
+    let masters = snapshot.endpoints.iter().filter(|e| &*e.name == "Master");
+    masters.map(|endpoint| endpoint.handled).sum()
+}
+
+#[test]
+fn many_who_wait_look_around_together() {
+    run(async |ground| {
+        let _leads = ground.masters[0].elect().await;
+        let client = ground.connect().await.expect("one leads");
+        let app = accepted(client.submit(description("a")).await);
+        let before = handled(&ground.masters[2]);
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..500 {
+            let (client, app) = (client.clone(), app.clone());
+            callers.spawn(async move { client.wait_for(&app, Duration::from_secs(60)).await });
+        }
+        for answer in callers.join_all().await {
+            let status = answer.expect("an answer").expect("it is remembered");
+            assert_eq!(status.phase, AppPhase::Submitted);
+        }
+        let looks = handled(&ground.masters[2]) - before;
+        assert!((2..40).contains(&looks), "{looks} looks in a minute");
+    });
+}
+
 #[test]
 fn many_callers_share_one_search() {
     run(async |ground| {
         let _led = ground.masters[0].elect().await;
         let client = ground.connect().await.expect("one leads");
         ground.sim.network().crash("m0");
-        let handled = |candidate: &Candidate| {
-            let snapshot = candidate.env.snapshot();
-            let masters = snapshot.endpoints.iter().filter(|e| &*e.name == "Master");
-            masters.map(|endpoint| endpoint.handled).sum::<u64>()
-        };
         let before = handled(&ground.masters[2]);
         let mut callers = tokio::task::JoinSet::new();
         for _ in 0..500 {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use aloha_rpc::{AskError, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv};
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::error::{ClientError, TriedMaster};
 use super::repeat::{Next, Repeat};
@@ -46,8 +46,8 @@ pub(super) struct Masters {
     leader: AtomicUsize,
     /// Whether one ever led. Before that, a cluster that is not there is not waited for.
     has_led: AtomicBool,
-    /// One search at a time: who needs the leader meanwhile waits for what it finds.
-    searching: Mutex<()>,
+    /// One search at a time: who needs the leader meanwhile waits for what it finds. And when the last one ended.
+    searching: Mutex<Option<Instant>>,
 }
 
 /// Why an ask ended without an answer.
@@ -64,7 +64,7 @@ impl Masters {
             search: Search::new(env, addresses),
             leader: AtomicUsize::new(NONE),
             has_led: AtomicBool::new(false),
-            searching: Mutex::new(()),
+            searching: Mutex::new(None),
         }
     }
 
@@ -139,10 +139,11 @@ impl Masters {
             if let Some(found) = self.remembered() {
                 return Some(found);
             }
-            let _mine = self.searching.lock().await;
+            let mut searched = self.searching.lock().await;
             if self.remembered().is_none() {
                 let has_led = self.has_led.load(Ordering::Relaxed);
                 let found = self.search.run(has_led).await?;
+                *searched = Some(self.env.runtime().now());
                 self.remember(found);
             }
         }
@@ -182,18 +183,10 @@ impl Masters {
         let mut asked = pin!(asked);
         let mut patience = LOOK_AROUND_AFTER;
         loop {
-            let look_around = async {
-                sleep(patience).await;
-                let _mine = self.searching.lock().await;
-                match self.leader.load(Ordering::Acquire) {
-                    known if known != place && known != NONE => Some(known),
-                    _ => self.search.run(true).await,
-                }
-            };
             let found = tokio::select! {
                 biased;
                 answer = &mut asked => return answer.map_err(Ended::Failed),
-                found = look_around => found,
+                found = self.look_around(place, patience) => found,
             };
             if let Some(found) = found.filter(|found| *found != place) {
                 self.remember(found);
@@ -201,6 +194,23 @@ impl Masters {
             }
             patience = (patience * 2).min(LOOK_AROUND_AFTER_MAX);
         }
+    }
+
+    /// After a while, which master leads; none where somebody else has just seen that this one still does.
+    async fn look_around(&self, place: usize, after: Duration) -> Option<usize> {
+        sleep(after).await;
+        let mut searched = self.searching.lock().await;
+        let known = self.leader.load(Ordering::Acquire);
+        if known != place && known != NONE {
+            return Some(known);
+        }
+        let now = self.env.runtime().now();
+        if searched.is_some_and(|at| now.saturating_duration_since(at) < LOOK_AROUND_AFTER) {
+            return None;
+        }
+        let found = self.search.run(true).await;
+        *searched = Some(self.env.runtime().now());
+        found
     }
 }
 

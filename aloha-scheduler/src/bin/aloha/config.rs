@@ -11,7 +11,7 @@ const COLUMNS: [Column; 5] = [
     Column::text("VALUE", 1),
     Column::text("SOURCE", 4),
     Column::text("DEFAULT", 3),
-    Column::text("MEANING", 2),
+    Column::prose("MEANING", 2),
 ];
 
 /// Prints all keys.

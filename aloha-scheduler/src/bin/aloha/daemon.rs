@@ -36,6 +36,7 @@ pub(crate) fn run(
     }
     let daemon = Daemon {
         role,
+        json: args.json,
         pid_dir: directory(
             "ALOHA_PID_DIR",
             &[("XDG_RUNTIME_DIR", "aloha"), ("HOME", ".aloha/run")],
@@ -55,14 +56,12 @@ pub(crate) fn run(
         DaemonAction::Stop => daemon.stop().map(|()| 0),
         DaemonAction::Status | DaemonAction::Run => match daemon.running()? {
             Some(process) => {
-                print(format_args!(
-                    "{role} runs as process {}",
-                    process.pid.as_raw_pid()
-                ));
+                let pid = process.pid.as_raw_pid();
+                daemon.say(Some(pid), format_args!("{role} runs as process {pid}"));
                 Ok(0)
             }
             None => {
-                print(format_args!("{role} does not run"));
+                daemon.say(None, format_args!("{role} does not run"));
                 Ok(1)
             }
         },
@@ -125,11 +124,25 @@ impl Process {
 
 struct Daemon {
     role: Role,
+    json: bool,
     pid_dir: PathBuf,
     log_dir: PathBuf,
 }
 
 impl Daemon {
+    /// Says how it is by now: the process that it is, if it runs.
+    fn say(&self, pid: Option<i32>, text: impl std::fmt::Display) {
+        if !self.json {
+            return print(text);
+        }
+        print(serde_json::json!({
+            "role": self.role.to_string(),
+            "running": pid.is_some(),
+            "pid": pid,
+            "message": text.to_string(),
+        }));
+    }
+
     fn pid_file(&self) -> PathBuf {
         self.pid_dir.join(format!("aloha-{}.pid", self.role))
     }
@@ -247,7 +260,7 @@ impl Daemon {
             if ended.is_none()
                 && let Some(line) = whole.lines().find(|line| line.starts_with("ready "))
             {
-                print(line);
+                self.say(i32::try_from(child.id()).ok(), line);
                 return Ok(());
             }
             if ended.is_some() {
@@ -278,7 +291,7 @@ impl Daemon {
     fn stop(&self) -> Result<(), Failure> {
         let Some(process) = self.running()? else {
             let _ = fs::remove_file(self.pid_file());
-            print(format_args!("{} does not run", self.role));
+            self.say(None, format_args!("{} does not run", self.role));
             return Ok(());
         };
         let pid = process.pid.as_raw_pid();
@@ -306,7 +319,7 @@ impl Daemon {
             waited += POLL_INTERVAL;
         }
         let _ = fs::remove_file(self.pid_file());
-        print(format_args!("{} ended (process {pid})", self.role));
+        self.say(None, format_args!("{} ended (process {pid})", self.role));
         Ok(())
     }
 }

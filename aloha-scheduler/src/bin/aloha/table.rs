@@ -19,6 +19,8 @@ pub(crate) struct Column {
     order: u8,
     /// Whether its texts may be wrapped.
     wraps: bool,
+    /// Whether its texts are worth any number of lines.
+    is_prose: bool,
 }
 
 impl Column {
@@ -33,6 +35,7 @@ impl Column {
             header,
             order,
             wraps: false,
+            is_prose: false,
         }
     }
 
@@ -42,6 +45,15 @@ impl Column {
             header,
             order,
             wraps: true,
+            is_prose: false,
+        }
+    }
+
+    /// As [`text`](Self::text), of texts that are never cut.
+    pub(crate) const fn prose(header: &'static str, order: u8) -> Self {
+        Self {
+            is_prose: true,
+            ..Self::text(header, order)
         }
     }
 }
@@ -110,7 +122,9 @@ fn table<const N: usize>(columns: &[Column; N], rows: &[[String; N]], shown: &[b
     table.set_header(kept().map(|place| columns[place].header));
     for row in rows {
         let mut cells = Row::from(kept().map(|place| &row[place]));
-        cells.max_height(ROW_LINES_MAX);
+        if !columns.iter().any(|column| column.is_prose) {
+            cells.max_height(ROW_LINES_MAX);
+        }
         table.add_row(cells);
     }
     for column in table.column_iter_mut() {

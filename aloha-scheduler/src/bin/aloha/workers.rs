@@ -12,7 +12,8 @@ use crate::output::{print, print_json};
 use crate::table::{Column, lay_out, terminal_width};
 
 const COLUMNS: [Column; 8] = [
-    Column::fixed("ID"),
+    // Long: a narrow terminal has it on two lines.
+    Column::text("ID", 0),
     Column::optional("ADDRESS", 5),
     Column::fixed("STATE"),
     Column::optional("CORES", 1),

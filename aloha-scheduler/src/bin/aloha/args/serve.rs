@@ -111,7 +111,7 @@ pub(crate) struct LocalArgs {
     after_help = "Examples:
   aloha daemon start master -h 10.0.0.1
   aloha daemon start worker -c 4 aloha://10.0.0.1:7077
-  aloha daemon status worker
+  aloha daemon --json status worker
   aloha daemon stop worker
 
 A worker that is stopped leaves its applications running for the next one in its directory, unless it was started
@@ -120,6 +120,9 @@ ALOHA_PID_DIR and ALOHA_LOG_DIR name the directories of its pid and log files; o
 room in a directory."
 )]
 pub(crate) struct DaemonArgs {
+    /// Print JSON; stands before the action
+    #[arg(long)]
+    pub(crate) json: bool,
     /// What to do
     pub(crate) action: DaemonAction,
     /// With which daemon

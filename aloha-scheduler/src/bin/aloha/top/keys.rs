@@ -1,6 +1,6 @@
 //! What each key does.
 
-use aloha_scheduler::AppId;
+use aloha_scheduler::{AppId, AppPhase};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::model::{Model, Overlay, Page};
@@ -56,10 +56,11 @@ impl Model {
                 self.overlay = Overlay::None;
                 None
             }
-            Overlay::Detail(app, _) => match key.code {
+            Overlay::Detail(app, detail) => match key.code {
                 KeyCode::Char('q') => Some(Order::Quit),
                 KeyCode::Char('k') => {
-                    self.overlay = Overlay::Kill(app.clone());
+                    let phase = detail.as_ref().map(|detail| detail.status.phase);
+                    self.ask_to_kill(app.clone(), phase);
                     None
                 }
                 KeyCode::Esc | KeyCode::Enter | KeyCode::Backspace | KeyCode::Left => {
@@ -76,7 +77,7 @@ impl Model {
 
     fn on_key_in_list(&mut self, code: KeyCode) -> Option<Order> {
         match code {
-            KeyCode::Char('q') | KeyCode::Esc => return Some(Order::Quit),
+            KeyCode::Char('q') => return Some(Order::Quit),
             KeyCode::Char('?' | 'h') => self.overlay = Overlay::Help,
             KeyCode::Tab | KeyCode::BackTab => {
                 self.page = match self.page {
@@ -93,13 +94,8 @@ impl Model {
             }
             KeyCode::Char('k') => {
                 let selected = self.selected_app();
-                let selected = selected.map(|app| (app.id.clone(), app.phase));
-                match selected {
-                    Some((id, phase)) if phase.is_final() => {
-                        self.message = Some(format!("{id} has ended already"));
-                    }
-                    Some((id, _)) => self.overlay = Overlay::Kill(id),
-                    None => {}
+                if let Some((id, phase)) = selected.map(|app| (app.id.clone(), app.phase)) {
+                    self.ask_to_kill(id, Some(phase));
                 }
             }
             KeyCode::Enter => {
@@ -118,6 +114,14 @@ impl Model {
         None
     }
 
+    fn ask_to_kill(&mut self, app: AppId, phase: Option<AppPhase>) {
+        if phase.is_some_and(AppPhase::is_final) {
+            self.message = Some(format!("{app} has ended already"));
+        } else {
+            self.overlay = Overlay::Kill(app);
+        }
+    }
+
     /// Where a key leads from a line.
     fn moved(&self, code: KeyCode, from: usize, last: usize) -> usize {
         match code {
@@ -134,8 +138,6 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
-    use aloha_scheduler::AppPhase;
-
     use super::*;
     use crate::top::draw::tests::{app, model};
     use crate::top::model::{Filter, News, Sort};
@@ -216,10 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn every_way_out_is_one() {
-        for code in [KeyCode::Char('q'), KeyCode::Esc] {
-            assert_eq!(press(&mut model(), code), Some(Order::Quit));
-        }
+    fn q_and_ctrl_c_are_the_ways_out() {
+        assert_eq!(press(&mut model(), KeyCode::Char('q')), Some(Order::Quit));
+        assert_eq!(press(&mut model(), KeyCode::Esc), None, "that is back");
         let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         let mut model = model();
         press(&mut model, KeyCode::Char('k'));

@@ -240,7 +240,7 @@ impl Model {
 }
 
 /// Where it stands by its state; what waits stands as in the master's queue.
-fn place(app: &AppStatus) -> (u8, Option<(Reverse<i32>, Option<u64>, &AppId)>) {
+fn place(app: &AppStatus) -> impl Ord {
     let waits = !app.phase.is_placed() && !app.phase.is_final();
     let in_queue = waits.then_some((Reverse(app.priority), app.submitted_at, &app.id));
     (rank(app.phase), in_queue)
