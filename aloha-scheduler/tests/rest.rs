@@ -6,7 +6,6 @@ use std::time::Duration;
 use aloha_scheduler::master::WorkerStatus;
 use aloha_scheduler::rest::{
     GatewayError, LogPiece, LogSource, RestGuard, RestLimits, RestServer, SubmissionGateway,
-    rest_router,
 };
 use aloha_scheduler::{
     AppDescription, AppId, AppPhase, AppStatus, AppsPage, AppsQuery, ClusterStatus, ForgetAnswer,
@@ -189,11 +188,11 @@ impl Server {
             body_timeout: Duration::from_millis(200),
             ..RestLimits::default()
         };
-        let router = rest_router(fake.clone(), guard, limits);
+        let server = RestServer::new(fake.clone(), guard, limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound").to_string();
         let stop = CancellationToken::new();
-        let ended = tokio::spawn(RestServer::new(router, limits).serve(listener, stop.clone()));
+        let ended = tokio::spawn(server.serve(listener, stop.clone()));
         Self {
             address,
             fake,

@@ -139,6 +139,7 @@ async fn process(
     let (head, body) = request.into_parts();
     let uri = head.uri.clone();
     let refused = |error: RestError| error.response_for(&uri);
+    shared.check(&head).map_err(refused)?;
     let (body, _share) = if body.is_end_stream() {
         (Body::empty(), None)
     } else {

@@ -8,12 +8,8 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Uri, header, uri::Authority};
-use axum::middleware::Next;
-use axum::response::Response;
 use subtle::ConstantTimeEq as _;
 
 use super::VERSION;
@@ -140,7 +136,8 @@ impl RestGuard {
         self.token.is_some()
     }
 
-    fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), RestError> {
+    /// Whether a request is heard, by what stands before its body.
+    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), RestError> {
         let host = match uri.authority() {
             // In the absolute form of a request this wins over the header.
             Some(authority) => Some(authority.clone()),
@@ -201,18 +198,6 @@ impl RestGuard {
     }
 }
 
-/// The middleware that asks the guard.
-pub(super) async fn check(
-    State(guard): State<Arc<RestGuard>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.response_for(request.uri()),
-    }
-}
-
 fn is_authorized(token: &RestToken, headers: &HeaderMap) -> Result<bool, RestError> {
     let Some(value) = single(headers, header::AUTHORIZATION)? else {
         return Ok(false);
@@ -261,7 +246,6 @@ fn normalise(host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
-    use axum::response::IntoResponse as _;
 
     use super::*;
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
+use axum::http::request::Parts;
 use hyper::server::conn::http1;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -23,8 +24,11 @@ use super::accepting::Accepting;
 use super::body::{BodyReader, WholeBody};
 use super::budget::{Budget, Share};
 use super::error::RestError;
+use super::gateway::SubmissionGateway;
+use super::guard::RestGuard;
 use super::limits::RestLimits;
 use super::places::{Places, RETRY_AFTER_MILLIS};
+use super::routes;
 use super::watch::{Phase, Pulse, Watch};
 use super::watched::{SLICE_BYTES, WatchedBody};
 
@@ -66,9 +70,16 @@ impl RestLoad {
 }
 
 impl RestServer {
-    /// A server that keeps within these limits.
-    pub fn new(router: Router, limits: RestLimits) -> Self {
-        let shared = Arc::new(Shared::new(limits));
+    /// A server that puts to `gateway` what `guard` lets pass, within these limits.
+    pub fn new(gateway: Arc<dyn SubmissionGateway>, guard: RestGuard, limits: RestLimits) -> Self {
+        let router = routes(gateway, guard.wants_token(), limits);
+        let shared = Arc::new(Shared::new(Some(guard), limits));
+        Self { router, shared }
+    }
+
+    /// A server of other routes, which nobody guards, within these limits.
+    pub fn of_routes(router: Router, limits: RestLimits) -> Self {
+        let shared = Arc::new(Shared::new(None, limits));
         Self { router, shared }
     }
 
@@ -92,6 +103,7 @@ impl RestServer {
 /// What the loop and all connections know of each other.
 #[derive(Debug)]
 pub(super) struct Shared {
+    guard: Option<RestGuard>,
     limits: RestLimits,
     http: http1::Builder,
     places: Places,
@@ -105,7 +117,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn new(limits: RestLimits) -> Self {
+    fn new(guard: Option<RestGuard>, limits: RestLimits) -> Self {
         let mut http = http1::Builder::new();
         // The pulses do this, and cost nothing for each request.
         http.header_read_timeout(None);
@@ -121,6 +133,7 @@ impl Shared {
         ];
         let shortest = shortest.into_iter().min().unwrap_or_default();
         Self {
+            guard,
             limits,
             http,
             places: Places::new(&limits),
@@ -133,6 +146,12 @@ impl Shared {
             is_stopping: AtomicBool::new(false),
             stopping: CancellationToken::new(),
         }
+    }
+
+    /// Whether a request is heard: asked before anything of its body is read.
+    pub(super) fn check(&self, head: &Parts) -> Result<(), RestError> {
+        let guard = self.guard.as_ref();
+        guard.map_or(Ok(()), |guard| guard.check(&head.uri, &head.headers))
     }
 
     pub(super) fn pulse(&self) -> &Arc<Pulse> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aloha_rpc::RpcEnv;
-use aloha_scheduler::rest::{RestGuard, RestLimits, RestLoad, RestServer, rest_router};
+use aloha_scheduler::rest::{RestGuard, RestLimits, RestLoad, RestServer};
 use aloha_scheduler::{Master, MasterHandle, MasterSettings};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -160,11 +160,10 @@ impl Alone {
         let master = Master::start(&env, settings).expect("a master");
         let guard = RestGuard::new("127.0.0.1", &[], None, false).expect("loopback");
         let limits = RestLimits::default();
-        let router = rest_router(Arc::new(master.client().clone()), guard, limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let stop = CancellationToken::new();
-        let server = RestServer::new(router, limits);
+        let server = RestServer::new(Arc::new(master.client().clone()), guard, limits);
         let load = server.load();
         tokio::spawn(server.serve(listener, stop.clone()));
         Self {

@@ -159,3 +159,17 @@ async fn large_answers_that_nobody_takes_leave_room_for_others() {
     drop(lazy);
     server.assert_is_well().await;
 }
+
+#[tokio::test]
+async fn the_body_of_a_stranger_is_not_waited_for() {
+    let limits = RestLimits {
+        body_timeout: Duration::from_secs(3600),
+        ..RestLimits::default()
+    };
+    let (_env, server) = with_master(limits).await;
+    let mut stranger = server.connect().await;
+    let head = "POST /v1/submissions/create HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 1000\r\n\r\n";
+    stranger.send(head).await;
+    assert_eq!(stranger.answer().await.status, 403);
+    server.assert_is_well().await;
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aloha_rpc::RpcEnv;
 use aloha_scheduler::Master;
-use aloha_scheduler::rest::{RestGuard, RestLimits, RestLoad, RestServer, rest_router};
+use aloha_scheduler::rest::{RestGuard, RestLimits, RestLoad, RestServer};
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -46,9 +46,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(router: Router, limits: RestLimits) -> Self {
+        Self::serve(RestServer::of_routes(router, limits)).await
+    }
+
+    pub(crate) async fn serve(server: RestServer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound").to_string();
-        let server = RestServer::new(router, limits);
         let (load, stop) = (server.load(), CancellationToken::new());
         let ended = tokio::spawn(server.serve(listener, stop.clone()));
         Self {
@@ -104,8 +107,8 @@ pub(crate) async fn with_master(limits: RestLimits) -> (RpcEnv, Server) {
     let env = env.expect("started");
     let master = Master::start(&env, Master::default_settings(&env)).expect("started");
     let guard = RestGuard::new("127.0.0.1", &[], None, false).expect("loopback");
-    let router = rest_router(Arc::new(master.client().clone()), guard, limits);
-    let server = Server::start(router, limits).await;
+    let server = RestServer::new(Arc::new(master.client().clone()), guard, limits);
+    let server = Server::serve(server).await;
     (env, server)
 }
 

@@ -1,15 +1,15 @@
 //! The protocol, with masters that have no worker.
 
-use std::future::IntoFuture as _;
 use std::sync::Arc;
 
 use aloha_rpc::RpcEnv;
 use aloha_scheduler::election::{ElectionError, LeaderElectionAgent, Leadership};
-use aloha_scheduler::rest::{RestGuard, RestLimits, rest_router};
+use aloha_scheduler::rest::{RestGuard, RestLimits, RestServer};
 use aloha_scheduler::{Master, RecoveryMode};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::{Rest, assert_driver_id, request};
 
@@ -296,10 +296,10 @@ async fn a_standby_is_not_ready_and_sends_clients_to_the_next_master() {
         body_bytes_max: 4096,
         ..RestLimits::default()
     };
-    let router = rest_router(Arc::new(client), guard, limits);
+    let server = RestServer::new(Arc::new(client), guard, limits);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
-    let served = tokio::spawn(axum::serve(listener, router).into_future());
+    let served = tokio::spawn(server.serve(listener, CancellationToken::new()));
 
     let standby = Rest::at(url);
     let expected = json!({"action": "ErrorResponse", "message": "Master is not ready."});

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aloha_rpc::{BindError, RpcConfig, RpcEnv, StartError, TransportConfig};
 use aloha_scheduler::config::{self as settings, Config, RestSettings};
-use aloha_scheduler::rest::{RestGuard, RestLimits, RestServer, RestToken, rest_router};
+use aloha_scheduler::rest::{RestGuard, RestLimits, RestServer, RestToken};
 use aloha_scheduler::runner::{CgroupSupport, RunnerSettings};
 use aloha_scheduler::worker::{Backoff, ExitReason, RunnerLauncher, clean_regularly};
 use aloha_scheduler::{
@@ -345,8 +345,8 @@ async fn serve_submissions(
         connections_max: descriptors::rest_connections(rest.limits.connections_max),
         ..rest.limits
     };
-    let router = rest_router(Arc::new(master.client().clone()), guard, limits);
-    let serving = tokio::spawn(RestServer::new(router, limits).serve(listener, stop.clone()));
+    let server = RestServer::new(Arc::new(master.client().clone()), guard, limits);
+    let serving = tokio::spawn(server.serve(listener, stop.clone()));
     Ok(ServedRest {
         address,
         stop,
