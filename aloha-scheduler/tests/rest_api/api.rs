@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aloha_rpc::RpcEnv;
-use aloha_scheduler::rest::{RestGuard, RestLimits, RestServer, rest_router};
+use aloha_scheduler::rest::{RestGuard, RestLimits, RestLoad, RestServer, rest_router};
 use aloha_scheduler::{Master, MasterHandle, MasterSettings};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -140,6 +140,8 @@ pub(crate) fn script(name: &str, line: &str) -> Value {
 /// A master without workers, in this process, and its REST server.
 pub(crate) struct Alone {
     pub(crate) api: Api,
+    /// What the server is busy with.
+    pub(crate) load: RestLoad,
     _master: MasterHandle,
     env: RpcEnv,
     stop: CancellationToken,
@@ -162,9 +164,12 @@ impl Alone {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let stop = CancellationToken::new();
-        tokio::spawn(RestServer::new(router, limits).serve(listener, stop.clone()));
+        let server = RestServer::new(router, limits);
+        let load = server.load();
+        tokio::spawn(server.serve(listener, stop.clone()));
         Self {
             api: Api::at(&url),
+            load,
             _master: master,
             env,
             stop,

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Map, Value};
 
-use crate::api::{Alone, send};
+use crate::api::{Alone, Api, send};
+use crate::common::Daemon;
 
 fn paths(document: &Value) -> &Map<String, Value> {
     document["paths"].as_object().expect("there are paths")
@@ -51,6 +52,30 @@ async fn every_path_in_it_has_the_methods_that_it_says() {
         assert_eq!(allowed.collect::<BTreeSet<_>>(), described, "{path}");
     }
     cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn it_wants_a_token_where_the_server_does() {
+    let cluster = Alone::start().await;
+    let without = cluster.api.get("/v1/openapi.json").await.body;
+    assert_eq!(without.get("security"), None);
+    cluster.shutdown().await;
+
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "0123456789abcdef\n").expect("written");
+    let key = format!("aloha.master.rest.token.file={}", file.path().display());
+    let master = Daemon::master(&["-D", &key]);
+    let api = Api::of(&master);
+    let refused = api.get("/v1/openapi.json").await;
+    assert_eq!(refused.header("www-authenticate"), "Bearer");
+    refused.problem(401);
+    let request = api.request(Method::GET, "/v1/openapi.json");
+    let with = send(request.bearer_auth("0123456789abcdef")).await.body;
+    assert_eq!(with["security"], serde_json::json!([{"bearer": []}]));
+    // A probe has none.
+    let probe = &with["paths"]["/v1/submissions/readyz"]["get"];
+    assert_eq!(probe["security"], serde_json::json!([]));
+    assert_eq!(probe["responses"].get("401"), None);
 }
 
 #[tokio::test]

@@ -75,3 +75,20 @@ pub(super) async fn other_method(method: Method, uri: Uri) -> Response {
     )))
     .into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_tried_again_says_when() {
+        let busy = RestError::Busy {
+            reason: "the disk is slow".into(),
+            retry_after_millis: 1_200,
+        };
+        let response = ApiError::from(busy).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_JSON);
+    }
+}

@@ -169,7 +169,7 @@ struct Enforcement {
 pub(super) struct Cluster {
     /// How many applications are in each state; a state that none is in is absent.
     applications: BTreeMap<AppPhase, u64>,
-    /// The cores of all workers that can be reached.
+    /// The cores of the workers that take applications.
     cores: u64,
     /// Those in use.
     cores_used: u64,
@@ -179,7 +179,7 @@ pub(super) struct Cluster {
     leading_since: u64,
     /// The RPC address of this master.
     master: String,
-    /// The memory of all workers that can be reached, in MiB.
+    /// The memory of the workers that take applications, in MiB.
     memory: u64,
     /// What of it is in use.
     memory_used: u64,

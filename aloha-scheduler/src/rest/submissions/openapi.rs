@@ -294,3 +294,35 @@ fn spark_properties() -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::mem::discriminant;
+
+    use super::super::{Route, route};
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_with_its_method() {
+        let text = paths().to_string().replace("{id}", "app-1");
+        let paths: Map<String, Value> = serde_json::from_str(&text).expect("JSON");
+        let mut described = HashSet::new();
+        for (path, item) in &paths {
+            let route = route(path).expect("there is such a path");
+            let methods: Vec<_> = item.as_object().expect("methods").keys().collect();
+            assert_eq!(methods, [&route.method().as_str().to_lowercase()], "{path}");
+            described.insert(discriminant(&route));
+        }
+        for route in [
+            Route::Create,
+            Route::Kill(""),
+            Route::Status(""),
+            Route::KillAll,
+            Route::Clear,
+            Route::Ready,
+        ] {
+            assert!(described.contains(&discriminant(&route)), "{route:?}");
+        }
+    }
+}

@@ -76,7 +76,7 @@ pub(super) fn spread(request: &mut Map<String, Value>) {
 pub(super) fn description(request: &Map<String, Value>) -> Result<AppDescription, String> {
     // Its value concerns nobody, but Spark wants it.
     required(request, "clientSparkVersion")?;
-    let properties = Properties(texts_by_name(
+    let properties = Properties::new(texts_by_name(
         request,
         "sparkProperties",
         Presence::Required,

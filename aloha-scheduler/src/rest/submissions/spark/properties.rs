@@ -24,7 +24,8 @@ const TAKEN: &[&str] = &[
 const NAME_BYTES_MAX: usize = 256;
 const CORES: u32 = 1;
 const CORES_MAX: u32 = 65_536;
-const MEMORY_MIB: u64 = 1024;
+const MEMORY: &str = "spark.driver.memory";
+const MEMORY_DEFAULT: &str = "1g";
 /// A PiB.
 const MEMORY_MIB_MAX: u64 = 1 << 30;
 /// What a JVM needs beside its heap, by Spark's own rule for clusters that hold a driver to its memory.
@@ -32,9 +33,16 @@ const OVERHEAD_MIB_MIN: u64 = 384;
 const OVERHEAD_DIVISOR: u64 = 10;
 
 /// The `sparkProperties` of a request.
-pub(super) struct Properties(pub(super) BTreeMap<String, String>);
+pub(super) struct Properties(BTreeMap<String, String>);
 
 impl Properties {
+    pub(super) fn new(mut properties: BTreeMap<String, String>) -> Self {
+        // Said to the driver too: the worker's own defaults must not give it a heap that nobody set aside.
+        let memory = properties.entry(MEMORY.to_owned());
+        memory.or_insert_with(|| MEMORY_DEFAULT.to_owned());
+        Self(properties)
+    }
+
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
@@ -81,7 +89,7 @@ impl Properties {
 
     /// What is set aside for the driver: its heap, and what it needs beside that, since a worker ends what uses more.
     pub(super) fn memory_mib(&self) -> Result<u64, String> {
-        let heap = self.size_mib("spark.driver.memory")?.unwrap_or(MEMORY_MIB);
+        let heap = self.size_mib(MEMORY)?.expect("it has a default");
         let expected = "a number of MiB, or a size such as 384m";
         let beside = self.read("spark.driver.memoryOverhead", expected, |value| {
             let mib = value.parse().ok().or_else(|| mib_of(value));

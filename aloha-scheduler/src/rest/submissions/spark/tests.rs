@@ -38,7 +38,16 @@ fn program(request: &Value) -> Vec<String> {
     let args = read(request).expect("valid").args;
     let common = ["--master", "local[1]", "--deploy-mode", "client", "--name"];
     assert_eq!(args[..5], common);
-    args[6..].to_vec()
+    let args = args[6..].iter();
+    let is_heap = |arg: &&String| arg.starts_with("spark.driver.memory=");
+    let heap = args
+        .clone()
+        .position(|arg| is_heap(&arg))
+        .expect("always said");
+    let but_for_heap = args
+        .enumerate()
+        .filter(|(at, _)| *at != heap && at + 1 != heap);
+    but_for_heap.map(|(_, arg)| arg.clone()).collect()
 }
 
 #[test]
@@ -143,7 +152,7 @@ fn the_driver_has_the_cores_of_its_worker_unless_it_asks_for_another_master() {
 #[test]
 fn python_runs_in_each_of_the_ways_in_use() {
     let mut request = valid();
-    request["sparkProperties"] = json!({});
+    request["sparkProperties"] = json!({"spark.driver.memory": "1g"});
     let python = |resource: &str, class: Value, args: Value| {
         let mut request = request.clone();
         request["appResource"] = json!(resource);
