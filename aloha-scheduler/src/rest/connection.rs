@@ -27,6 +27,8 @@ use super::watched::{Answer, Kept, Stranger, WatchedBody, WatchedStream};
 /// How long a client may take to read the last answer and to close its side. Were it closed before that, the system
 /// would throw away what the client has not read yet.
 const LINGER: Duration = Duration::from_secs(1);
+/// What is read at once of what nobody wants.
+const IGNORED_BYTES: usize = 16 << 10;
 
 /// How a connection ends.
 #[derive(Debug)]
@@ -171,7 +173,7 @@ pub(super) async fn part(mut stream: TcpStream, last: Option<RestError>) {
             stream.write_all(&error.to_bytes()).await?;
         }
         stream.shutdown().await?;
-        let mut ignored = [0; 1024];
+        let mut ignored = vec![0; IGNORED_BYTES];
         while stream.read(&mut ignored).await? > 0 {}
         io::Result::Ok(())
     };

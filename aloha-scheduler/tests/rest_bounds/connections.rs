@@ -156,18 +156,17 @@ async fn one_more_connection_closes_the_one_that_waits_for_its_client_the_longes
         .await;
     until(|| server.load.connections() == 4).await;
     // They have waited for less than a second: nobody is closed for others that come all at once.
-    let mut refused = 0;
-    loop {
-        let mut one_more = server.connect().await;
-        one_more.send(&quick()).await;
-        let answer = one_more.answer().await;
-        if answer.status == 200 {
-            break;
+    soon(async {
+        server.ask(&quick()).await.assert_busy("connectionsMax");
+        loop {
+            let answer = server.ask(&quick()).await;
+            if answer.status == 200 {
+                break;
+            }
+            answer.assert_busy("connectionsMax");
         }
-        answer.assert_busy("connectionsMax");
-        refused += 1;
-    }
-    assert!(refused > 0);
+    })
+    .await;
     oldest.assert_closed_silently().await;
     // The others that wait go next, and are told why, for they had begun to ask.
     let mut guests = Vec::new();
@@ -182,6 +181,35 @@ async fn one_more_connection_closes_the_one_that_waits_for_its_client_the_longes
     held.gate.add_permits(1);
     assert_eq!(busy.answer().await.body, "held");
     drop((busy, head, body, oldest, guests));
+    server.assert_is_well().await;
+}
+
+#[tokio::test]
+async fn where_all_connections_are_busy_one_more_is_told_to_come_again() {
+    let limits = RestLimits {
+        connections_max: 2,
+        ..RestLimits::default()
+    };
+    let (router, held) = routes();
+    let server = Server::start(router, limits).await;
+    let mut busy = [server.connect().await, server.connect().await];
+    for client in &mut busy {
+        client.send(&kept("/held")).await;
+    }
+    until(|| server.load.requests() == 2).await;
+    for _ in 0..3 {
+        let mut one_more = server.connect().await;
+        // It is told before it has asked.
+        let answer = one_more.answer().await;
+        answer.assert_busy("connectionsMax");
+        assert_eq!(answer.header("connection"), Some("close"));
+        one_more.assert_closed_silently().await;
+    }
+    held.gate.add_permits(2);
+    for client in &mut busy {
+        assert_eq!(client.answer().await.body, "held");
+    }
+    drop(busy);
     server.assert_is_well().await;
 }
 

@@ -72,6 +72,23 @@ impl Server {
         client.answer().await
     }
 
+    /// The answer to a request that is turned away at first for want of what this key bounds. Others are served meanwhile
+    /// if they need none of it.
+    pub(crate) async fn ask_until_served(&self, request: &str, key: &str) -> Answer {
+        soon(async {
+            self.ask(request).await.assert_busy(key);
+            loop {
+                assert_eq!(self.ask(&quick()).await.status, 200);
+                let answer = self.ask(request).await;
+                if answer.status == 200 {
+                    return answer;
+                }
+                answer.assert_busy(key);
+            }
+        })
+        .await
+    }
+
     /// All is as it was: nobody is connected, nothing under way, and a new client is served.
     pub(crate) async fn assert_is_well(&self) {
         until(|| self.load.connections() == 0).await;

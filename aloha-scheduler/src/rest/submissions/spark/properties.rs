@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::jvm_size::mib_of;
+use crate::app::NAME_CHARS_MAX;
 
 /// What properties of ours begin with, and which there are.
 pub(super) const OWN: &str = "spark.aloha.";
@@ -21,7 +22,6 @@ const TAKEN: &[&str] = &[
     "spark.master",
     "spark.submit.deployMode",
 ];
-const NAME_BYTES_MAX: usize = 256;
 const CORES: u32 = 1;
 const CORES_MAX: u32 = 65_536;
 const MEMORY: &str = "spark.driver.memory";
@@ -137,9 +137,10 @@ impl Properties {
                  spark.aloha.priority or spark.aloha.tags"
             ));
         }
-        let expected = format!("at most {NAME_BYTES_MAX} bytes, none of them a control character");
+        let expected =
+            format!("at most {NAME_CHARS_MAX} characters, none of them a control character");
         self.read("spark.app.name", &expected, |name| {
-            let fits = name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
+            let fits = name.chars().count() <= NAME_CHARS_MAX && !name.contains(char::is_control);
             fits.then_some(())
         })?;
         self.read("spark.cores.max", "a number", |value| {

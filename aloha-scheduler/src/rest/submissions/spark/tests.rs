@@ -275,7 +275,7 @@ fn each_bad_field_and_property_is_named_with_what_it_should_be() {
         (
             "spark.app.name",
             "a\nb",
-            "at most 256 bytes, none of them a control character",
+            "at most 256 characters, none of them a control character",
         ),
         ("spark.driver.cores", "0", cores),
         ("spark.driver.cores", "-1", cores),
