@@ -203,7 +203,8 @@ impl MasterClient {
         self.ask(Repeat::Safe, question).await
     }
 
-    /// Ends every application, or keeps it from starting; tells how many these were.
+    /// Ends every application, or keeps it from starting; tells how many these were. Where an answer was lost and it was
+    /// asked again, these are those of the second time.
     ///
     /// # Errors
     ///
@@ -213,7 +214,8 @@ impl MasterClient {
             .await
     }
 
-    /// Forgets an application that has ended.
+    /// Forgets an application that has ended. Where an answer was lost and it was asked again, there may be no such one
+    /// any more.
     ///
     /// # Errors
     ///
@@ -226,7 +228,7 @@ impl MasterClient {
         self.ask(Repeat::Safe, question).await
     }
 
-    /// Forgets every application that has ended; tells how many these were.
+    /// Forgets every application that has ended; tells how many these were, as [`kill_all`](Self::kill_all) does.
     ///
     /// # Errors
     ///

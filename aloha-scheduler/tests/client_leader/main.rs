@@ -1,146 +1,19 @@
 //! A client among several masters of which one leads: on a simulated network, under a clock that jumps.
 
+mod follow;
+mod ground;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
-use aloha_rpc::testing::{SimConditions, Simulation};
-use aloha_rpc::{RpcAddress, RpcEnv};
-use aloha_scheduler::election::{ElectionError, LeaderElectionAgent, Leadership, Standing};
-use aloha_scheduler::persistence::MemoryEngine;
-use aloha_scheduler::{
-    AppDescription, AppId, AppPhase, AppsQuery, ClientError, Master, MasterClient, MasterHandle,
-    MasterRole, RecoveryMode, SubmitAnswer,
-};
-use async_trait::async_trait;
+use aloha_rpc::testing::Simulation;
+use aloha_scheduler::election::Standing;
+use aloha_scheduler::{AppId, AppPhase, AppsQuery, ClientError, MasterClient, SubmitAnswer};
+use ground::{Candidate, Ground, accepted, description, now, run};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
-
-/// An election that the test decides.
-#[derive(Debug, Default)]
-struct Decided {
-    winner: watch::Sender<Option<watch::Receiver<Standing>>>,
-}
-
-#[async_trait]
-impl LeaderElectionAgent for Decided {
-    async fn campaign(&self) -> Result<Leadership, ElectionError> {
-        let mut winner = self.winner.subscribe();
-        let seen = winner.wait_for(Option::is_some).await;
-        seen.expect("its sender is here");
-        let standing = self.winner.send_replace(None).expect("just seen");
-        Ok(Leadership { epoch: 0, standing })
-    }
-}
-
-/// One of three masters that share a store.
-struct Candidate {
-    env: RpcEnv,
-    master: MasterHandle,
-    election: Arc<Decided>,
-}
-
-impl Candidate {
-    /// Makes it lead, for as long as the guard is there.
-    async fn elect(&self) -> watch::Sender<Standing> {
-        let (standing, seen) = watch::channel(Standing::Held);
-        self.election.winner.send_replace(Some(seen));
-        let mut role = self.master.role();
-        let leads = role.wait_for(|role| matches!(role, MasterRole::Leading { .. }));
-        leads.await.expect("it lives");
-        standing
-    }
-
-    fn address(&self) -> RpcAddress {
-        self.env.address().expect("it listens").clone()
-    }
-
-    /// What it has, asked beside the network.
-    async fn apps(&self) -> Vec<AppId> {
-        let apps = self.master.client().apps().await.expect("it leads");
-        apps.into_iter().map(|app| app.id).collect()
-    }
-}
-
-struct Ground {
-    sim: Simulation,
-    masters: [Candidate; 3],
-    client: RpcEnv,
-}
-
-impl Ground {
-    async fn new(sim: &Simulation) -> Self {
-        let store = MemoryEngine::new();
-        let candidate = async |host: &str| {
-            let election = Arc::new(Decided::default());
-            let mode = RecoveryMode {
-                persistence: Some(Arc::new(store.clone())),
-                election: Arc::clone(&election) as _,
-            };
-            let env = sim.env(host).await;
-            let master = Master::builder(&env).recovery_mode(mode).start();
-            Candidate {
-                env,
-                master: master.expect("the first there"),
-                election,
-            }
-        };
-        Self {
-            masters: [
-                candidate("m0").await,
-                candidate("m1").await,
-                candidate("m2").await,
-            ],
-            client: sim.client("client").await,
-            sim: sim.clone(),
-        }
-    }
-
-    async fn connect(&self) -> Result<MasterClient, ClientError> {
-        MasterClient::connect(
-            &self.client,
-            &self.masters.each_ref().map(Candidate::address),
-        )
-        .await
-    }
-
-    /// Everything takes this long on its way.
-    fn slow_down(&self, way: Duration) {
-        self.sim.network().set_conditions(SimConditions {
-            delay: way..=way,
-            ..SimConditions::default()
-        });
-    }
-}
-
-fn run(program: impl AsyncFnOnce(Ground)) {
-    Simulation::run(7, async |sim| program(Ground::new(&sim).await).await);
-}
-
-fn description(name: &str) -> AppDescription {
-    AppDescription {
-        name: name.to_owned(),
-        entry_point: "Process".to_owned(),
-        args: vec!["true".to_owned()],
-        cores: 1,
-        memory_mib: 1,
-        ..AppDescription::default()
-    }
-}
-
-fn accepted(answer: Result<SubmitAnswer, ClientError>) -> AppId {
-    match answer {
-        Ok(SubmitAnswer::Accepted { app }) => app,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "the clock of the simulation")]
-    Instant::now()
-}
+use tokio::time::sleep;
 
 #[test]
 fn the_leader_is_found_wherever_it_stands_in_the_list() {
