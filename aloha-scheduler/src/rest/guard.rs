@@ -246,6 +246,7 @@ fn normalise(host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use axum::response::IntoResponse as _;
 
     use super::*;
 
