@@ -127,6 +127,25 @@ impl AppId {
         Self(format!("app-{}-{number:04}", timestamp(wall)).into())
     }
 
+    /// Reads an id as users give it: `driver-…`, which Spark's clients are told, is the same application as `app-…`.
+    ///
+    /// # Errors
+    ///
+    /// The text is no id.
+    ///
+    /// ```
+    /// use aloha_scheduler::AppId;
+    ///
+    /// let app = AppId::of_user("driver-20190311221731-0000").expect("an id");
+    /// assert_eq!(app.as_str(), "app-20190311221731-0000");
+    /// ```
+    pub fn of_user(text: &str) -> Result<Self, IdError> {
+        match text.strip_prefix("driver-") {
+            Some(rest) => format!("app-{rest}").parse(),
+            None => text.parse(),
+        }
+    }
+
     /// The number it was minted with, if it looks like that. One that no master comes to is none.
     pub(crate) fn number(&self) -> Option<u64> {
         let number = self.0.rsplit_once('-')?.1.parse().ok();

@@ -87,7 +87,7 @@ impl From<ClientError> for Failure {
 }
 
 pub(crate) fn parse(id: &str) -> Result<AppId, Failure> {
-    id.parse()
+    AppId::of_user(id)
         .map_err(|error| Failure::new(format_args!("{id:?} is no id of an application: {error}")))
 }
 

@@ -11,10 +11,7 @@ const APP: &str = "app-";
 
 /// The application that a client means; none if no application can have such an id.
 pub(super) fn app_of(id: &str) -> Option<AppId> {
-    match id.strip_prefix(DRIVER) {
-        Some(rest) => format!("{APP}{rest}").parse().ok(),
-        None => id.parse().ok(),
-    }
+    AppId::of_user(id).ok()
 }
 
 /// The id of an application for a client of Spark.
