@@ -90,6 +90,7 @@ impl Masters {
         &self,
         repeat: Repeat,
         patience: Duration,
+        open_for: Duration,
         question: impl Fn(RpcCallContext<R>) -> MasterMessage,
     ) -> Result<R, Failed> {
         let give_up_at = self.env.runtime().now() + patience;
@@ -103,7 +104,7 @@ impl Masters {
                 (Ok(None) | Err(_), Some(error)) => return Err(Failed::Unanswered(error)),
                 (Ok(None) | Err(_), None) => return Err(Failed::NoMaster),
             };
-            let asked = master.ask(&question);
+            let asked = super::put(&master, open_for, &question);
             let error = match self.accompany(asked, place, repeat).await {
                 Ok(answer) => return Ok(answer),
                 Err(Ended::Moved) => continue,
