@@ -126,7 +126,7 @@ impl Accepting {
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else {
             return;
         };
-        let last = self.shared.crowded();
+        let last = self.shared.crowded().to_bytes(false);
         self.tasks.spawn(async move {
             connection::part(stream, Some(last)).await;
             drop(permit);

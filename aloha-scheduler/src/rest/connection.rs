@@ -19,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::api;
 use super::error::RestError;
 use super::server::Shared;
 use super::watch::{Phase, Watch};
@@ -75,6 +76,7 @@ pub(super) async fn serve(
         served.await
     };
     let is_stalled = watch.stalled_since().is_some();
+    let phase = watch.phase();
     watch.enter(Phase::Closing);
     let (stream, stranger) = http.into_parts().io.into_inner().into_parts();
     let last = match (end, stranger) {
@@ -92,7 +94,8 @@ pub(super) async fn serve(
             return;
         }
     };
-    part(stream, last).await;
+    let is_own = phase == Phase::Body && watch.is_own();
+    part(stream, last.map(|error| error.to_bytes(is_own))).await;
 }
 
 /// Whether a connection must end now, and how.
@@ -143,6 +146,7 @@ async fn process(
     let (body, share) = if body.is_end_stream() {
         (Body::empty(), None)
     } else {
+        watch.set_own(api::is_own(uri.path()));
         let read = shared.read_body(WatchedBody::new(body, Arc::clone(watch)));
         let whole = read.await.map_err(refused)?;
         let (bytes, share) = whole.into_parts();
@@ -174,10 +178,10 @@ async fn process(
 }
 
 /// Says a last word where there is one, and lets the client read it.
-pub(super) async fn part(mut stream: TcpStream, last: Option<RestError>) {
+pub(super) async fn part(mut stream: TcpStream, last: Option<Vec<u8>>) {
     let parting = async {
-        if let Some(error) = last {
-            stream.write_all(&error.to_bytes()).await?;
+        if let Some(answer) = last {
+            stream.write_all(&answer).await?;
         }
         stream.shutdown().await?;
         let mut ignored = vec![0; IGNORED_BYTES];

@@ -111,11 +111,17 @@ impl RestError {
         }
     }
 
-    /// The whole answer, for a connection that ends with it.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let body = Reply::error(self.to_string(), None).to_json();
+    /// The whole answer, for a connection that ends with it: in the form of our own resources, or of Spark's protocol.
+    pub(super) fn to_bytes(&self, is_own: bool) -> Vec<u8> {
+        let (kind, body) = match is_own {
+            true => (api::PROBLEM_JSON, api::problem_json(self)),
+            false => (
+                "application/json",
+                Reply::error(self.to_string(), None).to_json(),
+            ),
+        };
         let mut text = format!(
-            "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n",
+            "HTTP/1.1 {}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n",
             self.status(),
             body.len()
         );
@@ -183,7 +189,7 @@ mod tests {
     #[test]
     fn a_last_answer_is_whole_and_the_same_as_others() {
         let error = RestError::evicted();
-        let text = String::from_utf8(error.to_bytes()).expect("UTF-8");
+        let text = String::from_utf8(error.to_bytes(false)).expect("UTF-8");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");
         assert_eq!(
             head,

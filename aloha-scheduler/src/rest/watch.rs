@@ -76,6 +76,8 @@ pub(super) struct Watch {
     stalled_since: AtomicU64,
     /// Its request waits for news, for as long as there may be any.
     is_long: AtomicBool,
+    /// The request whose body is due is for one of our own resources.
+    is_own: AtomicBool,
     /// It is to make room for another.
     is_evicted: AtomicBool,
     woken: Notify,
@@ -89,6 +91,7 @@ impl Watch {
             state: AtomicU64::new(state),
             stalled_since: AtomicU64::new(FLOWING),
             is_long: AtomicBool::new(false),
+            is_own: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
             woken: Notify::new(),
         }
@@ -151,6 +154,14 @@ impl Watch {
 
     pub(super) fn set_long(&self, is_long: bool) {
         self.is_long.store(is_long, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        self.is_own.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_own(&self, is_own: bool) {
+        self.is_own.store(is_own, Ordering::Relaxed);
     }
 
     /// Has it make room for another, unless it stops waiting for its client first.

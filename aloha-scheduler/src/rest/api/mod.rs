@@ -19,7 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) use self::new_application::{REQUIRED, example, properties};
-pub(super) use self::problem::{ApiError, nothing_there};
+pub(super) use self::problem::{ApiError, PROBLEM_JSON, nothing_there, problem_json};
 use super::Server;
 
 /// The routes of the resources, and the document that describes them.

@@ -9,7 +9,7 @@ use crate::rest::error::RestError;
 use crate::rest::gateway::GatewayError;
 
 /// The content type of a problem.
-pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+pub(in crate::rest) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Why a request was not processed (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,17 +37,22 @@ impl<E: Into<RestError>> From<E> for ApiError {
     }
 }
 
+/// An error as the JSON of a problem.
+pub(in crate::rest) fn problem_json(error: &RestError) -> Vec<u8> {
+    let status = error.status();
+    let problem = Problem {
+        kind: "about:blank",
+        title: status.canonical_reason().unwrap_or("Error"),
+        status: status.as_u16(),
+        detail: error.to_string(),
+    };
+    serde_json::to_vec(&problem).expect("texts and numbers are always JSON")
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Self(error) = self;
-        let status = error.status();
-        let problem = Problem {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error"),
-            status: status.as_u16(),
-            detail: error.to_string(),
-        };
-        let body = serde_json::to_vec(&problem).expect("texts and numbers are always JSON");
+        let (status, body) = (error.status(), problem_json(&error));
         let kind = HeaderValue::from_static(PROBLEM_JSON);
         let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
         response.headers_mut().extend(error.header());
