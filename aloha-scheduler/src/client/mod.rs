@@ -131,7 +131,7 @@ impl MasterClient {
     ///
     /// # Errors
     ///
-    /// No master answered. One may have taken the application, and says so when it is submitted again.
+    /// No master took it; or, with [`ClientError::OutcomeUnknown`], one may have, and says so when it is submitted again.
     pub async fn submit_once(
         &self,
         description: AppDescription,
@@ -166,7 +166,8 @@ impl MasterClient {
                 let question = |call| question(description.clone(), key.clone())(call);
                 // In a box, lest the way above carries what it needs.
                 let answer = Box::pin(masters.ask(repeat, *patience, question)).await;
-                answer.map_err(|failed| failed.with(&description.name, masters.tried()))
+                answer
+                    .map_err(|failed| failed.of_submission(&description.name, key, masters.tried()))
             }
         }
     }
@@ -184,7 +185,7 @@ impl MasterClient {
             }
             Way::Found { masters, patience } => {
                 let answer = Box::pin(masters.ask(repeat, *patience, question)).await;
-                answer.map_err(|failed| failed.with("", masters.tried()))
+                answer.map_err(|failed| failed.of_question(masters.tried()))
             }
         }
     }
@@ -372,6 +373,7 @@ fn direct(reason: AskError, repeat: Repeat) -> ClientError {
     match repeat.after(&reason) {
         Next::Unknown => ClientError::OutcomeUnknown {
             name: String::new(),
+            key: None,
             reason,
             tried,
         },

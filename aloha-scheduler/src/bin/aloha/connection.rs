@@ -79,8 +79,12 @@ impl From<ClientError> for Failure {
         let hint = match &error {
             ClientError::NoMaster { .. } => {
                 "; start one with `aloha master` or `aloha local`, or name it with --master"
+                    .to_owned()
             }
-            _ => "",
+            ClientError::OutcomeUnknown { key: Some(key), .. } => {
+                format!("; repeat the command with --key {key}")
+            }
+            _ => String::new(),
         };
         Self::new(format_args!("{error}{hint}"))
     }

@@ -71,7 +71,7 @@ async fn submit(
             }
             SubmitAnswer::Busy { reason, .. } if tries == BUSY_TRIES => {
                 return Err(Failure::new(format_args!(
-                    "nothing was submitted: {reason}; try again later"
+                    "{reason}; repeat the command later with --key {key}, and it runs once"
                 )));
             }
             SubmitAnswer::Busy {
