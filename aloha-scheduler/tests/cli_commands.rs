@@ -319,6 +319,32 @@ fn waiting_and_following_go_on_over_a_restart_of_the_master() {
 }
 
 #[test]
+fn output_that_a_full_disk_swallows_is_a_failure() {
+    let (_directory, cluster) = cluster();
+    for arguments in [
+        &["apps"][..],
+        &["cluster", "--json"],
+        &["config"],
+        &["completion", "bash"],
+        &["submit", "--shell", "true"],
+    ] {
+        let full = std::fs::File::create("/dev/full").expect("there is one");
+        let output = command()
+            .env("ALOHA_MASTER", &cluster.rpc)
+            .args(arguments)
+            .stdout(full)
+            .output()
+            .expect("the binary is built");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains("cannot write to stdout: No space"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
 fn every_shell_gets_a_script() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = command().args(["completion", shell]).output();

@@ -8,6 +8,7 @@ use aloha_scheduler::{AppId, ClientError, MasterClient};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::ClientArgs;
+use crate::output::all_written;
 use crate::{Failure, environment, serve};
 
 /// What a shell says of a command that Ctrl-C ended.
@@ -36,7 +37,9 @@ pub(crate) fn ask(
         let master = MasterClient::connect(&env, &addresses).await?;
         let answer = question(master, &env).await;
         env.shutdown().await;
-        answer
+        let code = answer?;
+        all_written()?;
+        Ok(code)
     })
 }
 
