@@ -319,6 +319,24 @@ fn waiting_and_following_go_on_over_a_restart_of_the_master() {
 }
 
 #[test]
+fn on_a_terminal_nothing_wipes_out_an_output_without_an_end_of_line() {
+    let (_directory, cluster) = cluster();
+    let line = format!(
+        "{} submit --wait --follow --shell 'printf aloha; exit 5'",
+        env!("CARGO_BIN_EXE_aloha")
+    );
+    let terminal = std::process::Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("ALOHA_MASTER", &cluster.rpc)
+        .stdin(Stdio::null())
+        .output()
+        .expect("every Debian has it");
+    let shown = String::from_utf8_lossy(&terminal.stdout);
+    assert_eq!(terminal.status.code(), Some(5), "{shown:?}");
+    assert!(shown.ends_with("aloha"), "{shown:?}");
+}
+
+#[test]
 fn output_that_a_full_disk_swallows_is_a_failure() {
     let (_directory, cluster) = cluster();
     for arguments in [

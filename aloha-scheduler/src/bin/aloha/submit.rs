@@ -42,7 +42,9 @@ pub(crate) fn run(args: &SubmitArgs) -> Result<u8, Failure> {
             if !args.wait {
                 return Ok(0);
             }
-            let status = wait::until_ended(&master, &app, json).await?;
+            // A line of its own would wipe out the end of an output that ends in the middle of a line.
+            let silent = json || args.follow;
+            let status = wait::until_ended(&master, &app, silent).await?;
             if json {
                 print(json!(status));
             }
