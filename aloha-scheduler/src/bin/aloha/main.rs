@@ -135,7 +135,7 @@ impl Failure {
     fn new(text: impl std::fmt::Display) -> Self {
         Self {
             code: FAILED,
-            text: format!("aloha: {text}"),
+            text: format!("aloha: {}", table::one_line(text.to_string())),
         }
     }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::Failure;
+use crate::table::one_line;
 
 /// Why something could not be written to stdout.
 static LOST: OnceLock<io::Error> = OnceLock::new();
@@ -44,6 +45,6 @@ pub(crate) fn note(json: bool, text: impl std::fmt::Display) {
     let _ = if json {
         writeln!(err, "{}", json!({ "note": text.to_string() }))
     } else {
-        writeln!(err, "aloha: {text}")
+        writeln!(err, "aloha: {}", one_line(text.to_string()))
     };
 }
