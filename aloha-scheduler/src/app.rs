@@ -19,6 +19,8 @@ pub(crate) const CORES_MAX: u32 = 1_000_000;
 /// The largest amount of memory that is believed.
 pub(crate) const MEMORY_MIB_MAX: u64 = 1 << 40;
 pub(crate) const NAME_CHARS_MAX: usize = 256;
+/// As every status has the entry point, a page of them must stay a message of sensible size.
+pub(crate) const ENTRY_POINT_CHARS_MAX: usize = 1024;
 pub(crate) const CONSTRAINTS_MAX: usize = 32;
 pub(crate) const TAGS_MAX: usize = 32;
 /// The longest time that makes sense anywhere in a description: ten years.
@@ -94,6 +96,18 @@ pub enum DescriptionError {
     /// `entry_point` is empty or blank.
     #[error("entry point is empty")]
     EntryPointEmpty,
+    /// `entry_point` is too long to be one.
+    #[error("entry point has {chars} characters, more than {ENTRY_POINT_CHARS_MAX}")]
+    EntryPointTooLong {
+        /// The length found.
+        chars: usize,
+    },
+    /// `entry_point` could garble a terminal or a log.
+    #[error("entry point contains the control character {found:?}")]
+    EntryPointHasControlCharacter {
+        /// The first one found.
+        found: char,
+    },
     /// `cores` is zero or absurd.
     #[error("cores is {cores}, not between 1 and {CORES_MAX}")]
     CoresOutOfRange {
@@ -191,6 +205,13 @@ impl AppDescription {
         }
         if self.entry_point.trim().is_empty() {
             return Err(DescriptionError::EntryPointEmpty);
+        }
+        let chars = self.entry_point.chars().count();
+        if chars > ENTRY_POINT_CHARS_MAX {
+            return Err(DescriptionError::EntryPointTooLong { chars });
+        }
+        if let Some(found) = self.entry_point.chars().find(|c| c.is_control()) {
+            return Err(DescriptionError::EntryPointHasControlCharacter { found });
         }
         if self.cores == 0 || self.cores > CORES_MAX {
             return Err(DescriptionError::CoresOutOfRange { cores: self.cores });
@@ -594,7 +615,7 @@ mod tests {
     #[test]
     fn a_description_that_could_not_work_is_refused_by_the_name_of_its_field() {
         type Spoil = fn(&mut AppDescription);
-        let cases: [(Spoil, DescriptionError); 14] = [
+        let cases: [(Spoil, DescriptionError); 16] = [
             (|d| d.name = " ".into(), DescriptionError::NameEmpty),
             (
                 |d| d.name = "x".repeat(257),
@@ -605,6 +626,14 @@ mod tests {
                 DescriptionError::NameHasControlCharacter { found: '\n' },
             ),
             (|d| d.entry_point.clear(), DescriptionError::EntryPointEmpty),
+            (
+                |d| d.entry_point = "x".repeat(1025),
+                DescriptionError::EntryPointTooLong { chars: 1025 },
+            ),
+            (
+                |d| d.entry_point = "a\u{1b}[2J".into(),
+                DescriptionError::EntryPointHasControlCharacter { found: '\u{1b}' },
+            ),
             (
                 |d| d.cores = 0,
                 DescriptionError::CoresOutOfRange { cores: 0 },

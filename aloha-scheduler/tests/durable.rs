@@ -3,8 +3,8 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -322,6 +322,25 @@ fn a_read_only_file_system_stops_the_start() {
     );
 }
 
+/// Submits an application with this in its environment over REST; gives the whole answer.
+fn post(rest: &str, path: &str, padding: &str) -> String {
+    let address = rest.strip_prefix("http://").expect("a URL");
+    let body = serde_json::json!({
+        "action": "CreateSubmissionRequest", "name": "late", "entryPoint": "SimpleProcess", "args": "true",
+        "cores": 1, "memory": 64, "environmentVariables": {"PADDING": padding},
+    });
+    let body = body.to_string();
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).expect("taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
 /// Fills the disk of a running master, and what it says then; `free` gives it room again.
 fn on_a_full_disk(
     ground: &Ground,
@@ -356,6 +375,18 @@ fn on_a_full_disk(
             && refused.stderr.contains(complaint),
         "{refused:?}"
     );
+    for path in ["/v1/submissions/create", "/v1/applications"] {
+        let answer = post(master.rest(), path, &padding);
+        assert!(answer.starts_with("HTTP/1.1 503"), "{path}: {answer}");
+        assert!(
+            answer.contains("\r\nretry-after: 1\r\n"),
+            "{path}: {answer}"
+        );
+        assert!(
+            answer.contains(cannot) && answer.contains(complaint),
+            "{path}: {answer}"
+        );
+    }
     // What runs goes on, can be asked for and ended; only that this is not stored is said.
     assert_eq!(master.status(&running)["phase"], "RUNNING");
     let killed = master.ask(&["kill", &running]);

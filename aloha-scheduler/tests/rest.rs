@@ -253,6 +253,29 @@ fn assert_error((status, body): (u16, Value), expected: u16) {
     );
 }
 
+#[tokio::test]
+async fn what_can_be_got_can_be_asked_for_its_head() {
+    let server = Server::start(None).await;
+    for (method, path, status, allowed) in [
+        ("HEAD", "readyz", 200, None),
+        ("HEAD", "status/app-1", 200, None),
+        ("HEAD", "create", 405, Some("POST")),
+        ("PUT", "readyz", 405, Some("GET, HEAD")),
+    ] {
+        let method = method.parse().expect("a method");
+        let url = format!("http://{}/v1/submissions/{path}", server.address);
+        let answer = server.client.request(method, url).send().await;
+        let answer = answer.expect("an answer");
+        let allow = answer.headers().get("allow").map(|allow| allow.to_str());
+        let allow = allow.transpose().expect("text");
+        assert_eq!(
+            (answer.status().as_u16(), allow),
+            (status, allowed),
+            "{path}"
+        );
+    }
+}
+
 const CREATE: &str = r#"{"action":"CreateSubmissionRequest","name":"test","entryPoint":"me.jrwang.app.SimpleProcess",
     "libs":[],"args":"echo hi","cores":1,"memory":256,"colour":"red"}"#;
 

@@ -93,6 +93,7 @@ impl Masters {
         &self,
         repeat: Repeat,
         patience: Duration,
+        open_for: Duration,
         question: impl Fn(RpcCallContext<R>) -> MasterMessage,
     ) -> Result<R, Failed> {
         let now = self.env.runtime().now();
@@ -109,7 +110,7 @@ impl Masters {
                 (Ok(None) | Err(_), Some(error)) => return Err(Failed::with(error, in_doubt)),
                 (Ok(None) | Err(_), None) => return Err(Failed::NoMaster),
             };
-            let asked = master.ask(&question);
+            let asked = super::put(&master, open_for, &question);
             let error = match self.accompany(asked, place, repeat).await {
                 Ok(answer) => return Ok(answer),
                 Err(Ended::Moved) => {

@@ -10,7 +10,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aloha_rpc::{AskError, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv};
+use aloha_rpc::{Ask, AskError, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv};
 use serde::de::DeserializeOwned;
 
 pub use self::error::{ClientError, MasterOutcome, TriedMaster};
@@ -29,6 +29,9 @@ use crate::messages::{
 
 /// How long one question about the end of an application stays open before it is asked again.
 const WAIT_AT_ONCE: Duration = Duration::from_secs(30);
+/// How long the answer to a question that stays open may take once it is due, however short `aloha.rpc.askTimeout` is:
+/// that is for answers that come at once.
+const OVERDUE_AFTER: Duration = Duration::from_secs(30);
 /// How long a client looks for a master that leads, where nobody says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -165,7 +168,8 @@ impl MasterClient {
             Way::Found { masters, patience } => {
                 let question = |call| question(description.clone(), key.clone())(call);
                 // In a box, lest the way above carries what it needs.
-                let answer = Box::pin(masters.ask(repeat, *patience, question)).await;
+                let asked = masters.ask(repeat, *patience, Duration::ZERO, question);
+                let answer = Box::pin(asked).await;
                 answer
                     .map_err(|failed| failed.of_submission(&description.name, key, masters.tried()))
             }
@@ -178,13 +182,24 @@ impl MasterClient {
         repeat: Repeat,
         question: impl Fn(RpcCallContext<R>) -> MasterMessage,
     ) -> Result<R, ClientError> {
+        self.ask_open(repeat, Duration::ZERO, question).await
+    }
+
+    /// As [`ask`](Self::ask), a question that may stay open for so long.
+    async fn ask_open<R: DeserializeOwned>(
+        &self,
+        repeat: Repeat,
+        open_for: Duration,
+        question: impl Fn(RpcCallContext<R>) -> MasterMessage,
+    ) -> Result<R, ClientError> {
         match &self.way {
             Way::Direct(master) => {
-                let answer = master.ask(question).await;
+                let answer = put(master, open_for, question).await;
                 answer.map_err(|reason| direct(reason, repeat))
             }
             Way::Found { masters, patience } => {
-                let answer = Box::pin(masters.ask(repeat, *patience, question)).await;
+                let asked = masters.ask(repeat, *patience, open_for, question);
+                let answer = Box::pin(asked).await;
                 answer.map_err(|failed| failed.of_question(masters.tried()))
             }
         }
@@ -283,7 +298,8 @@ impl MasterClient {
                 patience_millis: u64::try_from(at_once.as_millis()).unwrap_or(u64::MAX),
                 call,
             };
-            let status: Option<AppStatus> = self.ask(Repeat::Safe, question).await?;
+            let asked = self.ask_open(Repeat::Safe, at_once, question);
+            let status: Option<AppStatus> = asked.await?;
             let has_ended = status.as_ref().is_none_or(|status| status.phase.is_final());
             if has_ended || left.is_zero() {
                 return Ok(status);
@@ -357,7 +373,8 @@ impl MasterClient {
             request,
             call,
         };
-        self.ask(Repeat::PassedOn, question).await
+        let open_for = request.patience().min(WAIT_AT_ONCE);
+        self.ask_open(Repeat::PassedOn, open_for, question).await
     }
 
     /// Follows an application's output until it has ended, also while another master takes over.
@@ -365,6 +382,18 @@ impl MasterClient {
     pub fn follow_log(&self, app: &AppId, request: LogRequest) -> LogFollower {
         LogFollower::new(self.clone(), app.clone(), request)
     }
+}
+
+/// Puts a question to a master. Its answer has the usual time, or beyond that for which it may stay open some.
+fn put<R>(
+    master: &RpcEndpointRef<MasterMessage>,
+    open_for: Duration,
+    question: impl FnOnce(RpcCallContext<R>) -> MasterMessage,
+) -> Ask<R> {
+    if open_for.is_zero() {
+        return master.ask(question);
+    }
+    master.ask_for(open_for + OVERDUE_AFTER, question)
 }
 
 /// Why the master of this process gave no answer.

@@ -117,7 +117,7 @@ pub static KEYS: &[Key] = &[
     text("aloha.master.rest.requestsMax", count(1, 1_000_000), "1024",
         "Requests worked on at once, more get 503 and when to try again; far more than a disk is slow for, and each is done in milliseconds."),
     text("aloha.master.rest.longRequestsMax", count(1, 1_000_000), "2048",
-        "Requests at once that wait for news, as long polls and followed output do; they cost little, and have places of their own lest they keep submissions out."),
+        "Requests at once that wait for news, as long polls and output do, but never on more than half of connectionsMax; they cost little, and have places of their own lest they keep submissions out."),
     text("aloha.master.rest.headerBytesMax", bytes(1024, 1 << 20), "16k",
         "Largest first line and headers of a request together, more get 431; a token of 4 KiB and what proxies add fit in."),
     text("aloha.master.rest.headersMax", count(8, 4096), "100",

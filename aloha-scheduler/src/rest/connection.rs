@@ -140,7 +140,7 @@ async fn process(
     let uri = head.uri.clone();
     let refused = |error: RestError| error.response_for(&uri);
     shared.check(&head).map_err(refused)?;
-    let (body, _share) = if body.is_end_stream() {
+    let (body, share) = if body.is_end_stream() {
         (Body::empty(), None)
     } else {
         let read = shared.read_body(WatchedBody::new(body, Arc::clone(watch)));
@@ -148,19 +148,25 @@ async fn process(
         let (bytes, share) = whole.into_parts();
         (Body::from(bytes), Some(share))
     };
-    let place = shared.places().take(&uri).map_err(refused)?;
-    let request = Request::from_parts(head, body);
+    let place = shared.places().take(&head.method, &uri).map_err(refused)?;
     let (response, place) = if place.is_long() {
         watch.set_long(true);
+        // It stays for long, and nobody reads what it brought.
+        drop((body, share));
+        let request = Request::from_parts(head, Body::empty());
         let response = tokio::select! {
             biased;
             Ok(response) = router.call(request) => response,
             () = shared.stopping() => refused(RestError::stopping()),
         };
-        (response, Some(place))
+        // An answer of known length is there as a whole; another one goes on.
+        let goes_on = response.body().size_hint().exact().is_none();
+        watch.set_long(goes_on);
+        (response, goes_on.then_some(place))
     } else {
+        let request = Request::from_parts(head, body);
         let Ok(response) = router.call(request).await;
-        drop(place);
+        drop((place, share));
         (response, None)
     };
     let share = shared.share_of(response.body()).map_err(refused)?;

@@ -93,8 +93,12 @@ impl RestError {
     pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::WrongMethod { expected } => {
-                let value = HeaderValue::from_str(expected.as_str());
-                Some((header::ALLOW, value.expect("a method is a token")))
+                let allowed = match *expected {
+                    Method::GET => "GET, HEAD",
+                    _ => expected.as_str(),
+                };
+                let value = HeaderValue::from_str(allowed);
+                Some((header::ALLOW, value.expect("methods are tokens")))
             }
             Self::Busy {
                 retry_after_millis, ..

@@ -9,7 +9,7 @@ use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use axum::http::{HeaderMap, HeaderName, Uri, header, uri::Authority};
+use axum::http::{HeaderMap, HeaderName, Uri, Version, header, uri::Authority};
 use subtle::ConstantTimeEq as _;
 
 use super::VERSION;
@@ -137,13 +137,22 @@ impl RestGuard {
     }
 
     /// Whether a request is heard, by what stands before its body.
-    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), RestError> {
+    pub(super) fn check(
+        &self,
+        version: Version,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), RestError> {
         let host = match uri.authority() {
             // In the absolute form of a request this wins over the header.
             Some(authority) => Some(authority.clone()),
             None => authority(headers, header::HOST)?,
         };
         // Only HTTP/1.0 knows requests without it, and no browser speaks that any more.
+        if host.is_none() && version > Version::HTTP_10 {
+            let text = "the header host is missing, which HTTP/1.1 wants";
+            return Err(RestError::Malformed(text.to_owned()));
+        }
         if let Some(host) = &host
             && !self.is_ours(host.host())
         {
@@ -255,11 +264,16 @@ mod tests {
     }
 
     fn status(guard: &RestGuard, headers: &[(HeaderName, &str)]) -> u16 {
+        status_of(Version::HTTP_10, guard, headers)
+    }
+
+    fn status_of(version: Version, guard: &RestGuard, headers: &[(HeaderName, &str)]) -> u16 {
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).expect("valid")))
             .collect();
-        match guard.check(&Uri::from_static("/v1/submissions/create"), &headers) {
+        let uri = Uri::from_static("/v1/submissions/create");
+        match guard.check(version, &uri, &headers) {
             Ok(()) => 200,
             Err(error) => error.into_response().status().as_u16(),
         }
@@ -287,6 +301,9 @@ mod tests {
         }
         assert_eq!(status(&loopback, &[(header::HOST, "a b")]), 400);
         assert_eq!(status(&loopback, &[]), 200);
+        let current = |headers| status_of(Version::HTTP_11, &loopback, headers);
+        assert_eq!(current(&[]), 400);
+        assert_eq!(current(&[(header::HOST, "localhost")]), 200);
         let everywhere = guard("0.0.0.0");
         assert_eq!(status(&everywhere, &[(header::HOST, "10.0.0.1:6066")]), 200);
         assert_eq!(status(&everywhere, &[(header::HOST, "evil.example")]), 403);
@@ -355,7 +372,11 @@ mod tests {
         }
         assert_eq!(status(&guard, &[]), 401);
         let probe = Uri::from_static("/v1/submissions/readyz");
-        assert!(guard.check(&probe, &HeaderMap::new()).is_ok());
+        assert!(
+            guard
+                .check(Version::HTTP_10, &probe, &HeaderMap::new())
+                .is_ok()
+        );
         assert!(!format!("{guard:?}").contains("0123"));
     }
 

@@ -11,7 +11,8 @@ pub struct RestLimits {
     pub connections_max: usize,
     /// Requests worked on at once; those that wait for news do not count.
     pub requests_max: usize,
-    /// Requests at once that wait for news: long polls and followed output.
+    /// Requests at once that wait for news: long polls and output. They never have more than half of the
+    /// connections.
     pub long_requests_max: usize,
     /// Largest head of a request: its first line and its headers.
     pub header_bytes_max: usize,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::Uri;
+use axum::http::{Method, Uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::RestError;
@@ -36,7 +36,10 @@ impl Place {
 
 impl Places {
     pub(super) fn new(limits: &RestLimits) -> Self {
-        let (short_max, long_max) = (limits.requests_max, limits.long_requests_max);
+        let short_max = limits.requests_max;
+        // Nobody takes the connection from one that waits for news: half of them are left to others.
+        let connections_max = limits.connections_max.div_ceil(2);
+        let long_max = limits.long_requests_max.min(connections_max);
         Self {
             short: Arc::new(Semaphore::new(short_max)),
             short_max,
@@ -46,8 +49,9 @@ impl Places {
     }
 
     /// A place for a request, or what it is answered instead.
-    pub(super) fn take(&self, uri: &Uri) -> Result<Place, RestError> {
-        let is_long = waits_for_news(uri);
+    pub(super) fn take(&self, method: &Method, uri: &Uri) -> Result<Place, RestError> {
+        // What changes something is never broken off, whatever its path looks like.
+        let is_long = method.is_safe() && waits_for_news(uri);
         let places = if is_long { &self.long } else { &self.short };
         match Arc::clone(places).try_acquire_owned() {
             Ok(permit) => Ok(Place {
@@ -57,7 +61,8 @@ impl Places {
             Err(_) => Err(RestError::Busy {
                 reason: if is_long {
                     format!(
-                        "{} requests wait for news already (aloha.master.rest.longRequestsMax), try again",
+                        "{} requests wait for news already (aloha.master.rest.longRequestsMax, and half of connectionsMax at the most), \
+                         try again",
                         self.long_max
                     )
                 } else {
@@ -82,7 +87,8 @@ impl Places {
     }
 }
 
-/// Whether a request asks for what may come later: it waits for an application, or follows output.
+/// Whether a request asks for what may come later: it waits for an application, or for output, which a worker has that
+/// may have fallen silent.
 fn waits_for_news(uri: &Uri) -> bool {
     let follows = |query: &str| {
         query.split('&').any(|parameter| {
@@ -91,7 +97,8 @@ fn waits_for_news(uri: &Uri) -> bool {
             name == "follow" || name.contains('%')
         })
     };
-    uri.path().ends_with("/wait") || uri.query().is_some_and(follows)
+    let path = uri.path();
+    path.ends_with("/wait") || path.ends_with("/logs") || uri.query().is_some_and(follows)
 }
 
 #[cfg(test)]
@@ -107,23 +114,48 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_something_does_not_wait_for_news() {
+        let places = places(1, 1);
+        for uri in ["/v1/submissions/create/wait", "/v1/applications?follow=1"] {
+            let place = places.take(&Method::POST, &Uri::from_static(uri));
+            assert!(!place.expect("a place").is_long(), "{uri}");
+        }
+    }
+
+    #[test]
     fn those_that_wait_for_news_leave_the_places_of_others_free() {
         let places = places(1, 2);
-        let follow = Uri::from_static("/v1/applications/a/logs?follow=true");
+        let take = |uri: &Uri| places.take(&Method::GET, uri);
+        let output = Uri::from_static("/v1/applications/a/logs");
         let wait = Uri::from_static("/v1/applications/a/wait?seconds=30");
         let short = Uri::from_static("/v1/submissions/create?wait=1");
-        let long = [follow, wait].map(|uri| places.take(&uri).expect("a place"));
+        let long = [output, wait].map(|uri| take(&uri).expect("a place"));
         assert!(long.iter().all(Place::is_long));
-        let third = Uri::from_static("/v1/applications/a/logs?%66ollow=true");
-        let refused = places.take(&third).expect_err("no place").to_string();
+        let third = Uri::from_static("/v1/applications/a/other?%66ollow=true");
+        let refused = take(&third).expect_err("no place").to_string();
         assert!(refused.contains("longRequestsMax"), "{refused}");
-        let place = places.take(&short).expect("a place");
+        let place = take(&short).expect("a place");
         assert!(!place.is_long());
-        let refused = places.take(&short).expect_err("no place").to_string();
+        let refused = take(&short).expect_err("no place").to_string();
         assert!(refused.contains("requestsMax"), "{refused}");
         assert_eq!((places.short_taken(), places.long_taken()), (1, 2));
         drop((place, long));
         assert_eq!((places.short_taken(), places.long_taken()), (0, 0));
-        places.take(&short).expect("a place again");
+        take(&short).expect("a place again");
+    }
+
+    #[test]
+    fn those_that_wait_for_news_leave_half_of_the_connections_to_others() {
+        for (connections_max, long_max) in [(1, 1), (2, 1), (5, 3), (100, 8)] {
+            let places = Places::new(&RestLimits {
+                connections_max,
+                long_requests_max: 8,
+                ..RestLimits::default()
+            });
+            let wait = Uri::from_static("/v1/applications/a/wait");
+            let taken: Vec<_> =
+                std::iter::from_fn(|| places.take(&Method::GET, &wait).ok()).collect();
+            assert_eq!(taken.len(), long_max, "{connections_max}");
+        }
     }
 }

@@ -151,7 +151,9 @@ impl Shared {
     /// Whether a request is heard: asked before anything of its body is read.
     pub(super) fn check(&self, head: &Parts) -> Result<(), RestError> {
         let guard = self.guard.as_ref();
-        guard.map_or(Ok(()), |guard| guard.check(&head.uri, &head.headers))
+        guard.map_or(Ok(()), |guard| {
+            guard.check(head.version, &head.uri, &head.headers)
+        })
     }
 
     pub(super) fn pulse(&self) -> &Arc<Pulse> {

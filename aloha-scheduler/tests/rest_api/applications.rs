@@ -83,7 +83,10 @@ async fn a_submission_that_cannot_work_says_where_and_leaves_nothing() {
     nothing_to_run["entryPoint"] = json!(" ");
     for (submission, detail) in [
         (json!([]), "the body is a list, expected an object"),
-        (nothing_to_run, "the field entryPoint must not be empty"),
+        (
+            nothing_to_run,
+            "the field entryPoint must have 1 to 1024 characters, none of them a control character",
+        ),
         (
             contradiction,
             "it is supervised, but restart says never; leave one of them out",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::json;
 use tempfile::tempdir;
 use tokio::task::JoinSet;
@@ -109,4 +110,24 @@ async fn a_wait_for_what_is_forgotten_meanwhile_ends() {
     let answer = cluster.api.get(&format!("{path}/wait")).await;
     answer.problem(404);
     cluster.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_news_may_take_longer_than_an_answer() {
+    let directory = tempdir().expect("a directory");
+    let short = ["-D", "aloha.rpc.askTimeout=1s"];
+    let cluster = Daemon::local_with(directory.path(), &short);
+    let api = Api::of(&cluster);
+    let pipe = Pipe::new(directory.path(), "pipe");
+    let line = format!("read -r last < {}; echo $last", pipe.path());
+    let id = api.submit(&script("waits", &line)).await;
+    let path = format!("/v1/applications/{id}");
+    let followed = api.request(Method::GET, &format!("{path}/logs?follow=true"));
+    let followed = followed.send().await.expect("an answer");
+    let waited = api.get(&format!("{path}/wait?timeout=2.5")).await;
+    assert_eq!((waited.status, &waited.body["ended"]), (200, &json!(false)));
+    std::fs::write(&pipe.0, "the last\n").expect("it reads");
+    let ended = api.get(&format!("{path}/wait")).await;
+    assert_eq!((ended.status, &ended.body["ended"]), (200, &json!(true)));
+    assert_eq!(followed.text().await.expect("whole"), "the last\n");
 }

@@ -8,6 +8,7 @@ mod common;
 mod connections;
 mod crowd;
 mod files;
+mod long;
 mod requests;
 mod routes;
 mod server;

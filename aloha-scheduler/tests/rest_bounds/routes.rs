@@ -41,9 +41,10 @@ pub(crate) fn routes() -> (Router, Held) {
     let router = Router::new()
         .route("/quick", get(async || "quick"))
         .route("/read", post(async |body: Bytes| body.len().to_string()))
-        .route("/held", get(hold))
-        .route("/held/wait", get(hold))
-        .route("/page", get(async || vec![b'x'; PAGE_BYTES]))
+        .route("/held", get(hold).post(hold))
+        .route("/held/wait", get(hold).post(hold))
+        .route("/page", get(page))
+        .route("/page/wait", get(page))
         .route("/large", get(large))
         .route("/output", get(output))
         .with_state(routes);
@@ -54,6 +55,10 @@ pub(crate) struct Held {
     pub(crate) gate: Arc<Semaphore>,
     pub(crate) large_ended: mpsc::Receiver<()>,
     pub(crate) followed: mpsc::Receiver<tokio::io::DuplexStream>,
+}
+
+async fn page() -> Vec<u8> {
+    vec![b'x'; PAGE_BYTES]
 }
 
 async fn hold(State(routes): State<Routes>) -> &'static str {

@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType};
 use utoipa::openapi::{RefOr, extensions::Extensions};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::app::{CONSTRAINTS_MAX, MILLIS_MAX, NAME_CHARS_MAX, TAGS_MAX};
+use crate::app::{CONSTRAINTS_MAX, ENTRY_POINT_CHARS_MAX, MILLIS_MAX, NAME_CHARS_MAX, TAGS_MAX};
 use crate::limits::{GRACE_MAX, Limit, StopSignal};
 use crate::rest::submissions::{CORES_MAX, MEMORY_MIB_MAX};
 use crate::restart::RestartCondition;
@@ -68,7 +68,8 @@ pub(in crate::rest) fn properties(text: &Value) -> Map<String, Value> {
             "type": "string",
             "description": "Which kind of application: `SimpleProcess` hands `args` to bash, `Process` executes them, \
                             and anything else is a type of one's own.",
-            "pattern": r"\S",
+            "maxLength": ENTRY_POINT_CHARS_MAX,
+            "pattern": NAME,
         },
         "args": or_null("What it is given; nothing where absent.", json!({"anyOf": [text, texts]})),
         "cores": or_null(

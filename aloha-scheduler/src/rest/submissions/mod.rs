@@ -97,7 +97,12 @@ async fn answer(server: &Server, request: Request) -> Result<Reply, RestError> {
     let path = request.uri().path().to_owned();
     let route = route(&path)?;
     let expected = route.method();
-    if request.method() != expected {
+    // As everywhere in HTTP, who may GET may also ask for nothing but the head.
+    let method = match request.method() {
+        &Method::HEAD => &Method::GET,
+        method => method,
+    };
+    if *method != expected {
         return Err(RestError::WrongMethod { expected });
     }
     match route {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{policy, spark};
-use crate::app::{AppDescription, NAME_CHARS_MAX};
+use crate::app::{AppDescription, ENTRY_POINT_CHARS_MAX, NAME_CHARS_MAX};
 use crate::limits::{Limit, ProcessLimits, StopPolicy, StopSignal};
 
 pub(super) const CREATE: &str = "CreateSubmissionRequest";
@@ -18,6 +18,9 @@ const MEMORY_MIB: u64 = 512;
 pub(in crate::rest) const CORES_MAX: u64 = 65_536;
 /// A PiB.
 pub(in crate::rest) const MEMORY_MIB_MAX: u64 = 1 << 30;
+/// What the names of unknown fields may have together. An answer that has them all is so small that there is always room
+/// for it: what was accepted is never told to come again.
+const UNKNOWN_BYTES_MAX: usize = 4096;
 /// What a create request of the original form may hold; its clients send the last.
 const FIELDS: &[&str] = &[
     "name",
@@ -117,6 +120,13 @@ fn complete(
         .filter(|field| !is_known(field))
         .cloned()
         .collect();
+    let bytes: usize = unknown.iter().map(String::len).sum();
+    if bytes > UNKNOWN_BYTES_MAX {
+        return Err(format!(
+            "the names of the fields that mean nothing here have {bytes} bytes, more than the {UNKNOWN_BYTES_MAX} \
+             that an answer can name"
+        ));
+    }
     Ok(CreateRequest {
         dialect,
         submission,
@@ -126,17 +136,8 @@ fn complete(
 
 /// Reads what only the original form has.
 fn description(fields: &Fields<'_>) -> Result<AppDescription, String> {
-    let name = fields.text("name")?;
-    let is_long = name.chars().count() > NAME_CHARS_MAX;
-    if name.trim().is_empty() || is_long || name.contains(char::is_control) {
-        return Err(format!(
-            "the field name must have 1 to {NAME_CHARS_MAX} characters, none of them a control character"
-        ));
-    }
-    let entry_point = fields.text("entryPoint")?;
-    if entry_point.trim().is_empty() {
-        return Err("the field entryPoint must not be empty".into());
-    }
+    let name = fields.line("name", NAME_CHARS_MAX)?;
+    let entry_point = fields.line("entryPoint", ENTRY_POINT_CHARS_MAX)?;
     let cores = fields.optional("cores", |fields, name| fields.count(name, CORES_MAX))?;
     let memory = fields.optional("memory", |fields, name| fields.count(name, MEMORY_MIB_MAX))?;
     Ok(AppDescription {
@@ -181,6 +182,18 @@ impl<'a> Fields<'a> {
     fn text(&self, name: &str) -> Result<&'a str, String> {
         let value = self.required(name)?;
         value.as_str().ok_or_else(|| wrong(name, value, "a text"))
+    }
+
+    /// A text that can be shown in one line.
+    fn line(&self, name: &str, chars_max: usize) -> Result<&'a str, String> {
+        let text = self.text(name)?;
+        let is_long = text.chars().count() > chars_max;
+        if text.trim().is_empty() || is_long || text.contains(char::is_control) {
+            return Err(format!(
+                "the field {name} must have 1 to {chars_max} characters, none of them a control character"
+            ));
+        }
+        Ok(text)
     }
 
     fn bool(&self, name: &str) -> Result<bool, String> {

@@ -81,6 +81,13 @@ fn how_it_ends_and_what_its_processes_may_have_is_read() {
 }
 
 #[test]
+fn unknown_fields_are_no_more_than_an_answer_can_name() {
+    assert!(with(&"x".repeat(4096), Value::Null).is_ok());
+    let message = "the names of the fields that mean nothing here have 4097 bytes, more than the 4096 that an answer can name";
+    assert_eq!(with(&"x".repeat(4097), Value::Null), Err(message.into()));
+}
+
+#[test]
 fn each_missing_field_is_named() {
     for field in ["action", "name", "entryPoint"] {
         let expected = Err(format!("the field {field} is missing"));
@@ -143,7 +150,16 @@ fn each_bad_field_is_named_with_what_it_should_be() {
             json!("a\nb"),
             "must have 1 to 256 characters, none of them a control character".into(),
         ),
-        ("entryPoint", json!(""), "must not be empty".into()),
+        (
+            "entryPoint",
+            json!(""),
+            "must have 1 to 1024 characters, none of them a control character".into(),
+        ),
+        (
+            "entryPoint",
+            json!("x".repeat(1025)),
+            "must have 1 to 1024 characters, none of them a control character".into(),
+        ),
         (
             "stopSignal",
             json!("KILL"),
