@@ -319,6 +319,50 @@ fn waiting_and_following_go_on_over_a_restart_of_the_master() {
 }
 
 #[test]
+fn on_a_terminal_nothing_wipes_out_an_output_without_an_end_of_line() {
+    let (_directory, cluster) = cluster();
+    let line = format!(
+        "{} submit --wait --follow --shell 'printf aloha; exit 5'",
+        env!("CARGO_BIN_EXE_aloha")
+    );
+    let terminal = std::process::Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("ALOHA_MASTER", &cluster.rpc)
+        .stdin(Stdio::null())
+        .output()
+        .expect("every Debian has it");
+    let shown = String::from_utf8_lossy(&terminal.stdout);
+    assert_eq!(terminal.status.code(), Some(5), "{shown:?}");
+    assert!(shown.ends_with("aloha"), "{shown:?}");
+}
+
+#[test]
+fn output_that_a_full_disk_swallows_is_a_failure() {
+    let (_directory, cluster) = cluster();
+    for arguments in [
+        &["apps"][..],
+        &["cluster", "--json"],
+        &["config"],
+        &["completion", "bash"],
+        &["submit", "--shell", "true"],
+    ] {
+        let full = std::fs::File::create("/dev/full").expect("there is one");
+        let output = command()
+            .env("ALOHA_MASTER", &cluster.rpc)
+            .args(arguments)
+            .stdout(full)
+            .output()
+            .expect("the binary is built");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains("cannot write to stdout: No space"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
 fn every_shell_gets_a_script() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = command().args(["completion", shell]).output();

@@ -24,16 +24,18 @@ pub enum ClientError {
         /// What came of each master when it was last looked at; empty where there is only one to ask.
         tried: Vec<TriedMaster>,
     },
-    /// A submission without a key got no answer and may have been taken: submitted again, it might run twice.
+    /// A submission got no answer and may have been taken: submitted again, it might run twice, except under its key.
     #[error(
-        "the master may have taken the application and its answer was lost: {reason}; `aloha apps{}` shows it if so, and a \
-         submission with a key can be repeated safely{}",
+        "the master may have taken the application and its answer was lost: {reason}; `aloha apps{}` shows it if so, and {}{}",
         named(name),
+        repeatable(key.as_deref()),
         others(tried)
     )]
     OutcomeUnknown {
         /// The name of the application; empty where a master of this process was asked.
         name: String,
+        /// The key under which it can be submitted again, and still runs once.
+        key: Option<String>,
         /// What happened to the answer.
         reason: AskError,
         /// What came of each master when it was last looked at; empty where there is only one to ask.
@@ -135,6 +137,13 @@ fn others(tried: &[TriedMaster]) -> String {
         return String::new();
     }
     format!(" (tried: {})", list(tried))
+}
+
+fn repeatable(key: Option<&str>) -> String {
+    match key {
+        Some(key) => format!("submitted again under the key {key} it runs once"),
+        None => "a submission with a key can be repeated safely".to_owned(),
+    }
 }
 
 fn named(name: &str) -> String {

@@ -37,6 +37,9 @@ const LOOK_AROUND_AFTER_MAX: Duration = Duration::from_secs(20);
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// A patience without end, which the clock can still count to.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// The masters of a cluster.
 #[derive(Debug)]
 pub(super) struct Masters {
@@ -93,34 +96,43 @@ impl Masters {
         open_for: Duration,
         question: impl Fn(RpcCallContext<R>) -> MasterMessage,
     ) -> Result<R, Failed> {
-        let give_up_at = self.env.runtime().now() + patience;
+        let now = self.env.runtime().now();
+        let give_up_at = now.checked_add(patience).unwrap_or(now + FOR_EVER);
         let mut pause = PAUSE;
         let mut last = None;
+        // Whether a master may have taken it.
+        let mut in_doubt = false;
         loop {
             let found = timeout_at(give_up_at, self.leader()).await;
             let (place, master) = match (found, last.take()) {
                 (Ok(Some(found)), _) => found,
                 // What came of the question says more than that nobody is there now.
-                (Ok(None) | Err(_), Some(error)) => return Err(Failed::Unanswered(error)),
+                (Ok(None) | Err(_), Some(error)) => return Err(Failed::with(error, in_doubt)),
                 (Ok(None) | Err(_), None) => return Err(Failed::NoMaster),
             };
             let asked = super::put(&master, open_for, &question);
             let error = match self.accompany(asked, place, repeat).await {
                 Ok(answer) => return Ok(answer),
-                Err(Ended::Moved) => continue,
+                Err(Ended::Moved) => {
+                    in_doubt = true;
+                    let endpoint = master.uri();
+                    last = Some(AskError::Cancelled { endpoint });
+                    continue;
+                }
                 Err(Ended::Failed(error)) => error,
             };
+            in_doubt |= Repeat::Unsafe.after(&error) == Next::Unknown;
             match repeat.after(&error) {
                 Next::Later => {}
                 Next::Elsewhere => self.forget(place, &error),
-                Next::GiveUp => return Err(Failed::Unanswered(error)),
+                Next::GiveUp => return Err(Failed::with(error, in_doubt)),
                 Next::Unknown => {
                     self.forget(place, &error);
                     return Err(Failed::Unknown(error));
                 }
             }
             if timeout_at(give_up_at, self.pause(pause)).await.is_err() {
-                return Err(Failed::Unanswered(error));
+                return Err(Failed::with(error, in_doubt));
             }
             pause = (pause * 2).min(PAUSE_MAX);
             last = Some(error);
@@ -219,17 +231,43 @@ impl Masters {
 #[derive(Debug)]
 pub(super) enum Failed {
     NoMaster,
+    /// It was not done.
     Unanswered(AskError),
+    /// It may have been done.
     Unknown(AskError),
 }
 
 impl Failed {
-    pub(super) fn with(self, name: &str, tried: Vec<TriedMaster>) -> ClientError {
+    fn with(error: AskError, in_doubt: bool) -> Self {
+        if in_doubt {
+            Self::Unknown(error)
+        } else {
+            Self::Unanswered(error)
+        }
+    }
+
+    /// Of a question: whether it was heard does not matter.
+    pub(super) fn of_question(self, tried: Vec<TriedMaster>) -> ClientError {
         match self {
             Self::NoMaster => ClientError::NoMaster { tried },
-            Self::Unanswered(reason) => ClientError::Unanswered { reason, tried },
+            Self::Unanswered(reason) | Self::Unknown(reason) => {
+                ClientError::Unanswered { reason, tried }
+            }
+        }
+    }
+
+    /// Of a submission under this name, and this key if it has one.
+    pub(super) fn of_submission(
+        self,
+        name: &str,
+        key: Option<String>,
+        tried: Vec<TriedMaster>,
+    ) -> ClientError {
+        match self {
+            Self::NoMaster | Self::Unanswered(_) => self.of_question(tried),
             Self::Unknown(reason) => ClientError::OutcomeUnknown {
                 name: name.to_owned(),
+                key,
                 reason,
                 tried,
             },

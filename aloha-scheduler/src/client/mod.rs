@@ -134,7 +134,7 @@ impl MasterClient {
     ///
     /// # Errors
     ///
-    /// No master answered. One may have taken the application, and says so when it is submitted again.
+    /// No master took it; or, with [`ClientError::OutcomeUnknown`], one may have, and says so when it is submitted again.
     pub async fn submit_once(
         &self,
         description: AppDescription,
@@ -170,7 +170,8 @@ impl MasterClient {
                 // In a box, lest the way above carries what it needs.
                 let asked = masters.ask(repeat, *patience, Duration::ZERO, question);
                 let answer = Box::pin(asked).await;
-                answer.map_err(|failed| failed.with(&description.name, masters.tried()))
+                answer
+                    .map_err(|failed| failed.of_submission(&description.name, key, masters.tried()))
             }
         }
     }
@@ -199,7 +200,7 @@ impl MasterClient {
             Way::Found { masters, patience } => {
                 let asked = masters.ask(repeat, *patience, open_for, question);
                 let answer = Box::pin(asked).await;
-                answer.map_err(|failed| failed.with("", masters.tried()))
+                answer.map_err(|failed| failed.of_question(masters.tried()))
             }
         }
     }
@@ -401,6 +402,7 @@ fn direct(reason: AskError, repeat: Repeat) -> ClientError {
     match repeat.after(&reason) {
         Next::Unknown => ClientError::OutcomeUnknown {
             name: String::new(),
+            key: None,
             reason,
             tried,
         },

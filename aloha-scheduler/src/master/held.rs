@@ -47,12 +47,17 @@ impl Held {
     }
 
     /// Takes the acceptances of submissions out, and whatever else says that there are such applications. An
-    /// acceptance that only repeats an earlier one comes without the application, which may well be stored.
+    /// acceptance that only repeats an earlier one comes without the application, which may well be stored, and so does
+    /// the answer that a key is another submission's: that may be one of those taken out.
     pub(super) fn take_submissions(&mut self) -> Vec<(ReplyTo, Option<AppId>)> {
         let mut taken = Vec::new();
         self.effects.retain(|held| match &held.effect {
             Effect::Reply(to, Reply::Submitted { app, is_new }) => {
                 taken.push((*to, is_new.then(|| app.clone())));
+                false
+            }
+            Effect::Reply(to, Reply::KeyReused(_)) => {
+                taken.push((*to, None));
                 false
             }
             _ => true,
@@ -139,6 +144,15 @@ mod tests {
         assert_eq!(held.pop(2), Some(submitted(1, "a")));
         assert_eq!(held.pop(2), None);
         assert_eq!(held.pop(3), Some(submitted(2, "b")));
+        assert!(held.is_empty());
+    }
+
+    #[test]
+    fn nobody_is_told_that_a_key_is_that_of_a_submission_which_is_withdrawn() {
+        let reused = Effect::Reply(ReplyTo(2), Reply::KeyReused(app("new")));
+        let mut held = held([(2, submitted(1, "new")), (2, reused)]);
+        let taken = held.take_submissions();
+        assert_eq!(taken, [(ReplyTo(1), Some(app("new"))), (ReplyTo(2), None)]);
         assert!(held.is_empty());
     }
 

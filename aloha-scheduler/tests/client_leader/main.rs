@@ -270,6 +270,44 @@ fn a_submission_without_a_key_whose_answer_is_lost_is_not_repeated_and_the_error
 }
 
 #[test]
+fn a_submission_with_a_key_whose_answer_stays_lost_names_the_key_that_makes_it_safe_to_repeat() {
+    run(async |ground| {
+        ground.slow_down(Duration::from_millis(100));
+        let led = ground.masters[0].elect().await;
+        let client = ground.connect().await.expect("one leads");
+        let vanish = async {
+            sleep(Duration::from_millis(150)).await;
+            ground.sim.network().crash("m0");
+            drop(led);
+        };
+        let (answer, ()) = tokio::join!(client.submit_once(description("a"), "k"), vanish);
+        let error = answer.expect_err("nobody knows");
+        assert!(
+            matches!(&error, ClientError::OutcomeUnknown { key: Some(key), .. } if key == "k"),
+            "{error}"
+        );
+        let error = error.to_string();
+        assert!(error.contains("under the key k it runs once"), "{error}");
+        // Here it is certain that nobody heard of it.
+        let error = client.submit_once(description("b"), "l").await;
+        assert!(
+            matches!(&error, Err(ClientError::NoMaster { .. })),
+            "{error:?}"
+        );
+    });
+}
+
+#[test]
+fn a_patience_without_end_is_one() {
+    run(async |ground| {
+        let _leads = ground.masters[0].elect().await;
+        let client = ground.connect().await.expect("one leads");
+        let client = client.with_patience(Duration::MAX);
+        client.cluster().await.expect("an answer");
+    });
+}
+
+#[test]
 fn a_wait_goes_on_at_the_next_leader() {
     run(async |ground| {
         let led = ground.masters[0].elect().await;

@@ -8,6 +8,7 @@ use aloha_scheduler::{AppId, ClientError, MasterClient};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::ClientArgs;
+use crate::output::all_written;
 use crate::{Failure, environment, serve};
 
 /// What a shell says of a command that Ctrl-C ended.
@@ -36,7 +37,9 @@ pub(crate) fn ask(
         let master = MasterClient::connect(&env, &addresses).await?;
         let answer = question(master, &env).await;
         env.shutdown().await;
-        answer
+        let code = answer?;
+        all_written()?;
+        Ok(code)
     })
 }
 
@@ -79,8 +82,12 @@ impl From<ClientError> for Failure {
         let hint = match &error {
             ClientError::NoMaster { .. } => {
                 "; start one with `aloha master` or `aloha local`, or name it with --master"
+                    .to_owned()
             }
-            _ => "",
+            ClientError::OutcomeUnknown { key: Some(key), .. } => {
+                format!("; repeat the command with --key {key}")
+            }
+            _ => String::new(),
         };
         Self::new(format_args!("{error}{hint}"))
     }

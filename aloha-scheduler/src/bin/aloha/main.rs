@@ -37,7 +37,7 @@ use aloha_scheduler::with_causes;
 use clap::Parser as _;
 
 use args::{Cli, Command};
-use output::print;
+use output::{all_written, print};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -79,8 +79,8 @@ fn wants_json(words: impl Iterator<Item = impl AsRef<OsStr>>) -> bool {
 /// Runs a subcommand and gives the exit code.
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
-        Command::Config(args) => config::run(&args).map(|()| 0),
-        Command::Completion(args) => Ok(completion::run(&args)),
+        Command::Config(args) => config::run(&args).and_then(|()| all_written()).map(|()| 0),
+        Command::Completion(args) => completion::run(&args),
         Command::Daemon(args) => daemon::run(&args, dispatch),
         Command::Master(args) => serve::master(&args),
         Command::Worker(args) => serve::worker(&args),
@@ -135,7 +135,7 @@ impl Failure {
     fn new(text: impl std::fmt::Display) -> Self {
         Self {
             code: FAILED,
-            text: format!("aloha: {text}"),
+            text: format!("aloha: {}", table::one_line(text.to_string())),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::Failure;
 use crate::args::StatusArgs;
 use crate::connection::{ask, parse_all, unknown};
 use crate::output::{print, print_json};
+use crate::table::one_line;
 
 /// Prints what is known of applications.
 pub(crate) fn run(args: &StatusArgs) -> Result<u8, Failure> {
@@ -36,7 +37,7 @@ pub(crate) fn describe(status: &AppStatus) -> String {
     table.load_style(presets::NOTHING);
     let mut row = |key: &str, value: Option<String>| {
         if let Some(value) = value {
-            table.add_row([key.to_owned(), value]);
+            table.add_row([key.to_owned(), one_line(value)]);
         }
     };
     row("id", Some(status.id.to_string()));
@@ -75,10 +76,9 @@ pub(crate) fn describe(status: &AppStatus) -> String {
     row("supervised", status.supervise.then(|| "yes".to_owned()));
     row("priority", Some(status.priority.to_string()));
     let history: Vec<_> = status.history.iter().map(past).collect();
-    row(
-        "history",
-        Some(history.join("\n")).filter(|text| !text.is_empty()),
-    );
+    if !history.is_empty() {
+        table.add_row(["history".to_owned(), history.join("\n")]);
+    }
     table.trim_fmt()
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn past(change: &Transition) -> String {
     if let Some(reason) = &change.reason {
         line += &format!(": {reason}");
     }
-    line
+    one_line(line)
 }
 
 #[cfg(test)]
@@ -99,6 +99,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn no_text_of_a_user_breaks_a_line_or_commands_the_terminal() {
+        let bad = "a\u{1b}[2J\nb";
+        let status: AppStatus = serde_json::from_value(json!({
+            "id": "app-1", "name": "etl", "entry_point": bad, "cores": 1, "memory_mib": 512, "supervise": false,
+            "phase": "ERROR", "exit_code": null, "attempt": 1, "worker": null, "waiting_for": bad, "message": bad,
+            "submitted_at": 0, "started_at": null, "ended_at": null, "priority": 0, "not_before": null,
+            "history": [{"at": 0, "to": "ERROR", "attempt": 1, "reason": bad}],
+        }))
+        .expect("a status");
+        let text = describe(&status);
+        assert_eq!(text.matches("a [2J b").count(), 4, "{text:?}");
+        let failure = Failure::new(bad);
+        assert_eq!(failure.text, "aloha: a [2J b");
+    }
 
     #[test]
     fn a_status_says_why_it_waits_when_it_runs_again_and_what_was() {

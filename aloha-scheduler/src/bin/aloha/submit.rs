@@ -17,6 +17,9 @@ use crate::{Failure, logs, wait};
 /// How often a submission is repeated that the master has no time for.
 const BUSY_TRIES: u32 = 5;
 
+/// The longest name that is taken from a command: a word that is longer is none to look at.
+const DEFAULT_NAME_CHARS_MAX: usize = 64;
+
 /// Submits an application; prints its id.
 pub(crate) fn run(args: &SubmitArgs) -> Result<u8, Failure> {
     let description = describe(args)?;
@@ -39,7 +42,9 @@ pub(crate) fn run(args: &SubmitArgs) -> Result<u8, Failure> {
             if !args.wait {
                 return Ok(0);
             }
-            let status = wait::until_ended(&master, &app, json).await?;
+            // A line of its own would wipe out the end of an output that ends in the middle of a line.
+            let silent = json || args.follow;
+            let status = wait::until_ended(&master, &app, silent).await?;
             if json {
                 print(json!(status));
             }
@@ -71,7 +76,7 @@ async fn submit(
             }
             SubmitAnswer::Busy { reason, .. } if tries == BUSY_TRIES => {
                 return Err(Failure::new(format_args!(
-                    "nothing was submitted: {reason}; try again later"
+                    "{reason}; repeat the command later with --key {key}, and it runs once"
                 )));
             }
             SubmitAnswer::Busy {
@@ -99,7 +104,8 @@ fn describe(args: &SubmitArgs) -> Result<AppDescription, Failure> {
         Some(line) => ("SimpleProcess", std::slice::from_ref(line)),
         None => (args.entry_point.as_str(), args.command.as_slice()),
     };
-    if takes_command(entry_point) && words.is_empty() {
+    let is_blank = words.first().is_none_or(|first| first.trim().is_empty());
+    if takes_command(entry_point) && is_blank {
         return Err(Failure::usage(&format!(
             "aloha: {entry_point} needs a command: put it behind two dashes, as in `aloha submit -- sleep 60`"
         )));
@@ -137,7 +143,7 @@ fn takes_command(entry_point: &str) -> bool {
     )
 }
 
-/// What people call an application that nobody named.
+/// What people call an application that nobody named. Nobody is told that a name is no good which they did not give.
 fn default_name(entry_point: &str, words: &[String]) -> String {
     let first = words.first().map(String::as_str);
     let name = match entry_point {
@@ -148,7 +154,9 @@ fn default_name(entry_point: &str, words: &[String]) -> String {
         }
         own => Some(own),
     };
-    name.unwrap_or_default().to_owned()
+    let shown = name.unwrap_or_default().chars();
+    let shown = shown.map(|char| if char.is_control() { ' ' } else { char });
+    shown.take(DEFAULT_NAME_CHARS_MAX).collect()
 }
 
 /// The same file for whoever is in another directory; a URL stays as it is.
@@ -202,6 +210,19 @@ mod tests {
                 name,
                 "{words:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_no_name_is_no_reason_to_refuse_it() {
+        let long = format!("/{}", "x".repeat(300));
+        let named = |words: &[&str]| describe(&parse(words)).expect("valid").name;
+        assert_eq!(named(&["--", &long]), long[..64]);
+        assert_eq!(named(&["--shell", &long]), long[..64]);
+        assert_eq!(named(&["--", "a\nb"]), "a b");
+        for blank in [&["--shell", " "][..], &["--", ""]] {
+            let failure = describe(&parse(blank)).expect_err("nothing to run");
+            assert!(failure.text.contains("needs a command"), "{failure:?}");
         }
     }
 

@@ -134,7 +134,7 @@ fn table<const N: usize>(columns: &[Column; N], rows: &[[String; N]], shown: &[b
 }
 
 /// No text of a user breaks a line or commands the terminal.
-fn one_line(text: String) -> String {
+pub(crate) fn one_line(text: String) -> String {
     if text.chars().any(char::is_control) {
         return text.replace(char::is_control, " ");
     }

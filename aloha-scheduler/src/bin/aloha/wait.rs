@@ -30,13 +30,13 @@ pub(crate) fn run(args: &WaitArgs) -> Result<u8, Failure> {
     })
 }
 
-/// Waits for the end of an application, and shows how it is meanwhile.
+/// Waits for the end of an application, and shows how it is meanwhile unless that is to be `silent`.
 pub(crate) async fn until_ended(
     master: &MasterClient,
     app: &AppId,
-    json: bool,
+    silent: bool,
 ) -> Result<AppStatus, Failure> {
-    let progress = Progress::new(json);
+    let progress = Progress::new(silent);
     if !progress.is_shown() {
         return master.wait(app).await?.ok_or_else(|| unknown(app));
     }

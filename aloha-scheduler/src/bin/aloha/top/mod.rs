@@ -51,9 +51,36 @@ fn print_once(snapshot: Snapshot, json: bool) {
     }
     let width = terminal_width();
     print(cluster::describe(&snapshot.cluster));
+    let left_out = left_out(&snapshot);
     print(format_args!("\n{}", apps::table(snapshot.apps, width)));
+    if let Some(text) = left_out {
+        print(text);
+    }
     print(format_args!(
         "\n{}",
         workers::table(snapshot.workers, width)
     ));
+}
+
+/// That there are more applications than are shown, if there are.
+fn left_out(snapshot: &Snapshot) -> Option<String> {
+    let all: u64 = snapshot.cluster.apps.values().sum();
+    let left_out = all.saturating_sub(snapshot.apps.len() as u64);
+    (left_out > 0).then(|| format!("and {left_out} more, which `aloha apps` lists"))
+}
+
+#[cfg(test)]
+mod tests {
+    use aloha_scheduler::AppPhase;
+
+    use super::*;
+
+    #[test]
+    fn applications_that_are_not_shown_are_counted() {
+        let mut snapshot = Snapshot::default();
+        assert_eq!(left_out(&snapshot), None);
+        snapshot.cluster.apps.insert(AppPhase::Submitted, 501);
+        let expected = "and 501 more, which `aloha apps` lists";
+        assert_eq!(left_out(&snapshot).as_deref(), Some(expected));
+    }
 }
