@@ -201,3 +201,19 @@ async fn where_nothing_can_be_asked_for_a_query_is_ignored() {
     }
     cluster.shutdown().await;
 }
+
+#[tokio::test]
+async fn an_application_goes_by_the_id_of_sparks_clients_too() {
+    let cluster = Alone::start().await;
+    let api = &cluster.api;
+    let id = api.submit(&application("spark")).await;
+    let path = format!("/v1/applications/{}", id.replace("app-", "driver-"));
+    let shown = api.get(&path).await;
+    assert_eq!((shown.status, &shown.body["id"]), (200, &json!(id)));
+    let waited = api.get(&format!("{path}/wait?timeout=0")).await;
+    assert_eq!((waited.status, &waited.body["id"]), (200, &json!(id)));
+    let killed = api.post(&format!("{path}/kill"), &Value::Null).await;
+    assert_eq!((killed.status, &killed.body["id"]), (202, &json!(id)));
+    assert_eq!(api.delete(&path).await.status, 204);
+    cluster.shutdown().await;
+}

@@ -1,11 +1,11 @@
-//! Requests that wait for news, and those that only look like it.
+//! Requests that wait for news, those that only look like it, and those whose clients do not wait.
 
 use aloha_scheduler::rest::RestLimits;
 
 use tokio::net::TcpStream;
 
 use crate::client::{kept, quick};
-use crate::routes::routes;
+use crate::routes::{PAGE_BYTES, routes};
 use crate::server::{Server, soon, until};
 
 fn post(path: &str, body: &str) -> String {
@@ -105,5 +105,47 @@ async fn however_many_wait_for_news_there_are_connections_for_others() {
         assert_eq!(poll.answer().await.body, "held");
     }
     drop(third);
+    server.assert_is_well().await;
+}
+
+#[tokio::test]
+async fn who_leaves_at_any_moment_leaves_nothing_behind() {
+    let limits = RestLimits {
+        bodies_bytes_max: 40,
+        answers_bytes_max: PAGE_BYTES,
+        ..RestLimits::default()
+    };
+    let (router, _held) = routes();
+    let server = Server::start(router, limits).await;
+    let chunk = "x".repeat(20);
+    let requests = [
+        kept("/quick"),
+        kept("/held"),
+        kept("/held/wait"),
+        kept("/page"),
+        post("/read", &chunk),
+        post("/held", &chunk),
+        format!(
+            "POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n{chunk}\r\n0\r\n\r\n"
+        ),
+    ];
+    for request in &requests {
+        for end in 0..=request.len() {
+            let mut client = server.connect().await;
+            client.send(&request[..end]).await;
+        }
+    }
+    until(|| server.load.connections() == 0).await;
+    assert_eq!(
+        (server.load.requests(), server.load.long_requests()),
+        (0, 0)
+    );
+    // All there was to be had can be had.
+    let mut client = server.connect().await;
+    client.send(&post("/read", &"x".repeat(40))).await;
+    assert_eq!(client.answer().await.body, "40");
+    client.send(&kept("/page")).await;
+    assert_eq!(client.answer().await.body.len(), PAGE_BYTES);
+    drop(client);
     server.assert_is_well().await;
 }

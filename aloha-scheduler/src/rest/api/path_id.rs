@@ -1,12 +1,10 @@
 //! The id in a path.
 
-use std::str::FromStr;
-
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 
 use super::problem::ApiError;
-use crate::ids::{AppId, WorkerId};
+use crate::ids::{AppId, IdError, WorkerId};
 use crate::rest::gateway::GatewayError;
 
 /// The id in a path. A text that is none names nothing that there is: the answer is 404, as for any other.
@@ -14,17 +12,28 @@ use crate::rest::gateway::GatewayError;
 pub(super) struct PathId<T>(pub(super) T);
 
 /// What has an id.
-pub(super) trait Identified: FromStr {
+pub(super) trait Identified: Sized {
     /// Its name in messages.
     const NAME: &'static str;
+
+    /// Reads an id as users give it.
+    fn of_user(text: &str) -> Result<Self, IdError>;
 }
 
 impl Identified for AppId {
     const NAME: &'static str = "application";
+
+    fn of_user(text: &str) -> Result<Self, IdError> {
+        Self::of_user(text)
+    }
 }
 
 impl Identified for WorkerId {
     const NAME: &'static str = "worker";
+
+    fn of_user(text: &str) -> Result<Self, IdError> {
+        text.parse()
+    }
 }
 
 impl<T: Identified, S: Send + Sync> FromRequestParts<S> for PathId<T> {
@@ -36,7 +45,7 @@ impl<T: Identified, S: Send + Sync> FromRequestParts<S> for PathId<T> {
         };
         // Quoted, for it may be anything.
         let no_id = |_| no_such::<T>(&format!("{text:?}"));
-        text.parse().map(Self).map_err(no_id)
+        T::of_user(&text).map(Self).map_err(no_id)
     }
 }
 
