@@ -3,14 +3,14 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use aloha_scheduler::persistence::{Change, FileEngine, PersistenceEngine, StoredRecord};
 use common::{Answer, Daemon, Pipe, command, processes_of};
-use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::{TempDir, tempdir};
 
 /// A master that comes back at its address with what it stored.
@@ -387,6 +387,24 @@ fn on_a_full_disk(
             "{path}: {answer}"
         );
     }
+    // Whoever has enough of waiting is told that nobody knows, and what to do.
+    let waiting = command()
+        .env("ALOHA_MASTER", &master.rpc)
+        .args(["submit", "--key", "k", "--env"])
+        .args([&format!("PADDING={padding}"), "--", "true"])
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut waiting = waiting.expect("the binary is built");
+    let mut said = BufReader::new(waiting.stderr.take().expect("piped")).lines();
+    let first = said.next().expect("a line").expect("UTF-8");
+    assert!(first.starts_with("aloha: trying again: "), "{first}");
+    let pid = Pid::from_child(&waiting);
+    kill_process(pid, Signal::INT).expect("it waits");
+    let last = said.next().expect("a line").expect("UTF-8");
+    let expected =
+        "aloha: it may have been submitted; repeat the command with --key k, and it runs once";
+    let code = waiting.wait().expect("it ends").code();
+    assert_eq!((code, &*last), (Some(130), expected));
     // What runs goes on, can be asked for and ended; only that this is not stored is said.
     assert_eq!(master.status(&running)["phase"], "RUNNING");
     let killed = master.ask(&["kill", &running]);

@@ -136,6 +136,17 @@ impl Keys {
         }
     }
 
+    /// As [`withdraw`](Self::withdraw), of an application that is no longer listed; says whether it had a key.
+    pub(super) fn withdraw_alone(&mut self, app: &AppId) -> bool {
+        let found = self.alone.iter().find(|(_, owner, _)| owner == app);
+        let Some(found) = found.cloned() else {
+            return false;
+        };
+        self.alone.remove(&found);
+        self.keys.remove(&found.2);
+        true
+    }
+
     /// Its application is no longer listed: what is to be stored of the key, if it is still to be known.
     pub(super) fn outlive(&mut self, app: &AppRecord, now_millis: u64) -> Option<KeyRecord> {
         let key = app.key.as_ref().filter(|key| self.is_of(key, &app.id))?;

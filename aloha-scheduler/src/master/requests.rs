@@ -72,7 +72,14 @@ impl MasterCore {
 
     /// Whether it had been placed or killed meanwhile matters not: nobody was told of either.
     pub(super) fn on_submission_withdrawn(&mut self, id: &AppId) {
-        let Some(app) = self.apps.get(id) else { return };
+        let Some(app) = self.apps.get(id) else {
+            // Killed and forgotten already, which nobody was told of either.
+            if self.keys.withdraw_alone(id) {
+                self.effects
+                    .push(Effect::Persist(Record::KeyForgotten(id.clone())));
+            }
+            return;
+        };
         if let (Some(on), false) = (app.state.placement(), app.phase().is_final()) {
             let (worker, attempt) = (on.worker.clone(), app.attempt);
             // The launch follows the acceptance, and was held back with it: the worker never heard of it.

@@ -1,5 +1,6 @@
 //! Finding the master, for a command that asks it something.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
@@ -62,8 +63,18 @@ impl Interrupts {
 
     /// Does something that takes long for an application, until Ctrl-C: then it says what that does not end.
     pub(crate) async fn unless<T>(
-        mut self,
+        &mut self,
         app: &AppId,
+        task: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let runs_on = format_args!("{app} runs on; `aloha kill {app}` ends it");
+        self.or_say(runs_on, task).await
+    }
+
+    /// Does something until Ctrl-C, and then says how things stand.
+    pub(crate) async fn or_say<T>(
+        &mut self,
+        how: impl Display,
         task: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         tokio::select! {
@@ -71,7 +82,7 @@ impl Interrupts {
             done = task => done,
             _ = self.0.recv() => Err(Failure {
                 code: INTERRUPTED,
-                ..Failure::new(format_args!("{app} runs on; `aloha kill {app}` ends it"))
+                ..Failure::new(how)
             }),
         }
     }

@@ -26,8 +26,12 @@ pub(crate) fn run(args: &SubmitArgs) -> Result<u8, Failure> {
     let json = args.client.json;
     ask(&args.client, async |master, env| {
         let key = args.key.clone().unwrap_or_else(|| random_key(env));
-        let app = submit(&master, description, &key, json).await?;
-        let interrupts = Interrupts::take()?;
+        let mut interrupts = Interrupts::take()?;
+        let unknown = format_args!(
+            "it may have been submitted; repeat the command with --key {key}, and it runs once"
+        );
+        let submitted = submit(&master, description, &key, json);
+        let app = interrupts.or_say(unknown, submitted).await?;
         if json {
             print(json!({ "id": app }));
         } else {

@@ -121,6 +121,20 @@ fn a_submission_that_came_to_nothing_leaves_its_key_free() {
 }
 
 #[test]
+fn a_submission_that_came_to_nothing_leaves_its_key_free_though_it_was_forgotten_meanwhile() {
+    let mut t = remembering(2);
+    submitted(&mut t, "k");
+    let app = newest(&t);
+    t.kill(&app);
+    t.tell(Event::ClearRequested { reply: ReplyTo(2) });
+    t.ignore();
+    t.tell(Event::SubmissionWithdrawn { app });
+    t.expect(["unstore key of app 0"]);
+    assert_eq!(submitted(&mut t, "k"), "app 1");
+    t.master.check_invariants();
+}
+
+#[test]
 fn a_key_that_was_stored_twice_is_its_applications() {
     // A crash between the two records of a forgotten application.
     let mut t = remembering(2);
