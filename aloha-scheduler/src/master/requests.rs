@@ -110,11 +110,10 @@ impl MasterCore {
     }
 
     pub(super) fn on_kill_all_requested(&mut self, reply: ReplyTo, now: Now) {
-        let live = self.apps.iter().filter(|app| !app.phase().is_final());
-        // In the order of submission, so that the same events have the same effects.
-        let mut live: Vec<_> = live.map(|app| (app.number, app.id.clone())).collect();
-        live.sort_unstable();
-        let killed = live.iter().filter(|(_, app)| self.kill(app, now).0);
+        let apps = self.apps.with_numbers(..);
+        let live = apps.filter(|app| !app.phase().is_final());
+        let live: Vec<_> = live.map(|app| app.id.clone()).collect();
+        let killed = live.iter().filter(|app| self.kill(app, now).0);
         let count = killed.count() as u64;
         self.reply(reply, Reply::KilledAll { count });
     }

@@ -19,9 +19,8 @@ impl MasterCore {
 
     /// Every listed application, in the order of submission.
     pub fn apps(&self) -> Vec<AppStatus> {
-        let mut apps: Vec<_> = self.apps.iter().collect();
-        apps.sort_unstable_by_key(|app| app.number);
-        apps.into_iter().map(|app| self.status_of(app)).collect()
+        let apps = self.apps.with_numbers(..);
+        apps.map(|app| self.status_of(app)).collect()
     }
 
     /// Every listed worker, by id.
