@@ -13,7 +13,8 @@ use tracing::{info, warn};
 use zookeeper_client::{Client, CreateMode, Error, EventType, OneshotWatcher};
 
 use super::line::{self, Place};
-use super::session::{Link, Links, Session};
+use super::session::{Link, Links, Session, lost};
+use super::settings::Checked;
 use super::trouble::{Trouble, is_refusal};
 use crate::election::{
     ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing,
@@ -70,18 +71,18 @@ impl ZooKeeperElection {
         self.observe();
         let link = self.session.link().await?;
         let data = serde_json::to_vec(candidate).expect("texts are JSON");
-        let links = self.session.links();
-        let mut node = Node::new(&link, super::latches(&links.settings.root));
-        node.create(&link, &data, links).await?;
+        let settings = self.session.settings();
+        let mut node = Node::new(&link, super::latches(&settings.root));
+        node.create(&link, &data, settings).await?;
         loop {
-            let nodes = on(&link, || node.client.list_children(&node.parent)).await?;
+            let nodes = link.on(|| node.client.list_children(&node.parent)).await?;
             match line::place(nodes, &node.prefix) {
                 Place::Nowhere => {
                     return Err(Trouble::Away("its node of the election was deleted".to_owned()));
                 }
                 Place::Behind { whom } => {
                     let whom = format!("{}/{whom}", node.parent);
-                    match on(&link, || node.client.get_and_watch_data(&whom)).await {
+                    match link.on(|| node.client.get_and_watch_data(&whom)).await {
                         Ok((_, _, watcher)) => changed(&link, watcher).await?,
                         Err(Trouble::Refused(Error::NoNode)) => {}
                         Err(trouble) => return Err(trouble),
@@ -89,7 +90,7 @@ impl ZooKeeperElection {
                 }
                 Place::First { own } => {
                     let own = format!("{}/{own}", node.parent);
-                    match on(&link, || node.client.get_and_watch_data(&own)).await {
+                    match link.on(|| node.client.get_and_watch_data(&own)).await {
                         Ok((_, stat, watcher)) => {
                             let epoch = u64::try_from(stat.czxid).unwrap_or_default();
                             return self.tenure(link, node, own, epoch, watcher).await;
@@ -147,29 +148,6 @@ impl LeaderElectionAgent for ZooKeeperElection {
     }
 }
 
-fn lost() -> Trouble {
-    Trouble::Away("the session was lost".to_owned())
-}
-
-/// Asks for as long as this session lasts.
-async fn on<T, F>(link: &Link, ask: impl Fn() -> F) -> Result<T, Trouble>
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    loop {
-        let answer = tokio::select! {
-            biased;
-            answer = ask() => answer,
-            () = link.lost() => return Err(lost()),
-        };
-        match answer {
-            Ok(answer) => return Ok(answer),
-            Err(error) if is_refusal(&error) => return Err(Trouble::Refused(error)),
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
-    }
-}
-
 async fn changed(link: &Link, watcher: OneshotWatcher) -> Result<(), Trouble> {
     tokio::select! {
         biased;
@@ -199,9 +177,9 @@ impl Node {
         }
     }
 
-    async fn create(&mut self, link: &Link, data: &[u8], links: &Links) -> Result<(), Trouble> {
+    async fn create(&mut self, link: &Link, data: &[u8], settings: &Checked) -> Result<(), Trouble> {
         let path = format!("{}/{}", self.parent, self.prefix);
-        let options = CreateMode::EphemeralSequential.with_acls(links.settings.acls());
+        let options = CreateMode::EphemeralSequential.with_acls(settings.acls());
         self.may_exist = true;
         loop {
             let created = tokio::select! {
@@ -218,8 +196,8 @@ impl Node {
                 // Nobody knows. What came before this is seen once the servers have caught up.
                 Err(_) => {
                     tokio::time::sleep(PAUSE).await;
-                    on(link, || self.client.sync(&self.parent)).await?;
-                    let nodes = on(link, || self.client.list_children(&self.parent)).await?;
+                    link.on(|| self.client.sync(&self.parent)).await?;
+                    let nodes = link.on(|| self.client.list_children(&self.parent)).await?;
                     if line::place(nodes, &self.prefix) != Place::Nowhere {
                         return Ok(());
                     }
@@ -241,12 +219,12 @@ impl Drop for Node {
         let (parent, prefix) = (self.parent.clone(), self.prefix.clone());
         runtime.spawn(async move {
             // A session that is lost takes its nodes along.
-            let Ok(nodes) = on(&link, || client.list_children(&parent)).await else {
+            let Ok(nodes) = link.on(|| client.list_children(&parent)).await else {
                 return;
             };
             for node in nodes.iter().filter(|node| node.starts_with(&prefix)) {
                 let path = format!("{parent}/{node}");
-                let _gone = on(&link, || client.delete(&path, None)).await;
+                let _gone = link.on(|| client.delete(&path, None)).await;
             }
         });
     }
@@ -286,7 +264,7 @@ impl Tenure {
                         warn!(node = self.path, "somebody deleted its node of the election");
                         break Standing::Lost;
                     }
-                    let watched = on(&self.link, || self.node.client.get_and_watch_data(&self.path));
+                    let watched = self.link.on(|| self.node.client.get_and_watch_data(&self.path));
                     match watched.await {
                         Ok((_, _, watcher)) => change = Box::pin(watcher.changed()),
                         Err(_) => break Standing::Lost,
@@ -335,9 +313,9 @@ impl Observer {
     /// Looks once, and waits for a change.
     async fn look(&self, link: &Link, parent: &str) -> Result<(), Trouble> {
         let client = &link.client;
-        let nodes = on(link, || client.list_children(parent)).await?;
+        let nodes = link.on(|| client.list_children(parent)).await?;
         let Some(first) = line::first(nodes) else {
-            let (nodes, watcher) = on(link, || client.list_and_watch_children(parent)).await?;
+            let (nodes, watcher) = link.on(|| client.list_and_watch_children(parent)).await?;
             if line::first(nodes).is_some() {
                 return Ok(());
             }
@@ -345,7 +323,7 @@ impl Observer {
             return changed(link, watcher).await;
         };
         let path = format!("{parent}/{first}");
-        match on(link, || client.get_and_watch_data(&path)).await {
+        match link.on(|| client.get_and_watch_data(&path)).await {
             Ok((data, _, watcher)) => {
                 self.tell(serde_json::from_slice(&data).ok());
                 changed(link, watcher).await

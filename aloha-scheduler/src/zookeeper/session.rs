@@ -69,6 +69,25 @@ impl Link {
         let _lost = standing.wait_for(|standing| *standing == Standing::Lost).await;
     }
 
+    /// Asks for as long as this session lasts.
+    pub(super) async fn on<T, F>(&self, ask: impl Fn() -> F) -> Result<T, Trouble>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        loop {
+            let answer = tokio::select! {
+                biased;
+                answer = ask() => answer,
+                () = self.lost() => return Err(lost()),
+            };
+            match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) if is_refusal(&error) => return Err(Trouble::Refused(error)),
+                Err(_) => tokio::time::sleep(ATTEMPT_PAUSE).await,
+            }
+        }
+    }
+
     fn is_lost(&self) -> bool {
         *self.standing.borrow() == Standing::Lost || self.standing.has_changed().is_err()
     }
@@ -95,6 +114,10 @@ impl Session {
             unstarted: Arc::new(Mutex::new(Some(manager))),
             _open: Arc::new(open.drop_guard()),
         }
+    }
+
+    pub(super) fn settings(&self) -> &Checked {
+        &self.links.settings
     }
 
     /// Begins to connect, if that was not done before.
@@ -176,6 +199,10 @@ impl Links {
             tokio::time::sleep(ATTEMPT_PAUSE * attempt).await;
         }
     }
+}
+
+pub(super) fn lost() -> Trouble {
+    Trouble::Away("the session was lost".to_owned())
 }
 
 #[derive(Debug)]

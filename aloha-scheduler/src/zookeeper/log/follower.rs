@@ -10,7 +10,7 @@ use super::ledger::Ledger;
 use super::segment::Assembler;
 use super::{Ends, Log};
 use crate::persistence::{Change, PersistenceError, StoreFollower};
-use crate::zookeeper::session::Link;
+use crate::zookeeper::session::{Link, lost};
 use crate::zookeeper::trouble::Trouble;
 
 /// How often the log may be compacted away before a first reading of it.
@@ -21,7 +21,7 @@ pub(super) struct Follower {
     log: Arc<Log>,
     cursor: Option<Cursor>,
     /// Ends when the log is compacted, or the session is lost.
-    compacted: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    compacted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Read, and not handed out yet.
     ready: Vec<Change>,
     ledger: Arc<Mutex<Option<Ledger>>>,
@@ -134,47 +134,45 @@ impl Follower {
         Err(self.log.unavailable("what was to be read next has been compacted".to_owned()))
     }
 
-    /// Waits until there is something new, or the log was compacted.
+    /// Waits until there is something new, or the log was compacted; then reads on.
     async fn wait(&mut self, next: u64) -> Result<(), PersistenceError> {
-        let log = Arc::clone(&self.log);
-        let trouble = |trouble| log.trouble(&trouble);
-        let link = log.session.link().await.map_err(trouble)?;
-        let compacted = match &mut self.compacted {
-            Some(compacted) => compacted,
-            empty => {
-                let path = log.path();
-                let watched = link.on(|| link.client.get_and_watch_data(&path)).await;
-                let (data, stat, watcher) = match watched {
-                    Ok(watched) => watched,
-                    Err(Trouble::Away(_)) => return Ok(()),
-                    Err(refused) => return Err(trouble(refused)),
-                };
-                let compacted = Box::pin(async move {
-                    let _event = watcher.changed().await;
-                });
-                let _armed = empty.insert(compacted);
-                let ends = log.ends_of(&data, stat.num_children)?;
-                return self.go_on(ends).await;
-            }
-        };
-        let Link { client, .. } = &link;
-        let path = log.segment(next);
-        match link.on(|| client.check_and_watch_stat(&path)).await {
-            Ok((Some(_), _)) => {}
-            Ok((None, watcher)) => tokio::select! {
-                biased;
-                _event = watcher.changed() => {}
-                () = compacted => self.compacted = None,
-                () = link.lost() => self.compacted = None,
-            },
+        let link = self.log.session.link().await;
+        let link = link.map_err(|trouble| self.log.trouble(&trouble))?;
+        let ends = match self.seen(&link, next).await {
+            Ok(Some(ends)) => ends,
+            Ok(None) => self.log.ends().await?,
+            // The next session sees it.
             Err(Trouble::Away(_)) => {
                 self.compacted = None;
                 return Ok(());
             }
-            Err(refused) => return Err(trouble(refused)),
-        }
-        let ends = log.ends().await?;
+            Err(refused) => return Err(self.log.trouble(&refused)),
+        };
         self.go_on(ends).await
+    }
+
+    /// Waits until this segment is there, or the log was compacted. Says how far the log goes where it had to ask.
+    async fn seen(&mut self, link: &Link, next: u64) -> Result<Option<Ends>, Trouble> {
+        let Some(compacted) = &mut self.compacted else {
+            let path = self.log.path();
+            let (data, stat, watcher) = link.on(|| link.client.get_and_watch_data(&path)).await?;
+            self.compacted = Some(Box::pin(async move {
+                let _event = watcher.changed().await;
+            }));
+            // What cannot be read is found again, and reported, by who asks for the ends.
+            return Ok(self.log.ends_of(&data, stat.num_children).ok());
+        };
+        let path = self.log.segment(next);
+        let (stat, watcher) = link.on(|| link.client.check_and_watch_stat(&path)).await?;
+        if stat.is_none() {
+            tokio::select! {
+                biased;
+                _event = watcher.changed() => {}
+                () = compacted => self.compacted = None,
+                () = link.lost() => return Err(lost()),
+            }
+        }
+        Ok(None)
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Option<Ledger>> {
@@ -187,6 +185,8 @@ impl StoreFollower for Follower {
     async fn next(&mut self) -> Result<Vec<Change>, PersistenceError> {
         if self.cursor.is_none() {
             self.begin().await?;
+            // Also where nothing is stored: who follows knows so.
+            return Ok(std::mem::take(&mut self.ready));
         }
         while self.ready.is_empty() {
             let next = self.cursor.as_ref().map_or(0, |cursor| cursor.next);

@@ -143,7 +143,7 @@ type Done = Result<(), (usize, Error)>;
 
 impl Log {
     fn new(session: Session, own: OwnLatch, limits: Limits) -> Self {
-        let settings = &session.links().settings;
+        let settings = session.settings();
         let root = format!("{}/store", settings.root);
         Self {
             name: format!("the store {root} on ZooKeeper {}", settings.servers),
@@ -232,7 +232,7 @@ impl Log {
     }
 
     async fn create(&self) -> Result<(), PersistenceError> {
-        let options = CreateMode::Persistent.with_acls(self.session.links().settings.acls());
+        let options = CreateMode::Persistent.with_acls(self.session.settings().acls());
         let done = self.multi(|writer| {
             writer.add_create(&self.root, FORMAT, &options)?;
             writer.add_create(&self.epoch_path(), &epoch::NONE.encode(), &options)?;

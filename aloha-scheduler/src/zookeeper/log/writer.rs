@@ -1,8 +1,5 @@
 //! The writing end of the log.
 
-use std::fmt;
-use std::sync::PoisonError;
-
 use zookeeper_client::{CreateMode, Error};
 
 use super::Log;
@@ -39,13 +36,8 @@ pub(super) struct Trim {
 }
 
 /// Why the next number was not ours.
+#[derive(Debug)]
 pub(super) struct Taken;
-
-impl fmt::Debug for Taken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Taken")
-    }
-}
 
 impl Writer {
     pub(super) fn begin(&mut self, fence: Fence) {
@@ -134,11 +126,6 @@ impl Log {
         ledger.trim(ends.oldest);
         Ok(ledger)
     }
-
-    #[cfg(test)]
-    fn _poison(&self) {
-        let _lock = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-    }
 }
 
 /// Appends segments one by one, the last together with a trim.
@@ -181,7 +168,7 @@ struct Request<'a> {
 
 impl Request<'_> {
     async fn send(&self, log: &Log) -> Result<Result<(), Taken>, PersistenceError> {
-        let options = CreateMode::Persistent.with_acls(log.session.links().settings.acls());
+        let options = CreateMode::Persistent.with_acls(log.session.settings().acls());
         let done = log.multi(|writer| {
             writer.add_check_version(&log.epoch_path(), self.fence.version)?;
             if let Some((number, segment)) = self.segment {
