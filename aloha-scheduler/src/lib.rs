@@ -65,8 +65,8 @@ pub use listeners::{AlohaEventListener, EventBus, Listeners};
 pub use log_follower::{FollowError, LogFollower, LogNews};
 pub use master::{Master, MasterBuilder, MasterCore, MasterHandle, MasterRole, MasterSettings};
 pub use messages::{
-    ForgetAnswer, KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage,
-    RegisterAnswer, SubmitAnswer, WORKER, WorkerMessage,
+    ForgetAnswer, KillAnswer, LeaderAnswer, LocalOnly, LogAnswer, LogRequest, MASTER,
+    MasterMessage, RegisterAnswer, SubmitAnswer, WORKER, WorkerMessage,
 };
 pub use moment::Moment;
 pub use now::Now;

@@ -80,7 +80,9 @@ impl Leader {
                 call.reply(self.core().workers(now));
             }
             MasterMessage::ReadLog { app, request, call } => self.on_read_log(app, request, call),
-            MasterMessage::Own(_) => unreachable!("handled before"),
+            MasterMessage::Own(_) | MasterMessage::AwaitLeader { .. } => {
+                unreachable!("handled before")
+            }
         }
     }
 
