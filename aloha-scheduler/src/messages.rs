@@ -13,6 +13,7 @@ use crate::app::{AppDescription, AppPhase, AppStatus};
 use crate::app_query::{AppsPage, AppsQuery};
 use crate::attempt::AttemptReport;
 use crate::cluster_status::ClusterStatus;
+use crate::drain::{DrainAnswer, DrainRequest};
 use crate::ids::{AppId, WorkerId};
 use crate::master::{WorkerCommand, WorkerStatus};
 use crate::worker::{LogStream, WorkerRegistration};
@@ -134,6 +135,15 @@ pub enum MasterMessage {
     },
     /// The master to itself.
     Own(LocalOnly<crate::master::OwnMessage>),
+    /// Client: drain a worker, or no more, or say how far that is.
+    Drain {
+        /// Its id, or where it is reached, `host:port`.
+        worker: String,
+        /// What.
+        request: DrainRequest,
+        /// How it stands then.
+        call: RpcCallContext<DrainAnswer>,
+    },
 }
 
 /// What a worker is told.
