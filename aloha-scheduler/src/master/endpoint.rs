@@ -292,6 +292,7 @@ impl Master {
             MasterMessage::Cluster { call } => fail(self, call),
             MasterMessage::KillAll { call } | MasterMessage::Clear { call } => fail(self, call),
             MasterMessage::Forget { call, .. } => fail(self, call),
+            MasterMessage::Drain { call, .. } => fail(self, call),
             MasterMessage::ReadLog { call, .. } => fail(self, call),
             MasterMessage::WorkerLeaving { id } => debug!(worker = %id, "a standby heard it leave"),
             MasterMessage::Own(_) | MasterMessage::AwaitLeader { .. } => {

@@ -28,6 +28,7 @@ mod builder;
 mod callers;
 mod capacity;
 mod core;
+mod drain;
 mod effect;
 mod endpoint;
 mod event;
