@@ -14,6 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+/// How often, and how soon again, it is tried to reach a server that is starting.
+const TRIES: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Who takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Party {
@@ -177,7 +181,7 @@ impl Shared {
         address: SocketAddr,
     ) -> io::Result<()> {
         self.pass(from, to).await?;
-        let far = TcpStream::connect(address).await?;
+        let far = reach(from, to, address).await?;
         near.set_nodelay(true)?;
         far.set_nodelay(true)?;
         let (near_read, near_write) = near.into_split();
@@ -253,6 +257,20 @@ impl Shared {
             if let Some(place) = found {
                 text[place..place + gate.len()].copy_from_slice(gate.as_bytes());
             }
+        }
+    }
+}
+
+/// Connects behind a gate. Servers of ZooKeeper look for a leader anew where one who is not there yet takes their connection
+/// and closes it, but try again where it is refused, which a gate cannot do: so theirs wait.
+async fn reach(from: Party, to: Party, address: SocketAddr) -> io::Result<TcpStream> {
+    let are_peers = matches!((from, to), (Party::ZooKeeper(_), Party::ZooKeeper(_)));
+    let mut tries = if are_peers { TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match TcpStream::connect(address).await {
+            Err(_) if tries > 0 => tokio::time::sleep(PAUSE).await,
+            reached => return reached,
         }
     }
 }

@@ -132,7 +132,7 @@ impl Cluster {
             let workers = self.runtime.block_on(client.workers()).ok()?;
             let alive = workers
                 .iter()
-                .filter(|worker| worker.state == aloha_scheduler::WorkerState::Alive);
+                .filter(|worker| worker.state == aloha_scheduler::master::WorkerState::Alive);
             (alive.count() == WORKERS).then_some(())
         });
     }
@@ -252,7 +252,11 @@ fn master(place: usize, home: &TempDir, network: &Network, zookeeper: &Ensemble)
     let party = Party::Master(place);
     let (port, rest) = (free_port(), free_port());
     let host = Ipv4Addr::new(127, 0, 1, u8::try_from(place + 1).expect("small"));
-    network.open((host, port).into(), party, (Ipv4Addr::LOCALHOST, port).into());
+    network.open(
+        (host, port).into(),
+        party,
+        (Ipv4Addr::LOCALHOST, port).into(),
+    );
     let servers = (0..zookeeper.size()).map(|server| {
         let address = zookeeper.client_address(server);
         let gate = network.open_between(party, Party::ZooKeeper(server), address);
@@ -274,14 +278,24 @@ fn master(place: usize, home: &TempDir, network: &Network, zookeeper: &Ensemble)
         arguments.extend(["-D".into(), setting]);
     }
     let rest = (Ipv4Addr::LOCALHOST, rest).into();
-    Seat::new(party, home.path(), arguments, (host, port).into(), Some(rest))
+    Seat::new(
+        party,
+        home.path(),
+        arguments,
+        (host, port).into(),
+        Some(rest),
+    )
 }
 
 fn worker(place: usize, home: &TempDir, network: &Network, masters: &[Seat]) -> Seat {
     let party = Party::Worker(place);
     let port = free_port();
     let host = Ipv4Addr::new(127, 0, 2, u8::try_from(place + 1).expect("small"));
-    network.open((host, port).into(), party, (Ipv4Addr::LOCALHOST, port).into());
+    network.open(
+        (host, port).into(),
+        party,
+        (Ipv4Addr::LOCALHOST, port).into(),
+    );
     let mut arguments = fixed("worker", port, host);
     let directory = home.path().join(format!("work-{place}"));
     arguments.extend(["-c", "8", "-m", "8G", "--stop-applications", "-d"].map(Into::into));
@@ -295,7 +309,10 @@ fn worker(place: usize, home: &TempDir, network: &Network, masters: &[Seat]) -> 
     ] {
         arguments.extend(["-D".into(), setting.into()]);
     }
-    let masters: Vec<String> = masters.iter().map(|seat| seat.address().to_string()).collect();
+    let masters: Vec<String> = masters
+        .iter()
+        .map(|seat| seat.address().to_string())
+        .collect();
     arguments.push(format!("aloha://{}", masters.join(",")));
     Seat::new(party, home.path(), arguments, (host, port).into(), None)
 }
