@@ -45,6 +45,8 @@ pub mod persistence;
 pub mod rest;
 pub mod runner;
 pub mod worker;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 pub use app::{
     AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement, Transition,
@@ -70,6 +72,7 @@ pub use moment::Moment;
 pub use now::Now;
 pub use recovery_mode::{
     RecoveryKind, RecoveryMode, RecoveryModeError, RecoveryModes, RecoverySettings,
+    ZooKeeperSettings,
 };
 pub use resources::Resources;
 pub use restart::{RestartCondition, RestartPolicy, UnknownRestartCondition};
