@@ -14,6 +14,7 @@ use crate::app_query::{AppsPage, AppsQuery};
 use crate::attempt::AttemptReport;
 use crate::cluster_status::ClusterStatus;
 use crate::drain::{DrainAnswer, DrainRequest};
+use crate::election::MasterAddress;
 use crate::ids::{AppId, WorkerId};
 use crate::master::{WorkerCommand, WorkerStatus};
 use crate::worker::{LogStream, WorkerRegistration};
@@ -135,6 +136,15 @@ pub enum MasterMessage {
     },
     /// The master to itself.
     Own(LocalOnly<crate::master::OwnMessage>),
+    /// Client: who leads? Answered once this master leads, or knows of one that does.
+    AwaitLeader {
+        /// The RPC address of a leader that is known already, and not wanted.
+        besides: Option<String>,
+        /// How long to wait for another, in milliseconds; a minute at the most.
+        patience_millis: u64,
+        /// Who leads.
+        call: RpcCallContext<LeaderAnswer>,
+    },
     /// Client: drain a worker, or no more, or say how far that is.
     Drain {
         /// Its id, or where it is reached, `host:port`.
@@ -186,6 +196,15 @@ pub enum RegisterAnswer {
         /// Why.
         reason: String,
     },
+}
+
+/// Who leads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LeaderAnswer {
+    /// How it is reached; none where nobody is known to lead.
+    pub leader: Option<MasterAddress>,
+    /// The epoch of its leadership where it is the master that answers, 0 where that only heard of it.
+    pub epoch: u64,
 }
 
 /// The answer to a submission.

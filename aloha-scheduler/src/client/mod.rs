@@ -1,5 +1,6 @@
 //! Asks the master that leads, from this process or another.
 
+mod candidate;
 mod error;
 mod masters;
 mod repeat;

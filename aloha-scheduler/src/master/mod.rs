@@ -36,6 +36,7 @@ mod held;
 mod keys;
 mod launching;
 mod leader;
+mod leader_news;
 mod listing;
 mod membership;
 mod numbers;

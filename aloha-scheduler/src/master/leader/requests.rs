@@ -86,7 +86,9 @@ impl Leader {
                 request,
                 call,
             } => self.on_drain(&worker, request, call, ctx),
-            MasterMessage::Own(_) => unreachable!("handled before"),
+            MasterMessage::Own(_) | MasterMessage::AwaitLeader { .. } => {
+                unreachable!("handled before")
+            }
         }
     }
 
