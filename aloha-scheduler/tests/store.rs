@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aloha_rpc::{EndpointContext, EndpointError, RpcEndpoint, RpcEndpointRef, RpcEnv};
 use aloha_scheduler::election::{
-    ElectionError, LeaderElectionAgent, Leadership, SoleMaster, Standing,
+    ElectionError, LeaderElectionAgent, Leadership, MasterAddress, SoleMaster, Standing,
 };
 use aloha_scheduler::master::WorkerCommand;
 use aloha_scheduler::persistence::{
@@ -431,7 +431,7 @@ impl Decided {
 
 #[async_trait]
 impl LeaderElectionAgent for Decided {
-    async fn campaign(&self) -> Result<Leadership, ElectionError> {
+    async fn campaign(&self, _: &MasterAddress) -> Result<Leadership, ElectionError> {
         let mut winner = self.winner.subscribe();
         let seen = winner.wait_for(Option::is_some).await;
         seen.expect("its sender is here");
@@ -567,6 +567,9 @@ const NEWER_CHECKSUM: &str = "94fac650";
 
 #[tokio::test]
 async fn the_only_master_leads_at_once() {
-    let leadership = SoleMaster::default().campaign().await.expect("alone");
+    let leadership = SoleMaster::default()
+        .campaign(&MasterAddress::default())
+        .await
+        .expect("alone");
     assert_eq!(leadership.epoch, 0);
 }

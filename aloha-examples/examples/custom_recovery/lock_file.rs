@@ -4,7 +4,9 @@ use std::fs::{OpenOptions, TryLockError};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aloha_scheduler::election::{ElectionError, LeaderElectionAgent, Leadership, Standing};
+use aloha_scheduler::election::{
+    ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing,
+};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
@@ -19,7 +21,7 @@ pub(crate) struct LockFile {
 
 #[async_trait]
 impl LeaderElectionAgent for LockFile {
-    async fn campaign(&self) -> Result<Leadership, ElectionError> {
+    async fn campaign(&self, _: &MasterAddress) -> Result<Leadership, ElectionError> {
         let failed = |error: std::io::Error| ElectionError {
             reason: format!("{}: {error}", self.path.display()),
         };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{LeaderElectionAgent, Leadership, Standing};
+use super::{LeaderElectionAgent, Leadership, MasterAddress, Standing};
 
 /// Checks an election. `stand` makes the agent of one more master that takes part in the same election.
 ///
@@ -10,20 +10,21 @@ use super::{LeaderElectionAgent, Leadership, Standing};
 ///
 /// The election breaks the contract.
 pub async fn check<A: LeaderElectionAgent>(stand: impl AsyncFn() -> A) {
+    let [first_address, second_address, third_address] = [1, 2, 3].map(address);
     let first = Arc::new(stand().await);
-    let leads = won(first.campaign().await);
+    let leads = won(first.campaign(&first_address).await);
     assert_eq!(*leads.standing.borrow(), Standing::Held);
 
     // Somebody leads: the others wait, and one that waits no longer takes nothing.
     let second = Arc::new(stand().await);
     let campaign = {
         let second = Arc::clone(&second);
-        tokio::spawn(async move { second.campaign().await })
+        tokio::spawn(async move { second.campaign(&second_address).await })
     };
     let third = stand().await;
     tokio::select! {
         biased;
-        _ = third.campaign() => panic!("two lead at once"),
+        _ = third.campaign(&third_address) => panic!("two lead at once"),
         () = some_turns() => {}
     }
     assert!(!campaign.is_finished(), "two lead at once");
@@ -43,14 +44,21 @@ pub async fn check<A: LeaderElectionAgent>(stand: impl AsyncFn() -> A) {
     // And may win again.
     let before = leads.epoch;
     drop(leads);
-    let leads = won(first.campaign().await);
+    let leads = won(first.campaign(&first_address).await);
     assert_rises(before, leads.epoch);
     drop(leads);
 
     // The end of a master is the end of its leadership.
     drop((first, second));
-    let leads = won(third.campaign().await);
+    let leads = won(third.campaign(&third_address).await);
     assert_eq!(*leads.standing.borrow(), Standing::Held);
+}
+
+fn address(number: u16) -> MasterAddress {
+    MasterAddress {
+        rpc: format!("127.0.0.1:{number}"),
+        rest: None,
+    }
 }
 
 fn won(campaign: Result<Leadership, super::ElectionError>) -> Leadership {

@@ -6,7 +6,17 @@ pub mod contract;
 use std::fmt;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+/// How a master is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterAddress {
+    /// Its RPC address, `host:port`.
+    pub rpc: String,
+    /// Its REST server, `http://host:port`, if it has one.
+    pub rest: Option<String>,
+}
 
 /// How a leadership stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,12 +53,22 @@ pub struct ElectionError {
 /// All implementations pass the same suite, `election::contract` (feature `testing`).
 #[async_trait]
 pub trait LeaderElectionAgent: fmt::Debug + Send + Sync + 'static {
-    /// Waits until this master leads; it may take for ever. Cancel safe: dropped, it no longer stands for election.
+    /// Waits until this master leads; it may take for ever. Others are told that it is reached at `candidate`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it no longer stands for election.
     ///
     /// # Errors
     ///
     /// The election could not be held. It may be tried again.
-    async fn campaign(&self) -> Result<Leadership, ElectionError>;
+    async fn campaign(&self, candidate: &MasterAddress) -> Result<Leadership, ElectionError>;
+
+    /// Who leads, as far as the election knows: a master that wins this instant may be told of a moment later, and one
+    /// that died until its leadership runs out. `None` for nobody, and where the election does not say.
+    fn leader(&self) -> watch::Receiver<Option<MasterAddress>> {
+        watch::channel(None).1
+    }
 }
 
 /// The election of a master that is alone: it leads at once, for as long as it lives.
@@ -59,7 +79,7 @@ pub struct SoleMaster {
 
 #[async_trait]
 impl LeaderElectionAgent for SoleMaster {
-    async fn campaign(&self) -> Result<Leadership, ElectionError> {
+    async fn campaign(&self, _: &MasterAddress) -> Result<Leadership, ElectionError> {
         Ok(Leadership {
             epoch: 0,
             standing: self.standing.subscribe(),

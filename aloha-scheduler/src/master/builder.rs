@@ -24,6 +24,7 @@ pub struct MasterBuilder<'a> {
     recovery_mode: RecoveryMode,
     events: EventBus,
     slow_after: Duration,
+    rest_url: Option<String>,
 }
 
 impl<'a> MasterBuilder<'a> {
@@ -34,6 +35,7 @@ impl<'a> MasterBuilder<'a> {
             recovery_mode: RecoveryMode::none(),
             events: EventBus::default(),
             slow_after: SLOW_AFTER,
+            rest_url: None,
         }
     }
 
@@ -60,6 +62,11 @@ impl<'a> MasterBuilder<'a> {
         Self { slow_after, ..self }
     }
 
+    /// Where its REST server is found, `http://host:port`: standbys send their clients there while it leads.
+    pub fn rest_url(self, rest_url: Option<String>) -> Self {
+        Self { rest_url, ..self }
+    }
+
     /// Sets the master up, under the name [`MASTER`]. It answers once it knows whether it leads.
     ///
     /// # Errors
@@ -73,6 +80,7 @@ impl<'a> MasterBuilder<'a> {
             self.recovery_mode,
             self.events,
             self.slow_after,
+            self.rest_url,
             role,
         );
         let client = MasterClient::new(self.env.setup_endpoint(MASTER, master)?);

@@ -25,7 +25,7 @@ use super::leader::{Deposed, Leader, Store};
 use super::own_message::OwnMessage;
 use super::{Event, MasterSettings};
 use crate::clock::{self, Alarm};
-use crate::election::{ElectionError, Leadership, Standing};
+use crate::election::{ElectionError, Leadership, MasterAddress, Standing};
 use crate::listeners::EventBus;
 use crate::messages::{LocalOnly, MasterMessage, RegisterAnswer};
 use crate::persistence::{self, Change, PersistenceEngine, PersistenceError};
@@ -74,6 +74,7 @@ pub struct Master {
     recovery_mode: RecoveryMode,
     events: EventBus,
     slow_after: Duration,
+    rest_url: Option<String>,
     role: watch::Sender<MasterRole>,
     leader: Option<Box<Leader>>,
     alarm: Option<Alarm>,
@@ -86,6 +87,7 @@ impl Master {
         recovery_mode: RecoveryMode,
         events: EventBus,
         slow_after: Duration,
+        rest_url: Option<String>,
         role: watch::Sender<MasterRole>,
     ) -> Self {
         Self {
@@ -93,6 +95,7 @@ impl Master {
             recovery_mode,
             events,
             slow_after,
+            rest_url,
             role,
             leader: None,
             alarm: None,
@@ -105,7 +108,14 @@ impl Master {
     /// Stands for election. Where nobody else does, it is over before the first message comes.
     async fn campaign(&mut self, ctx: &EndpointContext<MasterMessage>) {
         let election = Arc::clone(&self.recovery_mode.election);
-        let mut campaign = Box::pin(async move { election.campaign().await });
+        let candidate = MasterAddress {
+            rpc: ctx
+                .env()
+                .address()
+                .map_or_else(String::new, ToString::to_string),
+            rest: self.rest_url.clone(),
+        };
+        let mut campaign = Box::pin(async move { election.campaign(&candidate).await });
         let elected = tokio::select! {
             biased;
             elected = &mut campaign => elected,

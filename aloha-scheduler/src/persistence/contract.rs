@@ -28,6 +28,7 @@ pub async fn check<E: PersistenceEngine>(open: impl AsyncFn() -> E) {
     batches_apply_in_order(&open().await).await;
     values_and_keys_come_back_byte_by_byte(&open).await;
     it_does_what_a_map_does(&open).await;
+    whoever_follows_sees_the_same(&open().await).await;
 }
 
 async fn epochs_rise_and_older_ones_write_nothing<E: PersistenceEngine>(
@@ -145,6 +146,52 @@ async fn values_and_keys_come_back_byte_by_byte<E: PersistenceEngine>(open: &imp
     let deletes = expected.keys().map(|key| delete(key)).collect();
     write(&store, epoch, deletes).await;
     assert_eq!(read(&store).await, BTreeMap::new());
+}
+
+/// Where a store can be followed.
+async fn whoever_follows_sees_the_same(store: &impl PersistenceEngine) {
+    let epoch = begin(store, 0).await;
+    write(store, epoch, vec![put("a", b"1"), put("b", b"1")]).await;
+    let Some(mut follower) = store.follow().await.expect("it can be followed") else {
+        return;
+    };
+    let mut seen = BTreeMap::new();
+    apply(&mut seen, follower.catch_up().await);
+    assert_eq!(seen, read(store).await, "at first it sees what is there");
+
+    write(store, epoch, vec![put("a", b"2"), delete("b")]).await;
+    write(store, epoch, vec![put("c", b"1")]).await;
+    while seen.len() != 2 || !seen.contains_key("c") {
+        apply(&mut seen, follower.next().await);
+    }
+    assert_eq!(seen, read(store).await, "then each change");
+
+    // What a newer leadership finds, whoever wrote it.
+    let newer = begin(store, 0).await;
+    apply(&mut seen, follower.catch_up().await);
+    assert_eq!(seen, read(store).await);
+    write(store, newer, vec![delete("a"), put("d", b"1")]).await;
+    apply(&mut seen, follower.catch_up().await);
+    assert_eq!(seen, read(store).await, "all that is durable by then");
+    apply(&mut seen, follower.catch_up().await);
+    assert_eq!(seen, read(store).await, "nothing twice");
+    let mut second = store.follow().await.expect("as before").expect("as before");
+    write(store, newer, vec![delete("d")]).await;
+    apply(&mut seen, follower.next().await);
+    assert_eq!(seen, read(store).await);
+    let mut anew = BTreeMap::new();
+    apply(&mut anew, second.catch_up().await);
+    assert_eq!(anew, seen, "several may follow");
+    write(store, newer, vec![delete("c")]).await;
+}
+
+fn apply(seen: &mut BTreeMap<String, Vec<u8>>, changes: Result<Vec<Change>, PersistenceError>) {
+    for change in changes.expect("it can be followed") {
+        match change {
+            Change::Put(StoredRecord { key, value }) => seen.insert(key, value),
+            Change::Delete { key } => seen.remove(&key),
+        };
+    }
 }
 
 async fn it_does_what_a_map_does<E: PersistenceEngine>(open: &impl AsyncFn() -> E) {

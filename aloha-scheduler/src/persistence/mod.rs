@@ -10,6 +10,9 @@
 //!   higher than any before it. From then on a write of an older one is refused: a master that was deposed and does not
 //!   know it yet changes nothing.
 //!
+//! - **Following.** Where several masters share a store, those that do not lead read along
+//!   ([`follow`](PersistenceEngine::follow)), so that the next one knows what is stored before it leads.
+//!
 //! [`FileEngine`] keeps them in a file, [`MemoryEngine`] for as long as this process lives.
 
 #[cfg(any(test, feature = "testing"))]
@@ -128,4 +131,34 @@ pub trait PersistenceEngine: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`Fenced`](PersistenceError::Fenced) if a newer epoch has begun, and otherwise whatever went wrong.
     async fn write(&self, epoch: u64, changes: Vec<Change>) -> Result<(), PersistenceError>;
+
+    /// Begins to read along with the master that leads; `None` where only one master at a time has the store.
+    ///
+    /// # Errors
+    ///
+    /// The store is away or damaged.
+    async fn follow(&self) -> Result<Option<Box<dyn StoreFollower>>, PersistenceError> {
+        Ok(None)
+    }
+}
+
+/// Reads along with whoever writes to a store, every change once and in order. The first changes make what was stored
+/// when it began out of nothing.
+///
+/// After an error it is of no more use: it may have missed something, and another one begins anew.
+#[async_trait]
+pub trait StoreFollower: fmt::Debug + Send + 'static {
+    /// Waits until something has changed. Cancel safe: what a dropped call would have returned comes with the next.
+    ///
+    /// # Errors
+    ///
+    /// The store is away or damaged, or more has changed than it kept for those who are slow.
+    async fn next(&mut self) -> Result<Vec<Change>, PersistenceError>;
+
+    /// What has changed until now, in one piece: all that was durable when this was called, without waiting for more.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    async fn catch_up(&mut self) -> Result<Vec<Change>, PersistenceError>;
 }

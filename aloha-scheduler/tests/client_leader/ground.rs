@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use aloha_rpc::testing::{SimConditions, Simulation};
 use aloha_rpc::{RpcAddress, RpcEnv};
-use aloha_scheduler::election::{ElectionError, LeaderElectionAgent, Leadership, Standing};
+use aloha_scheduler::election::{
+    ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing,
+};
 use aloha_scheduler::persistence::MemoryEngine;
 use aloha_scheduler::{
     AppDescription, AppId, ClientError, Master, MasterClient, MasterHandle, MasterRole,
@@ -23,7 +25,7 @@ struct Decided {
 
 #[async_trait]
 impl LeaderElectionAgent for Decided {
-    async fn campaign(&self) -> Result<Leadership, ElectionError> {
+    async fn campaign(&self, _: &MasterAddress) -> Result<Leadership, ElectionError> {
         let mut winner = self.winner.subscribe();
         let seen = winner.wait_for(Option::is_some).await;
         seen.expect("its sender is here");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aloha_rpc::RpcEnv;
-use aloha_scheduler::election::{ElectionError, LeaderElectionAgent, Leadership};
+use aloha_scheduler::election::{ElectionError, LeaderElectionAgent, Leadership, MasterAddress};
 use aloha_scheduler::rest::{RestGuard, RestLimits, RestServer};
 use aloha_scheduler::{Master, RecoveryMode};
 use async_trait::async_trait;
@@ -277,7 +277,7 @@ struct Undecided;
 
 #[async_trait]
 impl LeaderElectionAgent for Undecided {
-    async fn campaign(&self) -> Result<Leadership, ElectionError> {
+    async fn campaign(&self, _: &MasterAddress) -> Result<Leadership, ElectionError> {
         std::future::pending().await
     }
 }
