@@ -212,6 +212,21 @@ impl MasterCore {
         self.forget_expired_keys();
     }
 
+    /// The stored workers that have neither come back nor been given up.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = &WorkerRecord> {
+        let awaited = self.recovery.awaited.iter();
+        awaited.filter_map(|id| Some(&self.workers.get(id)?.record))
+    }
+
+    pub(super) fn is_awaited(&self, worker: &WorkerId) -> bool {
+        self.recovery.awaited.contains(worker)
+    }
+
+    /// Stores once more what is stored anyway: that it can be says that no later leadership has begun.
+    pub(super) fn proof(&self) -> Record {
+        Record::NextNumber(self.numbers.reserved())
+    }
+
     /// A clock on the wall that stepped makes a pause no longer than it was meant to be.
     fn restore_pause(&mut self, id: &AppId, not_before: u64, now: Now) {
         let left = Duration::from_millis(not_before.saturating_sub(now.unix_millis()));

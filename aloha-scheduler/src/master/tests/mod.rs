@@ -13,6 +13,7 @@ mod random;
 mod recovery;
 mod reservation;
 mod restarts;
+mod shadow;
 mod store;
 mod stored;
 mod waiting_for;

@@ -18,7 +18,7 @@ use self::compact::{CompactApp, CompactDescription};
 use super::{Change, PersistenceError, StoredRecord};
 use crate::app::AppDescription;
 use crate::ids::{AppId, WorkerId};
-use crate::master::{AppRecord, KeyRecord, Record, Stored, WorkerRecord};
+use crate::master::{AppRecord, KeyRecord, Record, WorkerRecord};
 
 /// The version that is written, and the newest that is read. Fields with a default may be added without a new one.
 const VERSION: u32 = 1;
@@ -62,13 +62,6 @@ struct Envelope<'a> {
 pub(crate) struct DamagedRecord {
     pub(crate) record: StoredRecord,
     pub(crate) reason: String,
-}
-
-/// Everything that was stored.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Decoded {
-    pub(crate) stored: Stored,
-    pub(crate) damaged: Vec<DamagedRecord>,
 }
 
 /// The change of what is stored that a record of the core's is.
@@ -122,31 +115,6 @@ fn checksum(key: &str, kind: Kind, version: u32, body: &str) -> String {
     }
     hasher.update(body.as_bytes());
     format!("{:08x}", hasher.finalize())
-}
-
-/// Reads what was stored, record by record.
-///
-/// # Errors
-///
-/// A newer version wrote some of it: what it means is not known, and must not be set aside.
-pub(crate) fn decode(store: &str, records: Vec<StoredRecord>) -> Result<Decoded, PersistenceError> {
-    let mut decoded = Decoded::default();
-    let stored = &mut decoded.stored;
-    for record in records {
-        match read(&record) {
-            Ok(Readable::App(app)) => stored.apps.push(app),
-            Ok(Readable::Worker(worker)) => stored.workers.push(worker),
-            Ok(Readable::Key(key)) => stored.keys.push(key),
-            Ok(Readable::NextNumber(number)) => stored.next_number = number,
-            Ok(Readable::SetAside(app)) => stored.set_aside.extend(app),
-            Err(Unread::Newer(version)) => return Err(newer(store, &record.key, version)),
-            Err(Unread::Damaged(reason)) => {
-                stored.set_aside.extend(app_of(&record.key));
-                decoded.damaged.push(DamagedRecord { record, reason });
-            }
-        }
-    }
-    Ok(decoded)
 }
 
 /// Says that a newer version wrote this.
