@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Config, Origin, Value};
 use crate::constraint::Attributes;
 use crate::listeners::ListenerSettings;
-use crate::recovery_mode::{RecoveryKind, RecoverySettings};
+use crate::recovery_mode::{RecoveryKind, RecoverySettings, ZooKeeperSettings};
 use crate::rest::RestLimits;
 use crate::runner::{CpuEnforcement, Enforcement, LogSettings};
 use crate::worker::CleanupSettings;
@@ -180,16 +180,28 @@ impl Config {
         RecoverySettings {
             kind: match self.value("aloha.deploy.recoveryMode") {
                 Some(Value::Word("FILESYSTEM")) => RecoveryKind::FileSystem,
+                Some(Value::Word("ZOOKEEPER")) => RecoveryKind::ZooKeeper,
                 Some(Value::Word("CUSTOM")) => RecoveryKind::Custom,
                 _ => RecoveryKind::None,
             },
-            factory: match self.value("aloha.deploy.recoveryMode.factory") {
-                Some(Value::Text(name)) => Some(name.clone()),
-                _ => None,
-            },
+            factory: self.name("aloha.deploy.recoveryMode.factory"),
             directory: self
                 .path("aloha.deploy.recoveryDirectory")
                 .unwrap_or_default(),
+            zookeeper: ZooKeeperSettings {
+                url: self.name("aloha.deploy.zookeeper.url"),
+                dir: self.text("aloha.deploy.zookeeper.dir"),
+                session_timeout: self.duration("aloha.deploy.zookeeper.sessionTimeout"),
+                acl: self.list("aloha.deploy.zookeeper.acl"),
+                auth_file: self.path("aloha.deploy.zookeeper.auth.file"),
+            },
+        }
+    }
+
+    fn name(&self, key: &str) -> Option<String> {
+        match self.value(key) {
+            Some(Value::Text(name)) => Some(name.clone()),
+            _ => None,
         }
     }
 

@@ -39,6 +39,9 @@ pub struct AppRecord {
     /// Whether the latest attempt is being ended for it ran longer than it may.
     #[serde(default)]
     pub overran: bool,
+    /// Whether the latest attempt is being ended for its worker is drained.
+    #[serde(default)]
+    pub evicted: bool,
     /// Its last changes of state, the oldest first.
     #[serde(default)]
     pub history: Vec<Transition>,
@@ -264,6 +267,7 @@ impl Apps {
         self.update(id, |app| {
             app.attempt = app.attempt.saturating_add(1);
             app.overran = false;
+            app.evicted = false;
             attempt = Some(app.attempt);
         });
         attempt
@@ -323,7 +327,11 @@ impl Apps {
             } => (*at, *number),
             AppRecord { number, .. } => (0, *number),
         };
-        let mut ended: Vec<_> = self.ended.values().map(|slot| (ended_at(slot), *slot)).collect();
+        let mut ended: Vec<_> = self
+            .ended
+            .values()
+            .map(|slot| (ended_at(slot), *slot))
+            .collect();
         if ended.is_sorted() {
             return;
         }
@@ -393,7 +401,11 @@ impl Apps {
         self.queue.check_invariants();
         let groups = self.queue.groups();
         let queued: std::collections::BTreeSet<_> = groups
-            .flat_map(|(slot, group)| group.waiting().map(move |ticket| (*ticket, Place::Queue(slot))))
+            .flat_map(|(slot, group)| {
+                group
+                    .waiting()
+                    .map(move |ticket| (*ticket, Place::Queue(slot)))
+            })
             .collect();
         let waiting = self.apps.iter().filter(|(_, app)| waits(&app.record.state));
         let waiting = waiting.map(|(slot, app)| (ticket(&app.record, slot), app.place));

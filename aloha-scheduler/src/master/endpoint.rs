@@ -22,14 +22,15 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, error, info, warn};
 
+use super::MasterSettings;
 use super::leader::{Deposed, Leader, Store};
+use super::leader_news::LeaderNews;
 use super::own_message::OwnMessage;
 use super::standby::{Claimant, Follower, Heir, NoHeir};
-use super::MasterSettings;
 use crate::clock::Alarm;
 use crate::election::{LeaderElectionAgent, MasterAddress, Standing};
 use crate::listeners::EventBus;
-use crate::messages::{LocalOnly, MasterMessage, RegisterAnswer};
+use crate::messages::{LeaderAnswer, LocalOnly, MasterMessage, RegisterAnswer};
 use crate::persistence::PersistenceError;
 use crate::recovery_mode::RecoveryMode;
 
@@ -83,6 +84,8 @@ pub struct Master {
     role: watch::Sender<MasterRole>,
     leader: Option<Box<Leader>>,
     alarm: Option<Alarm>,
+    /// From its start on.
+    news: Option<LeaderNews>,
     campaign_pause: Duration,
     /// Dropped, it no longer stands for election.
     campaign: Option<DropGuard>,
@@ -108,24 +111,23 @@ impl Master {
             role,
             leader: None,
             alarm: None,
+            news: None,
             campaign_pause: CAMPAIGN_PAUSE,
             campaign: None,
             has_handed_over: false,
         }
     }
 
-    // ---- coming to lead, and ceasing to --------------------------------------------------------
-
     /// How others reach it.
-    fn own_address(&self, ctx: &EndpointContext<MasterMessage>) -> MasterAddress {
+    fn address(&self, ctx: &EndpointContext<MasterMessage>) -> MasterAddress {
+        let rpc = ctx.env().address().map(ToString::to_string);
         MasterAddress {
-            rpc: ctx
-                .env()
-                .address()
-                .map_or_else(String::new, ToString::to_string),
+            rpc: rpc.unwrap_or_default(),
             rest: self.rest_url.clone(),
         }
     }
+
+    // ---- coming to lead, and ceasing to --------------------------------------------------------
 
     /// Stands for election, and follows the store meanwhile. Where nobody else does, it is over before the first message
     /// comes.
@@ -134,7 +136,7 @@ impl Master {
             return;
         }
         let election = Arc::clone(&self.recovery_mode.election);
-        let candidate = self.own_address(ctx);
+        let candidate = self.address(ctx);
         let mut campaign = Box::pin(async move { election.campaign(&candidate).await });
         let mut claimant = Claimant {
             runtime: Arc::clone(ctx.env().runtime()),
@@ -238,7 +240,7 @@ impl Master {
         };
         info!("hands over");
         let election = Arc::clone(&self.recovery_mode.election);
-        let me = self.own_address(ctx);
+        let me = self.address(ctx);
         ctx.env().runtime().spawn(Box::pin(async move {
             let settled = tokio::time::timeout(SETTLE_TIMEOUT, leader.settle()).await;
             if settled.is_err() {
@@ -333,10 +335,24 @@ impl Master {
             MasterMessage::Cluster { call } => fail(self, call),
             MasterMessage::KillAll { call } | MasterMessage::Clear { call } => fail(self, call),
             MasterMessage::Forget { call, .. } => fail(self, call),
+            MasterMessage::Drain { call, .. } => fail(self, call),
             MasterMessage::ReadLog { call, .. } => fail(self, call),
             MasterMessage::WorkerLeaving { id } => debug!(worker = %id, "a standby heard it leave"),
-            MasterMessage::Own(_) => unreachable!("handled before"),
+            MasterMessage::Own(_) | MasterMessage::AwaitLeader { .. } => {
+                unreachable!("handled before")
+            }
         }
+    }
+
+    fn tell_who_leads(
+        &self,
+        besides: Option<String>,
+        patience_millis: u64,
+        call: RpcCallContext<LeaderAnswer>,
+        ctx: &EndpointContext<MasterMessage>,
+    ) {
+        let news = self.news.as_ref().expect("there from the start on");
+        news.tell(besides, Duration::from_millis(patience_millis), call, ctx);
     }
 }
 
@@ -352,6 +368,11 @@ impl RpcEndpoint for Master {
             // A master that is stopped needs no time.
             drop(me.send(MasterMessage::Own(LocalOnly(OwnMessage::Tick))));
         }));
+        self.news = Some(LeaderNews::new(
+            self.address(ctx),
+            self.role.subscribe(),
+            self.recovery_mode.election.leader(),
+        ));
         self.campaign(ctx).await;
         Ok(())
     }
@@ -366,6 +387,14 @@ impl RpcEndpoint for Master {
         }
         match (message, &mut self.leader) {
             (MasterMessage::Own(LocalOnly(message)), _) => self.on_own(message, ctx).await,
+            (
+                MasterMessage::AwaitLeader {
+                    besides,
+                    patience_millis,
+                    call,
+                },
+                _,
+            ) => self.tell_who_leads(besides, patience_millis, call, ctx),
             (message, Some(leader)) => leader.on_message(message, ctx),
             (message, None) => self.turn_away(message),
         }

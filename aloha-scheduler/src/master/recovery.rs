@@ -161,6 +161,9 @@ impl MasterCore {
                 .or_insert_with(|| WorkerRecord::of_placement(on));
         }
         for (id, record) in known {
+            if let Some(drain) = &record.drain {
+                self.set_drain_timeout(&id, drain, self.now);
+            }
             let attempts = attempts.remove(&id).unwrap_or_default();
             self.workers.restore(record, attempts, self.now.instant);
             self.publish_worker(&id, None, "restored, and not heard from yet");
@@ -193,7 +196,10 @@ impl MasterCore {
 
     /// Settles whose the keys are that several have: of those listed the one that came first, then one that is not.
     fn restore_keys(&mut self, listed: Vec<AppId>, mut alone: Vec<KeyRecord>) {
-        let mut listed: Vec<_> = listed.iter().filter_map(|app| self.apps.record(app)).collect();
+        let mut listed: Vec<_> = listed
+            .iter()
+            .filter_map(|app| self.apps.record(app))
+            .collect();
         listed.sort_unstable_by_key(|app| match &app.state {
             AppState::Ended { at, .. } => (true, *at, app.number),
             _ => (false, 0, app.number),

@@ -147,7 +147,9 @@ impl Shadow {
     /// The applications whose record is damaged, or was.
     pub(super) fn take_set_aside(&mut self) -> BTreeSet<AppId> {
         let damaged = std::mem::take(&mut self.damaged);
-        let damaged = damaged.into_keys().filter_map(|key| persistence::app_of(&key));
+        let damaged = damaged
+            .into_keys()
+            .filter_map(|key| persistence::app_of(&key));
         let set_aside = std::mem::take(&mut self.set_aside);
         set_aside.into_values().chain(damaged).collect()
     }

@@ -86,7 +86,11 @@ impl Following {
                 Ok(()) => return,
                 Err(error) => warn!(%error, "cannot follow the store, will begin anew"),
             }
-            pause = if has_begun { PAUSE } else { (pause * 2).min(PAUSE_MAX) };
+            pause = if has_begun {
+                PAUSE
+            } else {
+                (pause * 2).min(PAUSE_MAX)
+            };
             tokio::select! {
                 biased;
                 // Whoever wants the shadow now reads the store by itself.
@@ -187,7 +191,9 @@ impl Claimant {
     /// Begins an epoch under a leadership that was won, and finds out what earlier ones stored.
     pub(super) async fn inherit(self, mut leadership: Leadership) -> Result<Heir, NoHeir> {
         // To begin an epoch deposes whoever leads: that must be ours to do.
-        let standing = leadership.standing.wait_for(|it| *it != Standing::Suspended);
+        let standing = leadership
+            .standing
+            .wait_for(|it| *it != Standing::Suspended);
         match standing.await.map(|standing| *standing) {
             Ok(Standing::Held) => {}
             Ok(Standing::Suspended | Standing::Lost) | Err(_) => return Err(NoHeir::Lost),

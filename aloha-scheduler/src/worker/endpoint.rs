@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aloha_rpc::{
-    AskError, EndpointContext, EndpointError, RpcAddress, RpcCallContext, RpcEndpoint, RpcEndpointRef,
-    RpcEnv, SetupError,
+    AskError, EndpointContext, EndpointError, RpcAddress, RpcCallContext, RpcEndpoint,
+    RpcEndpointRef, RpcEnv, SetupError,
 };
 use tokio::sync::watch;
 use tracing::{debug, info, warn};

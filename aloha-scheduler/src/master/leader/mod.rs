@@ -38,8 +38,8 @@ use crate::master::effect::{Effect, Record, Reply, WorkerCommand};
 use crate::master::endpoint::watch_standing;
 use crate::master::event::Event;
 use crate::master::held::Held;
-use crate::master::store_writer::{Progress, StoreWriter, Trouble};
 use crate::master::standby::Heir;
+use crate::master::store_writer::{Progress, StoreWriter, Trouble};
 use crate::master::{MasterCore, MasterSettings};
 use crate::messages::{MasterMessage, SubmitAnswer, WORKER, WorkerMessage};
 use crate::now::Now;
@@ -111,7 +111,9 @@ impl Leader {
             None => (MasterCore::new(settings, now), Vec::new()),
             Some(shadow) => shadow.take_over(epoch, now),
         };
-        let slow_after = store.as_ref().map_or(Duration::MAX, |store| store.slow_after);
+        let slow_after = store
+            .as_ref()
+            .map_or(Duration::MAX, |store| store.slow_after);
         let writer = store.map(|store| {
             let runtime = &**ctx.env().runtime();
             StoreWriter::start(runtime, store.engine, epoch, ctx.self_ref().clone())
@@ -202,11 +204,7 @@ impl Leader {
     pub(in crate::master) fn next_deadline(&self) -> Option<Instant> {
         // Without a store nobody else can lead, nor know better.
         let pulse = self.writer.as_ref().map(|_| self.pulse.next_deadline());
-        let deadlines = [
-            self.core.next_deadline(),
-            self.calls.next_deadline(),
-            pulse,
-        ];
+        let deadlines = [self.core.next_deadline(), self.calls.next_deadline(), pulse];
         deadlines.into_iter().flatten().min()
     }
 
@@ -226,7 +224,10 @@ impl Leader {
             .take_due(now(ctx).instant, awaited, |id| core.is_awaited(id));
         let epoch = core.epoch();
         for worker in core.awaited().filter(|worker| due.contains(&worker.id)) {
-            let (id, to) = (worker.id.clone(), RpcAddress::new(&worker.host, worker.port));
+            let (id, to) = (
+                worker.id.clone(),
+                RpcAddress::new(&worker.host, worker.port),
+            );
             let (env, master) = (ctx.env().clone(), self.address.clone());
             ctx.spawn(async move {
                 let command = WorkerCommand::Reregister { epoch };

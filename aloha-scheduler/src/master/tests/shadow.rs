@@ -162,6 +162,7 @@ fn changes_of(write: Write, now: Now) -> Vec<Change> {
                 },
                 enforces: CgroupSupport::default(),
                 attributes: Attributes::new(),
+                drain: None,
             };
             persistence::change_of(&Record::Worker(record))
         }
@@ -213,7 +214,10 @@ fn life_of(shadow: Shadow, epoch: u64, mut now: Now) -> Vec<String> {
         let effects = core.handle(event, now);
         core.check_invariants();
         lines.extend(effects.iter().map(|effect| format!("{effect:?}")));
-        lines.push(format!("{:?}", core.next_deadline().map(|at| at - now.instant)));
+        lines.push(format!(
+            "{:?}",
+            core.next_deadline().map(|at| at - now.instant)
+        ));
     };
     for key in 0..3 {
         let event = Event::Submitted {
