@@ -444,13 +444,16 @@ async fn listen(
     retries: u16,
     config: &Config,
 ) -> Result<RpcEnv, Failure> {
-    let rpc = rpc_config(&config.rpc());
+    let settings = config.rpc();
+    let rpc = rpc_config(&settings);
     let bind = async |port| {
-        RpcEnv::builder(name)
+        let builder = RpcEnv::builder(name)
             .bind(format!("{}:{port}", bracketed(host)))
-            .config(rpc.clone())
-            .start()
-            .await
+            .config(rpc.clone());
+        match &settings.advertised_host {
+            Some(host) => builder.advertise(host).start().await,
+            None => builder.start().await,
+        }
     };
     let taken = |error: &StartError| matches!(error, StartError::Bind(BindError::InUse { .. }));
     first_free(port, retries, bind, taken)
