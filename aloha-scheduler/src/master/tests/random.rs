@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::drain::{DrainMode, DrainRequest};
 
 /// One step of a random life, with small numbers that are likely to meet.
 #[derive(Debug, Clone)]
@@ -15,6 +16,7 @@ pub(super) enum Step {
     Heartbeat(u8),
     Disconnect(u8),
     Leave(u8),
+    Drain(u8, u8),
     Submit {
         cores: u32,
         memory_mib: u64,
@@ -57,6 +59,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         worker.clone().prop_map(Step::Heartbeat),
         worker.clone().prop_map(Step::Disconnect),
         worker.clone().prop_map(Step::Leave),
+        (worker.clone(), 0u8..6).prop_map(|(worker, how)| Step::Drain(worker, how)),
         (0u32..6, 0u64..900, any::<bool>()).prop_map(|(cores, memory_mib, supervise)| {
             Step::Submit {
                 cores,
@@ -155,6 +158,17 @@ pub(super) fn event(t: &Harness, step: Step, token: u64) -> Option<Event> {
         },
         Step::Disconnect(n) => Event::WorkerDisconnected { worker: worker(n) },
         Step::Leave(n) => Event::WorkerLeaving { worker: worker(n) },
+        Step::Drain(n, how) => Event::DrainRequested {
+            worker: worker(n),
+            request: match how {
+                0 | 1 => DrainRequest::Cancel,
+                2 => DrainRequest::begin(DrainMode::Move, None),
+                3 => DrainRequest::begin(DrainMode::Wait, None),
+                4 => DrainRequest::begin(DrainMode::Wait, Some(Duration::from_secs(20))),
+                _ => DrainRequest::begin(DrainMode::Move, Some(Duration::ZERO)),
+            },
+            reply,
+        },
         Step::Submit {
             cores,
             memory_mib,
@@ -260,7 +274,9 @@ proptest! {
                         let known = attempts.insert(app.clone(), *attempt).unwrap_or(0);
                         prop_assert!(known <= *attempt, "attempts fell");
                         let status = t.worker(worker.as_str());
-                        prop_assert_eq!(status.state, WorkerState::Alive);
+                        // What it was given before it was drained, it may be told again.
+                        let again = known == *attempt && status.state == WorkerState::Leaving;
+                        prop_assert!(again || status.state == WorkerState::Alive);
                     }
                     Effect::Reply(to, _) => prop_assert!(answered.insert(*to), "{:?} was answered twice", to),
                     Effect::Send(..) | Effect::Persist(_) | Effect::Publish(_) => {}

@@ -91,6 +91,7 @@ fn worker() -> WorkerRecord {
         },
         enforces: Default::default(),
         attributes: BTreeMap::from([("zone".into(), "a".into())]),
+        drain: None,
     }
 }
 
