@@ -33,6 +33,8 @@ const WAIT_AT_ONCE: Duration = Duration::from_secs(30);
 /// How long the answer to a question that stays open may take once it is due, however short `aloha.rpc.askTimeout` is:
 /// that is for answers that come at once.
 const OVERDUE_AFTER: Duration = Duration::from_secs(30);
+/// How long it looks at those that do not lead, for whoever wants to know.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a client looks for a master that leads, where nobody says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -384,6 +386,15 @@ impl MasterClient {
         match &self.way {
             Way::Direct(_) => Vec::new(),
             Way::Found { masters, .. } => masters.tried(),
+        }
+    }
+
+    /// Looks at each master once, also at those that do not lead; at one that says nothing for two seconds at the most.
+    /// Nothing where there is only one to ask. Cancel safe.
+    pub async fn masters(&self) -> Vec<TriedMaster> {
+        match &self.way {
+            Way::Direct(_) => Vec::new(),
+            Way::Found { masters, .. } => masters.look_at_all(LOOK_PATIENCE).await,
         }
     }
 
