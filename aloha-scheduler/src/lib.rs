@@ -22,6 +22,7 @@ mod client;
 mod clock;
 mod cluster_status;
 mod constraint;
+mod drain;
 mod events;
 mod ids;
 mod jitter;
@@ -45,6 +46,8 @@ pub mod persistence;
 pub mod rest;
 pub mod runner;
 pub mod worker;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 pub use app::{
     AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement, Transition,
@@ -56,6 +59,9 @@ pub use causes::with_causes;
 pub use client::{ClientError, MasterClient, MasterOutcome, TriedMaster};
 pub use cluster_status::ClusterStatus;
 pub use constraint::{Attributes, BadConstraint, Constraint};
+pub use drain::{
+    Drain, DrainAnswer, DrainFate, DrainMode, DrainPhase, DrainRequest, DrainStatus, LeftApp,
+};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
 pub use limits::{LimitError, ProcessLimits, StopPolicy, StopSignal, UnknownStopSignal};
@@ -70,6 +76,7 @@ pub use moment::Moment;
 pub use now::Now;
 pub use recovery_mode::{
     RecoveryKind, RecoveryMode, RecoveryModeError, RecoveryModes, RecoverySettings,
+    ZooKeeperSettings,
 };
 pub use resources::Resources;
 pub use restart::{RestartCondition, RestartPolicy, UnknownRestartCondition};

@@ -13,6 +13,7 @@ use crate::app::{AppDescription, AppPhase, AppStatus};
 use crate::app_query::{AppsPage, AppsQuery};
 use crate::attempt::AttemptReport;
 use crate::cluster_status::ClusterStatus;
+use crate::drain::{DrainAnswer, DrainRequest};
 use crate::election::MasterAddress;
 use crate::ids::{AppId, WorkerId};
 use crate::master::{WorkerCommand, WorkerStatus};
@@ -143,6 +144,15 @@ pub enum MasterMessage {
         patience_millis: u64,
         /// Who leads.
         call: RpcCallContext<LeaderAnswer>,
+    },
+    /// Client: drain a worker, or no more, or say how far that is.
+    Drain {
+        /// Its id, or where it is reached, `host:port`.
+        worker: String,
+        /// What.
+        request: DrainRequest,
+        /// How it stands then.
+        call: RpcCallContext<DrainAnswer>,
     },
 }
 

@@ -10,6 +10,7 @@ use crate::app::{AppDescription, AppStatus};
 use crate::app_query::{AppsPage, AppsQuery};
 use crate::client::{ClientError, MasterClient};
 use crate::cluster_status::ClusterStatus;
+use crate::drain::{DrainAnswer, DrainRequest};
 use crate::ids::AppId;
 use crate::log_follower::{FollowError, LogFollower, LogNews};
 use crate::master::{STANDBY, WorkerStatus};
@@ -65,6 +66,14 @@ impl SubmissionGateway for MasterClient {
 
     async fn workers(&self) -> Result<Vec<WorkerStatus>, GatewayError> {
         answered(self, Self::workers(self).await).await
+    }
+
+    async fn drain(
+        &self,
+        worker: &str,
+        request: DrainRequest,
+    ) -> Result<DrainAnswer, GatewayError> {
+        answered(self, Self::drain(self, worker, request).await).await
     }
 
     async fn cluster(&self) -> Result<ClusterStatus, GatewayError> {
