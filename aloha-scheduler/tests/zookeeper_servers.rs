@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::gates::{Network, Party};
 use common::zookeeper::{Ensemble, Mode};
 
 #[test]
@@ -27,4 +28,21 @@ fn three_servers_choose_another_leader_when_it_is_killed_or_stopped() {
     assert_ne!(second, third);
     ensemble.resume(second);
     assert_eq!(ensemble.wait_for_quorum(), third);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_from_the_others_stops_leading_and_comes_back() {
+    let home = tempfile::tempdir().expect("a directory");
+    let network = Network::new();
+    let ensemble = Ensemble::start_via(home.path(), 3, |from, to, address| {
+        network.open_between(Party::ZooKeeper(from), Party::ZooKeeper(to), address)
+    });
+    let first = ensemble.wait_for_quorum();
+    for other in (0..3).filter(|place| *place != first) {
+        network.cut(Party::ZooKeeper(first), Party::ZooKeeper(other));
+    }
+    let second = ensemble.wait_for_leader_besides(first);
+    assert_eq!(ensemble.mode(first), None);
+    network.heal();
+    assert_eq!(ensemble.wait_for_quorum(), second);
 }

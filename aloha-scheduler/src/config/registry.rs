@@ -237,6 +237,8 @@ pub static KEYS: &[Key] = &[
         "How long that may take before it is killed; the next event waits meanwhile, so it is short."),
     text("aloha.port.maxRetries", count(0, 65_535), "16",
         "How many further ports are tried where one is in use; never where it was given by a flag."),
+    key("aloha.rpc.advertisedHost", Kind::Host, Fallback::Unset("where it listens"),
+        "Host name under which others reach this process where it differs from the one it listens on, as behind address translation or in a container; the port is the same."),
     text("aloha.rpc.askTimeout", millis(1, DAY), "60s",
         "How long an ask waits for its answer; long enough for a busy master, short enough that nobody hangs."),
     text("aloha.rpc.lookupTimeout", millis(1, DAY), "10s",

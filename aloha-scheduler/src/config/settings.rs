@@ -106,6 +106,8 @@ pub struct WorkerSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RpcSettings {
+    /// Under which host others reach this process, where that is not the one it listens on.
+    pub advertised_host: Option<String>,
     /// How long an ask waits for its answer.
     pub ask_timeout: Duration,
     /// How long the search for a remote endpoint may take.
@@ -297,6 +299,10 @@ impl Config {
     /// The RPC layer's part.
     pub fn rpc(&self) -> RpcSettings {
         RpcSettings {
+            advertised_host: match self.value("aloha.rpc.advertisedHost") {
+                Some(Value::Text(host)) => Some(host.clone()),
+                _ => None,
+            },
             ask_timeout: self.duration("aloha.rpc.askTimeout"),
             lookup_timeout: self.duration("aloha.rpc.lookupTimeout"),
             connect_timeout: self.duration("aloha.rpc.connectTimeout"),

@@ -1,6 +1,7 @@
 //! The real binary, as processes that end with the test.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod gates;
 pub mod zookeeper;
 
 use std::io::{BufRead, BufReader};

@@ -44,16 +44,6 @@ pub fn is_installed() -> bool {
     Path::new(JAR).exists() && java.is_ok_and(|status| status.success())
 }
 
-/// What a port of a server is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Port {
-    Client,
-    /// Of the leader alone: its followers.
-    Quorum,
-    /// Servers that look for a leader.
-    Election,
-}
-
 /// What a server says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -84,14 +74,6 @@ impl Ports {
             election,
         }
     }
-
-    fn of(&self, port: Port) -> SocketAddr {
-        match port {
-            Port::Client => self.client,
-            Port::Quorum => self.quorum,
-            Port::Election => self.election,
-        }
-    }
 }
 
 /// Some servers that know one another; all end when this is dropped, also by a panic.
@@ -113,12 +95,12 @@ impl Ensemble {
         Self::start_via(directory, size, |_, _, address| address)
     }
 
-    /// The same, where servers reach each other's quorum and election ports at the addresses that `via` gives for server, port
-    /// and real address. It is asked again where a port was taken.
+    /// The same, where one server reaches another's quorum and election ports at the addresses that `via` gives for the one,
+    /// the other and the real address. It is asked again where a port was taken.
     pub fn start_via(
         directory: &Path,
         size: usize,
-        mut via: impl FnMut(usize, Port, SocketAddr) -> SocketAddr,
+        mut via: impl FnMut(usize, usize, SocketAddr) -> SocketAddr,
     ) -> Self {
         assert!(is_installed(), "{MISSING}");
         for attempt in 0..STARTS {
@@ -137,20 +119,21 @@ impl Ensemble {
     fn laid_out(
         directory: &Path,
         size: usize,
-        via: &mut impl FnMut(usize, Port, SocketAddr) -> SocketAddr,
+        via: &mut impl FnMut(usize, usize, SocketAddr) -> SocketAddr,
     ) -> Self {
         let ports: Vec<Ports> = (0..size).map(|_| Ports::free()).collect();
-        let seen: Vec<(SocketAddr, SocketAddr)> = ports
-            .iter()
-            .enumerate()
-            .map(|(to, ports)| {
-                let mut through = |port| via(to, port, ports.of(port));
-                (through(Port::Quorum), through(Port::Election))
-            })
-            .collect();
         let servers = ports.iter().enumerate().map(|(place, own)| {
-            let mut peers = seen.clone();
-            peers[place] = (own.quorum, own.election);
+            let peers: Vec<_> = ports
+                .iter()
+                .enumerate()
+                .map(|(peer, ports)| match peer == place {
+                    true => (own.quorum, own.election),
+                    false => (
+                        via(place, peer, ports.quorum),
+                        via(place, peer, ports.election),
+                    ),
+                })
+                .collect();
             Server::new(directory.join((place + 1).to_string()), place, *own, &peers)
         });
         Self {
@@ -225,6 +208,19 @@ impl Ensemble {
             std::thread::sleep(PAUSE);
         }
         panic!("ZooKeeper has no quorum: {:#?}", self.logs());
+    }
+
+    /// Waits until another than this one leads, and this one says so no more.
+    #[track_caller]
+    pub fn wait_for_leader_besides(&self, before: usize) -> usize {
+        let give_up_at = now() + PATIENCE;
+        while now() < give_up_at {
+            if let Some(leader) = self.leader().filter(|leader| *leader != before) {
+                return leader;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        panic!("no other ZooKeeper leads: {:#?}", self.logs());
     }
 
     /// What a server answers to one of its words of four letters.

@@ -14,6 +14,7 @@ mod random;
 mod recovery;
 mod reservation;
 mod restarts;
+mod shadow;
 mod store;
 mod stored;
 mod waiting_for;

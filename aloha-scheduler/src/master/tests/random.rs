@@ -7,7 +7,7 @@ use crate::drain::{DrainMode, DrainRequest};
 
 /// One step of a random life, with small numbers that are likely to meet.
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Register {
         worker: u8,
         cores: u32,
@@ -43,7 +43,7 @@ enum Step {
     Advance(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let (worker, app, attempt) = (0u8..4, 0u8..8, 1u32..4);
     prop_oneof![
         (
@@ -108,7 +108,7 @@ fn outcome(n: u8) -> Outcome {
 }
 
 /// Turns a step into an event, if it makes one now.
-fn event(t: &Harness, step: Step, token: u64) -> Option<Event> {
+pub(super) fn event(t: &Harness, step: Step, token: u64) -> Option<Event> {
     let reply = ReplyTo(token);
     let worker = |n: u8| id(&format!("w{n}"));
     let apps = t.master.apps();
