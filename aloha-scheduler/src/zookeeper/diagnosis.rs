@@ -58,10 +58,22 @@ mod tests {
     #[test]
     fn what_a_server_says_of_itself_is_understood() {
         let cases = [
-            ("This ZooKeeper instance is not currently serving requests\n", "no majority"),
-            ("Zookeeper version: 3.8.0\nMode: read-only\nNode count: 5\n", "read-only"),
-            ("Zookeeper version: 3.8.0\nMode: leader\nNode count: 5\n", "no session in time"),
-            ("srvr is not executed because it is not in the whitelist.\n", "no session"),
+            (
+                "This ZooKeeper instance is not currently serving requests\n",
+                "no majority",
+            ),
+            (
+                "Zookeeper version: 3.8.0\nMode: read-only\nNode count: 5\n",
+                "read-only",
+            ),
+            (
+                "Zookeeper version: 3.8.0\nMode: leader\nNode count: 5\n",
+                "no session in time",
+            ),
+            (
+                "srvr is not executed because it is not in the whitelist.\n",
+                "no session",
+            ),
             ("", "no ZooKeeper"),
         ];
         for (answer, expected) in cases {
@@ -71,7 +83,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_where_nobody_listens_is_named() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let server = listener.local_addr().expect("bound").to_string();
         drop(listener);
         let text = of(&server).await;

@@ -16,9 +16,7 @@ use super::line::{self, Place};
 use super::session::{Link, Links, Session, lost};
 use super::settings::Checked;
 use super::trouble::{Trouble, is_refusal};
-use crate::election::{
-    ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing,
-};
+use crate::election::{ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing};
 
 /// The pause before something is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -78,7 +76,9 @@ impl ZooKeeperElection {
             let nodes = link.on(|| node.client.list_children(&node.parent)).await?;
             match line::place(nodes, &node.prefix) {
                 Place::Nowhere => {
-                    return Err(Trouble::Away("its node of the election was deleted".to_owned()));
+                    return Err(Trouble::Away(
+                        "its node of the election was deleted".to_owned(),
+                    ));
                 }
                 Place::Behind { whom } => {
                     let whom = format!("{}/{whom}", node.parent);
@@ -112,7 +112,9 @@ impl ZooKeeperElection {
         watcher: OneshotWatcher,
     ) -> Result<Leadership, Trouble> {
         let mut seen = link.standing.clone();
-        let is_held = seen.wait_for(|standing| *standing != Standing::Suspended).await;
+        let is_held = seen
+            .wait_for(|standing| *standing != Standing::Suspended)
+            .await;
         if is_held.map_or(true, |standing| *standing == Standing::Lost) {
             return Err(lost());
         }
@@ -134,9 +136,11 @@ impl ZooKeeperElection {
 #[async_trait]
 impl LeaderElectionAgent for ZooKeeperElection {
     async fn campaign(&self, candidate: &MasterAddress) -> Result<Leadership, ElectionError> {
-        self.stand(candidate).await.map_err(|trouble| ElectionError {
-            reason: trouble.to_string(),
-        })
+        self.stand(candidate)
+            .await
+            .map_err(|trouble| ElectionError {
+                reason: trouble.to_string(),
+            })
     }
 
     /// Who is first in line. Where it is called outside of a tokio runtime, nobody is before the first campaign.
@@ -177,7 +181,12 @@ impl Node {
         }
     }
 
-    async fn create(&mut self, link: &Link, data: &[u8], settings: &Checked) -> Result<(), Trouble> {
+    async fn create(
+        &mut self,
+        link: &Link,
+        data: &[u8],
+        settings: &Checked,
+    ) -> Result<(), Trouble> {
         let path = format!("{}/{}", self.parent, self.prefix);
         let options = CreateMode::EphemeralSequential.with_acls(settings.acls());
         self.may_exist = true;

@@ -107,7 +107,9 @@ mod tests {
         let (one, other) = (prefix(0x1000_2345_6789_abcd), prefix(-1));
         assert_ne!(one, other);
         for prefix in [one, other] {
-            let id = prefix.strip_prefix("_c_").and_then(|id| id.strip_suffix("-latch-"));
+            let id = prefix
+                .strip_prefix("_c_")
+                .and_then(|id| id.strip_suffix("-latch-"));
             let parts: Vec<_> = id.expect("as Curator").split('-').map(str::len).collect();
             assert_eq!(parts, [8, 4, 4, 4, 12]);
         }

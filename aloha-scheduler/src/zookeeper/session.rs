@@ -66,7 +66,9 @@ impl Link {
     pub(super) async fn lost(&self) {
         let mut standing = self.standing.clone();
         // A sender that is gone is a session that is.
-        let _lost = standing.wait_for(|standing| *standing == Standing::Lost).await;
+        let _lost = standing
+            .wait_for(|standing| *standing == Standing::Lost)
+            .await;
     }
 
     /// Asks for as long as this session lasts.
@@ -247,7 +249,8 @@ impl Manager {
                 }
             };
             let failed = reason.is_some();
-            self.states.send_replace(State::Connecting { failures, reason });
+            self.states
+                .send_replace(State::Connecting { failures, reason });
             if failed {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(CONNECT_PAUSE_MAX);

@@ -155,9 +155,9 @@ fn split_url(url: &str) -> Result<(String, String), ZooKeeperError> {
 
 fn is_path(path: &str) -> bool {
     path.strip_prefix('/').is_some_and(|parts| {
-        parts.split('/').all(|part| {
-            !matches!(part, "" | "." | "..") && !part.contains(char::is_control)
-        })
+        parts
+            .split('/')
+            .all(|part| !matches!(part, "" | "." | "..") && !part.contains(char::is_control))
     })
 }
 

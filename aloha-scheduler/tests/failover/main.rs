@@ -13,6 +13,7 @@ mod cluster;
 mod common;
 mod faults;
 mod moments;
+mod moves;
 mod verdict;
 
 use std::time::Duration;
@@ -65,16 +66,7 @@ fn whatever_fails_what_was_acknowledged_runs_once() {
     cluster.wait_for_workers();
     let verdict = verdict::judge(&cluster, &told, &journal);
     println!("{rounds} rounds of seed {seed}: {verdict}");
-    assert!(
-        verdict.twice.is_empty(),
-        "run twice:\n{}",
-        verdict.twice.join("\n\n")
-    );
-    assert!(
-        verdict.lost.is_empty(),
-        "lost:\n{}",
-        verdict.lost.join("\n\n")
-    );
+    verdict.assert_good();
 }
 
 /// Waits until a submission is acknowledged.

@@ -16,7 +16,10 @@ impl Writer {
     /// Compacts what is due. It is left for the next write where it fails.
     pub(super) async fn compact(&mut self, log: &Log, written: Written) {
         for _ in 0..STEPS + STEPS_PER_SEGMENT * written.parts {
-            let step = self.ledger.as_ref().and_then(|ledger| ledger.step(log.limits));
+            let step = self
+                .ledger
+                .as_ref()
+                .and_then(|ledger| ledger.step(log.limits));
             let Some(step) = step else {
                 return;
             };

@@ -82,7 +82,9 @@ impl Log {
     async fn newest_epoch(&self) -> Result<(Begun, i32), PersistenceError> {
         let path = self.epoch_path();
         let path = &path;
-        let found = self.session.run(|client| async move { client.get_data(path).await });
+        let found = self
+            .session
+            .run(|client| async move { client.get_data(path).await });
         let (data, stat) = found.await.map_err(|trouble| self.trouble(&trouble))?;
         let begun = serde_json::from_slice(&data).map_err(|_| PersistenceError::Damaged {
             store: self.name.clone(),

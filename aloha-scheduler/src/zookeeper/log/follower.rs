@@ -73,7 +73,9 @@ impl Follower {
                 return Ok(());
             }
         }
-        Err(self.log.unavailable("it is compacted faster than it can be read".to_owned()))
+        Err(self
+            .log
+            .unavailable("it is compacted faster than it can be read".to_owned()))
     }
 
     /// Reads up to this end; gives false where a segment is gone.
@@ -131,7 +133,9 @@ impl Follower {
             applied?;
         }
         self.cursor = None;
-        Err(self.log.unavailable("what was to be read next has been compacted".to_owned()))
+        Err(self
+            .log
+            .unavailable("what was to be read next has been compacted".to_owned()))
     }
 
     /// Waits until there is something new, or the log was compacted; then reads on.

@@ -150,8 +150,7 @@ impl Ledger {
         for run in self.runs.iter().take(self.runs.len().saturating_sub(1)) {
             let segments = run.first + u64::from(run.parts) - self.oldest();
             (live, bytes) = (live + run.live, bytes + run.bytes);
-            let is_full =
-                live > STEP_LIVE_BYTES || bytes > STEP_BYTES || segments > STEP_SEGMENTS;
+            let is_full = live > STEP_LIVE_BYTES || bytes > STEP_BYTES || segments > STEP_SEGMENTS;
             if is_full && end > self.oldest() {
                 break;
             }
@@ -169,7 +168,10 @@ impl Ledger {
             let from = valid.len();
             for change in run.changes.into_iter().rev() {
                 if let Change::Put(record) = change
-                    && self.index.get(&*record.key).is_some_and(|place| place.run == run.first)
+                    && self
+                        .index
+                        .get(&*record.key)
+                        .is_some_and(|place| place.run == run.first)
                     && seen.insert(record.key.clone())
                 {
                     valid.push(Change::Put(record));
@@ -227,7 +229,9 @@ mod tests {
         fn runs(&self, from: u64, to: u64) -> Vec<Run> {
             let mut assembler = Assembler::default();
             let segments = self.segments.range(from..to);
-            segments.flat_map(|(&number, segment)| assembler.take(number, segment).expect("good")).collect()
+            segments
+                .flat_map(|(&number, segment)| assembler.take(number, segment).expect("good"))
+                .collect()
         }
 
         fn compact(&mut self) {
@@ -241,7 +245,11 @@ mod tests {
 
         fn read(&self) -> BTreeMap<String, Vec<u8>> {
             let mut map = BTreeMap::new();
-            for change in self.runs(0, u64::MAX).into_iter().flat_map(|run| run.changes) {
+            for change in self
+                .runs(0, u64::MAX)
+                .into_iter()
+                .flat_map(|run| run.changes)
+            {
                 match change {
                     Change::Put(record) => map.insert(record.key, record.value),
                     Change::Delete { key } => map.remove(&key),
@@ -293,7 +301,10 @@ mod tests {
         let value = vec![7; 100];
         for n in 0..5 {
             let key = format!("key-{n}");
-            log.append(&[Change::Put(StoredRecord { key, value: value.clone() })]);
+            log.append(&[Change::Put(StoredRecord {
+                key,
+                value: value.clone(),
+            })]);
         }
         assert_eq!(log.ledger.step(LIMITS), None);
     }

@@ -96,7 +96,9 @@ impl PersistenceEngine for ZooKeeperStore {
         // A caller that goes away leaves no batch half written.
         let (answer, answered) = oneshot::channel();
         let (log, writer) = (Arc::clone(&self.log), Arc::clone(&self.writer));
-        let unfinished = self.log.unavailable("the write was not finished".to_owned());
+        let unfinished = self
+            .log
+            .unavailable("the write was not finished".to_owned());
         tokio::spawn(async move {
             let mut writer = writer.lock_owned().await;
             let written = writer.write(&log, epoch, changes).await;
@@ -212,12 +214,16 @@ impl Log {
     }
 
     async fn look_or_create(&self) -> Result<(), PersistenceError> {
-        let found = self.session.run(|client| async move { client.get_data(&self.root).await });
+        let found = self
+            .session
+            .run(|client| async move { client.get_data(&self.root).await });
         let format = match found.await {
             Ok((format, _)) => format,
             Err(Trouble::Refused(Error::NoNode)) => {
                 self.create().await?;
-                let found = self.session.run(|client| async move { client.get_data(&self.root).await });
+                let found = self
+                    .session
+                    .run(|client| async move { client.get_data(&self.root).await });
                 found.await.map_err(|trouble| self.trouble(&trouble))?.0
             }
             Err(trouble) => return Err(self.trouble(&trouble)),
@@ -270,20 +276,26 @@ impl Log {
     async fn sync(&self) -> Result<(), PersistenceError> {
         let path = self.path();
         let path = &path;
-        let synced = self.session.run(|client| async move { client.sync(path).await });
+        let synced = self
+            .session
+            .run(|client| async move { client.sync(path).await });
         synced.await.map_err(|trouble| self.trouble(&trouble))
     }
 
     async fn ends(&self) -> Result<Ends, PersistenceError> {
         let path = self.path();
         let path = &path;
-        let found = self.session.run(|client| async move { client.get_data(path).await });
+        let found = self
+            .session
+            .run(|client| async move { client.get_data(path).await });
         let (data, stat) = found.await.map_err(|trouble| self.trouble(&trouble))?;
         self.ends_of(&data, stat.num_children)
     }
 
     fn ends_of(&self, data: &[u8], segments: i32) -> Result<Ends, PersistenceError> {
-        let oldest = std::str::from_utf8(data).ok().and_then(|text| text.parse().ok());
+        let oldest = std::str::from_utf8(data)
+            .ok()
+            .and_then(|text| text.parse().ok());
         let segments = u64::try_from(segments).ok();
         match (oldest, segments) {
             (Some(oldest), Some(segments)) => Ok(Ends {
@@ -324,7 +336,11 @@ impl Log {
     }
 
     fn take_known(&self) -> Option<Ledger> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()?;
         known.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -38,7 +38,8 @@ pub(super) fn encode(epoch: u64, changes: &[Change]) -> Vec<Vec<u8>> {
         match change {
             Change::Put(StoredRecord { key, value }) => {
                 put_key(&mut stream, PUT, key);
-                let length = u32::try_from(value.len()).expect("a record has two mebibytes at most");
+                let length =
+                    u32::try_from(value.len()).expect("a record has two mebibytes at most");
                 stream.extend_from_slice(&length.to_be_bytes());
                 stream.extend_from_slice(value);
             }
@@ -123,7 +124,9 @@ impl Open {
 impl Assembler {
     /// Takes the next segment; gives the runs that are over by it.
     pub(super) fn take(&mut self, number: u64, segment: &[u8]) -> Result<Vec<Run>, BadSegment> {
-        let (header, piece) = segment.split_at_checked(HEADER_BYTES).ok_or(BadSegment::Damaged)?;
+        let (header, piece) = segment
+            .split_at_checked(HEADER_BYTES)
+            .ok_or(BadSegment::Damaged)?;
         let (covered, expected) = header.split_at(HEADER_BYTES - 4);
         if checksum(covered, piece).to_be_bytes() != expected {
             return Err(BadSegment::Damaged);
@@ -147,7 +150,12 @@ impl Assembler {
             if part > 0 {
                 // What it went on with was never stored.
                 let (parts, changes) = (1, Vec::new());
-                over.push(Run { first: number, parts, bytes, changes });
+                over.push(Run {
+                    first: number,
+                    parts,
+                    bytes,
+                    changes,
+                });
                 return Ok(over);
             }
         }
@@ -165,7 +173,10 @@ impl Assembler {
         if open.have == open.parts {
             let open = self.open.take().expect("just seen");
             let changes = decode(&open.stream).ok_or(BadSegment::Damaged)?;
-            over.push(Run { changes, ..open.abandoned() });
+            over.push(Run {
+                changes,
+                ..open.abandoned()
+            });
         }
         Ok(over)
     }
@@ -217,9 +228,9 @@ mod tests {
 
     fn assemble(segments: impl IntoIterator<Item = Vec<u8>>) -> Vec<Run> {
         let mut assembler = Assembler::default();
-        let taken = (1..).zip(segments).flat_map(|(number, segment)| {
-            assembler.take(number, &segment).expect("good")
-        });
+        let taken = (1..)
+            .zip(segments)
+            .flat_map(|(number, segment)| assembler.take(number, &segment).expect("good"));
         let mut runs: Vec<_> = taken.collect();
         runs.extend(assembler.abandon());
         runs
@@ -227,7 +238,12 @@ mod tests {
 
     #[test]
     fn the_layout_is_written_down() {
-        let changes = [put("k", b"v"), Change::Delete { key: "d".to_owned() }];
+        let changes = [
+            put("k", b"v"),
+            Change::Delete {
+                key: "d".to_owned(),
+            },
+        ];
         let mut expected = vec![1];
         expected.extend(7_u64.to_be_bytes());
         expected.extend([0, 0, 0, 0, 0, 0, 0, 1]);
@@ -242,7 +258,11 @@ mod tests {
         let changes = [put("small", b"1"), put("large", &vec![7; 2 << 20])];
         let segments = encode(1, &changes);
         assert_eq!(segments.len(), 5);
-        assert!(segments.iter().all(|segment| segment.len() <= PIECE_BYTES_MAX + HEADER_BYTES));
+        assert!(
+            segments
+                .iter()
+                .all(|segment| segment.len() <= PIECE_BYTES_MAX + HEADER_BYTES)
+        );
         let runs = assemble(segments.clone());
         assert_eq!((runs.len(), runs[0].first, runs[0].parts), (1, 1, 5));
         assert_eq!(runs[0].changes, changes);
@@ -258,7 +278,10 @@ mod tests {
         // Two segments of a dead leader, one of the next, and one that should have followed the two.
         let segments = [&large[0], &large[1], &next[0], &large[2]].map(Clone::clone);
         let runs = assemble(segments);
-        let seen: Vec<_> = runs.iter().map(|run| (run.first, run.parts, run.changes.len())).collect();
+        let seen: Vec<_> = runs
+            .iter()
+            .map(|run| (run.first, run.parts, run.changes.len()))
+            .collect();
         assert_eq!(seen, [(1, 2, 0), (3, 1, 1), (4, 1, 0)]);
     }
 
