@@ -39,6 +39,9 @@ pub struct AppRecord {
     /// Whether the latest attempt is being ended for it ran longer than it may.
     #[serde(default)]
     pub overran: bool,
+    /// Whether the latest attempt is being ended for its worker is drained.
+    #[serde(default)]
+    pub evicted: bool,
     /// Its last changes of state, the oldest first.
     #[serde(default)]
     pub history: Vec<Transition>,
@@ -244,6 +247,7 @@ impl Apps {
         self.update(id, |app| {
             app.attempt = app.attempt.saturating_add(1);
             app.overran = false;
+            app.evicted = false;
             attempt = Some(app.attempt);
         });
         attempt

@@ -22,12 +22,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, error, info, warn};
 
 use super::leader::{Deposed, Leader, Store};
+use super::leader_news::LeaderNews;
 use super::own_message::OwnMessage;
 use super::{Event, MasterSettings};
 use crate::clock::{self, Alarm};
 use crate::election::{ElectionError, Leadership, MasterAddress, Standing};
 use crate::listeners::EventBus;
-use crate::messages::{LocalOnly, MasterMessage, RegisterAnswer};
+use crate::messages::{LeaderAnswer, LocalOnly, MasterMessage, RegisterAnswer};
 use crate::persistence::{self, Change, PersistenceEngine, PersistenceError};
 use crate::recovery_mode::RecoveryMode;
 
@@ -78,6 +79,8 @@ pub struct Master {
     role: watch::Sender<MasterRole>,
     leader: Option<Box<Leader>>,
     alarm: Option<Alarm>,
+    /// From its start on.
+    news: Option<LeaderNews>,
     campaign_pause: Duration,
 }
 
@@ -99,7 +102,17 @@ impl Master {
             role,
             leader: None,
             alarm: None,
+            news: None,
             campaign_pause: CAMPAIGN_PAUSE,
+        }
+    }
+
+    /// How others reach it.
+    fn address(&self, ctx: &EndpointContext<MasterMessage>) -> MasterAddress {
+        let rpc = ctx.env().address().map(ToString::to_string);
+        MasterAddress {
+            rpc: rpc.unwrap_or_default(),
+            rest: self.rest_url.clone(),
         }
     }
 
@@ -108,13 +121,7 @@ impl Master {
     /// Stands for election. Where nobody else does, it is over before the first message comes.
     async fn campaign(&mut self, ctx: &EndpointContext<MasterMessage>) {
         let election = Arc::clone(&self.recovery_mode.election);
-        let candidate = MasterAddress {
-            rpc: ctx
-                .env()
-                .address()
-                .map_or_else(String::new, ToString::to_string),
-            rest: self.rest_url.clone(),
-        };
+        let candidate = self.address(ctx);
         let mut campaign = Box::pin(async move { election.campaign(&candidate).await });
         let elected = tokio::select! {
             biased;
@@ -285,10 +292,24 @@ impl Master {
             MasterMessage::Cluster { call } => fail(self, call),
             MasterMessage::KillAll { call } | MasterMessage::Clear { call } => fail(self, call),
             MasterMessage::Forget { call, .. } => fail(self, call),
+            MasterMessage::Drain { call, .. } => fail(self, call),
             MasterMessage::ReadLog { call, .. } => fail(self, call),
             MasterMessage::WorkerLeaving { id } => debug!(worker = %id, "a standby heard it leave"),
-            MasterMessage::Own(_) => unreachable!("handled before"),
+            MasterMessage::Own(_) | MasterMessage::AwaitLeader { .. } => {
+                unreachable!("handled before")
+            }
         }
+    }
+
+    fn tell_who_leads(
+        &self,
+        besides: Option<String>,
+        patience_millis: u64,
+        call: RpcCallContext<LeaderAnswer>,
+        ctx: &EndpointContext<MasterMessage>,
+    ) {
+        let news = self.news.as_ref().expect("there from the start on");
+        news.tell(besides, Duration::from_millis(patience_millis), call, ctx);
     }
 }
 
@@ -304,6 +325,11 @@ impl RpcEndpoint for Master {
             // A master that is stopped needs no time.
             drop(me.send(MasterMessage::Own(LocalOnly(OwnMessage::Tick))));
         }));
+        self.news = Some(LeaderNews::new(
+            self.address(ctx),
+            self.role.subscribe(),
+            self.recovery_mode.election.leader(),
+        ));
         self.campaign(ctx).await;
         Ok(())
     }
@@ -318,6 +344,14 @@ impl RpcEndpoint for Master {
         }
         match (message, &mut self.leader) {
             (MasterMessage::Own(LocalOnly(message)), _) => self.on_own(message, ctx).await,
+            (
+                MasterMessage::AwaitLeader {
+                    besides,
+                    patience_millis,
+                    call,
+                },
+                _,
+            ) => self.tell_who_leads(besides, patience_millis, call, ctx),
             (message, Some(leader)) => leader.on_message(message, ctx),
             (message, None) => self.turn_away(message),
         }

@@ -3,6 +3,7 @@ use std::time::Instant;
 
 use crate::app::AppDescription;
 use crate::attempt::Outcome;
+use crate::drain::DrainRequest;
 use crate::ids::{AppId, WorkerId};
 use crate::worker::WorkerRegistration;
 
@@ -39,6 +40,15 @@ pub enum Event {
     WorkerLeaving {
         /// Which.
         worker: WorkerId,
+    },
+    /// A client wants a worker drained, or no more, or to know how far that is.
+    DrainRequested {
+        /// Which.
+        worker: WorkerId,
+        /// What.
+        request: DrainRequest,
+        /// Who waits for the answer.
+        reply: ReplyTo,
     },
     /// A client submits an application.
     Submitted {

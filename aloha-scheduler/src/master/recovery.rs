@@ -129,6 +129,9 @@ impl MasterCore {
                 .map(|record| (record.id.clone(), record)),
         );
         for (id, record) in known {
+            if let Some(drain) = &record.drain {
+                self.set_drain_timeout(&id, drain, now);
+            }
             let attempts = placed.remove(&id).unwrap_or_default();
             self.workers.restore(record, attempts, now.instant);
             self.publish_worker(&id, None, "restored, and not heard from yet");

@@ -226,6 +226,11 @@ impl WorkerCore {
                     self.on_kill((app, attempt), now);
                 }
             }
+            WorkerCommand::Leave { epoch } => {
+                if self.accepts(master, epoch) {
+                    self.on_told_to_leave(now);
+                }
+            }
             WorkerCommand::Reregister { epoch } => {
                 if self.accepts(master, epoch) && self.asked() != Some(master) {
                     info!(master, "told to register again");
@@ -288,6 +293,16 @@ impl WorkerCore {
                 Outcome::Lost("the worker does not hold it".into()),
                 now,
             );
+        }
+    }
+
+    /// A master that does not know all that is here is told so by the reports of it, and says it again.
+    fn on_told_to_leave(&mut self, now: Instant) {
+        if !self.attempts.is_empty() {
+            warn!("told to leave, and something runs here: staying until that is over");
+        } else if self.stopping.is_none() {
+            info!("drained: leaving");
+            self.stop(ExitReason::Drained, now);
         }
     }
 

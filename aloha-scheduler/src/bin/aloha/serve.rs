@@ -78,7 +78,7 @@ pub(crate) fn worker(args: &WorkerArgs) -> Result<u8, Failure> {
         };
         served.env.shutdown().await;
         match reason {
-            ExitReason::Stopped => Ok(0),
+            ExitReason::Stopped | ExitReason::Drained => Ok(0),
             ExitReason::GaveUpWaiting => Err(Failure::new("some applications did not end in time")),
             ExitReason::Refused(reason) => Err(Failure::new(format_args!(
                 "the master refused this worker: {reason}"

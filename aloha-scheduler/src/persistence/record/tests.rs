@@ -37,6 +37,7 @@ fn app() -> AppRecord {
         submitted_at: 1_552_342_651_000,
         restarts_in_a_row: 1,
         overran: false,
+        evicted: false,
         history: vec![Transition {
             at: 1_552_342_653_000,
             to: AppPhase::Failed,
