@@ -25,6 +25,8 @@
 mod probe;
 mod simulation;
 
-pub use aloha_transport::testing::{MemoryNetwork, SimConditions, SimNetwork, SimRuntime};
+pub use aloha_transport::testing::{
+    MemoryNetwork, SimConditions, SimNetwork, SimProcess, SimRuntime,
+};
 pub use probe::Probe;
 pub use simulation::Simulation;

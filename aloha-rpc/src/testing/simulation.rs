@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aloha_transport::Runtime;
-use aloha_transport::testing::{SimNetwork, SimRuntime};
+use aloha_transport::testing::{SimNetwork, SimProcess, SimRuntime};
 
 use crate::config::RpcConfig;
 use crate::env::RpcEnv;
@@ -80,6 +80,18 @@ impl Simulation {
         RpcEnv::builder(host)
             .network(self.network.host(host))
             .runtime(Arc::clone(&self.runtime) as _)
+    }
+
+    /// A process that can be paused and ended: the [`runtime`](RpcEnvBuilder::runtime) for one environment.
+    #[must_use]
+    pub fn process(&self) -> SimProcess {
+        SimProcess::new(Arc::clone(&self.runtime) as _)
+    }
+
+    /// The time and the tasks of nobody in particular.
+    #[must_use]
+    pub fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(&self.runtime) as _
     }
 
     /// An environment on a host of that name, listening on port 7077.

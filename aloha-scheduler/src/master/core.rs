@@ -176,6 +176,7 @@ impl MasterCore {
                 self.on_attempt_ended(worker, app, attempt, outcome, reply, now);
             }
             Event::SubmissionWithdrawn { app } => self.on_submission_withdrawn(&app),
+            Event::StoodStill { gap } => self.workers.excuse(gap, now.instant),
             Event::Tick => self.on_tick(now),
         }
         self.place();

@@ -294,7 +294,13 @@ impl MasterCore {
             (DrainPhase::Drained, _) => format!("nothing is left on {id}, which was told to leave"),
         };
         if let Some(first) = status.waiting.first() {
-            text += &format!("; {} wait for room elsewhere", count(status.waiting.len()));
+            let verb = if status.waiting.len() == 1 {
+                "waits"
+            } else {
+                "wait"
+            };
+            let apps = count(status.waiting.len());
+            text += &format!("; {apps} {verb} for room elsewhere");
             let why = self.apps.get(first).and_then(|app| self.why_waiting(app));
             if let Some(why) = why {
                 text += &format!(" ({first}: {why})");

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::app::AppDescription;
 use crate::attempt::Outcome;
@@ -125,6 +125,11 @@ pub enum Event {
     SubmissionWithdrawn {
         /// The application that was to be.
         app: AppId,
+    },
+    /// This process stood still: whatever was said meanwhile may still wait to be heard.
+    StoodStill {
+        /// For how long.
+        gap: Duration,
     },
     /// The time of [`MasterCore::next_deadline`](super::MasterCore::next_deadline) has come.
     Tick,

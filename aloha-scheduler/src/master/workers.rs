@@ -160,6 +160,17 @@ impl Workers {
         self.change(id, |worker| worker.heard = now);
     }
 
+    /// Counts no silence of this time: nobody could be heard.
+    pub(crate) fn excuse(&mut self, gap: Duration, now: Instant) {
+        let ids: Vec<_> = self.iter().map(|(_, it)| it.record.id.clone()).collect();
+        for id in ids {
+            self.change(&id, |worker| {
+                let heard = worker.heard.checked_add(gap);
+                worker.heard = heard.map_or(now, |heard| heard.min(now));
+            });
+        }
+    }
+
     /// Moves a worker on, if its state allows it, and returns where it was.
     pub(crate) fn set_state(&mut self, id: &WorkerId, state: WorkerState) -> Option<WorkerState> {
         let from = self.state(id)?;

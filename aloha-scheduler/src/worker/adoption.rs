@@ -1,8 +1,6 @@
 //! What a worker finds in its directory when it starts.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -11,7 +9,6 @@ use tracing::warn;
 use super::event::{FoundApp, FoundState};
 use super::launcher::{Adopted, LaunchSpec, Launcher, RunningApp};
 use crate::attempt::Outcome;
-use crate::blocking::blocking;
 use crate::causes::with_causes;
 use crate::ids::AppId;
 
@@ -21,8 +18,7 @@ pub(super) async fn adopt_all(
     work_directory: &Path,
     worker_id: &str,
 ) -> Vec<(FoundApp, Option<Arc<dyn RunningApp>>)> {
-    let path = work_directory.to_owned();
-    let directories = match blocking(move || app_directories(&path)).await {
+    let directories = match launcher.left_behind(work_directory).await {
         Ok(directories) => directories,
         Err(error) => {
             warn!(%error, path = %work_directory.display(), "cannot look for what an earlier worker left");
@@ -116,22 +112,4 @@ fn describe(spec: LaunchSpec, state: FoundState) -> Option<FoundApp> {
         description: spec.description,
         state,
     })
-}
-
-/// The directories that may be of applications; links and hidden ones are not.
-fn app_directories(work_directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(work_directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut directories = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if entry.file_type()?.is_dir() && !hidden {
-            directories.push(entry.path());
-        }
-    }
-    Ok(directories)
 }

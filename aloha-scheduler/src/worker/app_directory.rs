@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, openat};
 use serde::Deserialize;
@@ -14,6 +14,24 @@ use crate::log_files::{rolled_name, rolled_starts};
 
 /// A record of what was started is far below this.
 const RECORD_BYTES_MAX: u64 = 16 << 20;
+
+/// The directories that may be of applications; links and hidden ones are not.
+pub(super) fn app_directories(work_directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(work_directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut directories = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if entry.file_type()?.is_dir() && !hidden {
+            directories.push(entry.path());
+        }
+    }
+    Ok(directories)
+}
 
 /// Whether an id names a file in its directory and nothing else.
 pub(super) fn is_component(id: &str) -> bool {

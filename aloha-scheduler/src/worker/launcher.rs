@@ -13,10 +13,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::app_directory::app_directories;
 use super::effect::Signal;
 use crate::app::AppDescription;
 use crate::application::ShutdownReason;
 use crate::attempt::Outcome;
+use crate::blocking::blocking;
 
 /// Starts applications, and finds those that an earlier worker left behind.
 #[async_trait]
@@ -33,6 +35,21 @@ pub trait Launcher: Send + Sync + fmt::Debug {
     ///
     /// Not cancel safe: the application may run although nobody got hold of it. [`Launcher::adopt`] finds it then.
     async fn start(&self, spec: LaunchSpec) -> Result<Box<dyn RunningApp>, LaunchError>;
+
+    /// The directories of applications in a work directory that is there, for [`adopt`](Self::adopt). Those that it holds,
+    /// unless a launcher keeps them elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read. That it is not there is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: asked again, it finds the same.
+    async fn left_behind(&self, work_directory: &Path) -> io::Result<Vec<PathBuf>> {
+        let work_directory = work_directory.to_owned();
+        blocking(move || app_directories(&work_directory)).await
+    }
 
     /// Takes over what an earlier worker of this id started in this directory (`<work-dir>/<app-id>`).
     ///

@@ -51,6 +51,8 @@ pub(crate) fn master(args: &MasterArgs) -> Result<u8, Failure> {
             () = stop.asked() => None,
             reason = served.failed() => Some(reason),
         };
+        // While it still answers, so that clients are told to go elsewhere.
+        served.master.hand_over().await;
         served.shutdown().await;
         match failed {
             None => Ok(0),

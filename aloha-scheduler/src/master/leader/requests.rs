@@ -208,7 +208,7 @@ impl Leader {
 
     /// Why nothing of so many bytes can be taken on now, if it cannot.
     fn objection(&self, bytes: usize, now: Now) -> Option<String> {
-        if self.is_suspended {
+        if self.is_silent() {
             return Some("this master is not sure that it still leads; try again".to_owned());
         }
         if let Some(trouble) = &self.trouble {

@@ -66,6 +66,7 @@ fn anything(rng: &mut Rng, now: u64) -> Stored {
         },
         enforces: CgroupSupport::default(),
         attributes: Attributes::new(),
+        drain: None,
     });
     Stored {
         apps,

@@ -1,0 +1,262 @@
+//! A session with the coordinator: opened, kept alive, and opened anew when it is over.
+
+use std::time::Duration;
+
+use aloha_rpc::{AskError, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv, Runtime};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::messages::{Answer, COORDINATOR, CoordinatorMessage, Seats};
+use crate::election::{MasterAddress, Standing};
+
+/// Before what failed is tried again.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long who leads is asked at once.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A session as it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) id: u64,
+    pub(super) standing: watch::Receiver<Standing>,
+}
+
+/// A master's way to the coordinator. Dropped, it closes its session.
+#[derive(Debug)]
+pub(super) struct Client {
+    way: Arc<Way>,
+    session: watch::Receiver<Option<Session>>,
+    leader: watch::Receiver<Option<MasterAddress>>,
+    _tasks: DropGuard,
+}
+
+#[derive(Debug)]
+struct Way {
+    env: RpcEnv,
+    coordinator: RpcAddress,
+    timeout: Duration,
+}
+
+/// There is no answer, and may be none.
+#[derive(Debug)]
+pub(super) struct Unanswered(pub(super) String);
+
+impl Client {
+    pub(super) fn start(env: &RpcEnv, coordinator: &RpcAddress, timeout: Duration) -> Self {
+        let way = Arc::new(Way {
+            env: env.clone(),
+            coordinator: coordinator.clone(),
+            timeout,
+        });
+        let (session_sender, session) = watch::channel(None);
+        let (leader_sender, leader) = watch::channel(None);
+        let end = CancellationToken::new();
+        let runtime = env.runtime();
+        runtime.spawn(Box::pin(
+            Arc::clone(&way).keep_sessions(session_sender, end.clone()),
+        ));
+        let watching = Arc::clone(&way).watch_leader(session.clone(), leader_sender);
+        let watching = end.clone().run_until_cancelled_owned(watching);
+        runtime.spawn(Box::pin(async move { drop(watching.await) }));
+        Self {
+            way,
+            session,
+            leader,
+            _tasks: end.drop_guard(),
+        }
+    }
+
+    pub(super) fn runtime(&self) -> &Arc<dyn Runtime> {
+        self.way.env.runtime()
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.way.timeout
+    }
+
+    pub(super) fn leader(&self) -> watch::Receiver<Option<MasterAddress>> {
+        self.leader.clone()
+    }
+
+    /// Waits for a session that is not known to be over.
+    pub(super) async fn session(&self) -> Session {
+        let mut sessions = self.session.clone();
+        match sessions.wait_for(Option::is_some).await {
+            Ok(session) => session.clone().expect("waited for"),
+            // The tasks are gone: so is whoever asks.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Asks once.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        patience: Duration,
+        question: impl FnOnce(RpcCallContext<T>) -> CoordinatorMessage,
+    ) -> Result<T, Unanswered> {
+        self.way.ask(patience, question).await
+    }
+
+    /// Asks, and after a lost connection again, until there is an answer or the session is over.
+    pub(super) async fn insist<T: DeserializeOwned>(
+        &self,
+        session: &Session,
+        question: impl Fn(RpcCallContext<Answer<T>>) -> CoordinatorMessage,
+    ) -> Answer<T> {
+        let mut standing = session.standing.clone();
+        let over = async { drop(standing.wait_for(|it| *it == Standing::Lost).await) };
+        let answered = async {
+            loop {
+                match self.way.ask(self.way.patience(), &question).await {
+                    Ok(answer) => return answer,
+                    Err(Unanswered(_)) => tokio::time::sleep(PAUSE).await,
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = over => Answer::Expired,
+            answer = answered => answer,
+        }
+    }
+}
+
+impl Way {
+    /// How long an answer may take before the connection is taken to be lost.
+    fn patience(&self) -> Duration {
+        self.timeout / 3
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        patience: Duration,
+        question: impl FnOnce(RpcCallContext<T>) -> CoordinatorMessage,
+    ) -> Result<T, Unanswered> {
+        let asked = async {
+            let found: RpcEndpointRef<CoordinatorMessage> = self
+                .env
+                .retrieve_endpoint_ref(&self.coordinator, COORDINATOR)
+                .await
+                .map_err(|error| Unanswered(error.to_string()))?;
+            let answer = found.ask_for(patience, question).await;
+            answer.map_err(|error: AskError| Unanswered(error.to_string()))
+        };
+        match tokio::time::timeout(patience, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Unanswered(format!("no answer within {patience:?}"))),
+        }
+    }
+
+    async fn keep_sessions(
+        self: Arc<Self>,
+        sessions: watch::Sender<Option<Session>>,
+        end: CancellationToken,
+    ) {
+        let mut id = None;
+        let keeping = async {
+            loop {
+                self.keep_one(&sessions, &mut id).await;
+                sessions.send_replace(None);
+            }
+        };
+        tokio::select! {
+            biased;
+            () = end.cancelled() => {}
+            () = keeping => {}
+        }
+        if let Some(session) = id {
+            let found = self
+                .env
+                .endpoint_ref::<CoordinatorMessage>(&self.coordinator, COORDINATOR);
+            // Where it does not get there, its time runs out.
+            drop(found.map(|found| found.send(CoordinatorMessage::Close { session })));
+        }
+    }
+
+    /// Opens a session, and keeps it until it is over.
+    async fn keep_one(&self, sessions: &watch::Sender<Option<Session>>, id: &mut Option<u64>) {
+        let timeout_millis = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
+        let mut acknowledged = self.now();
+        let open = |call| CoordinatorMessage::Open {
+            timeout_millis,
+            call,
+        };
+        let Ok(session) = self.ask(self.patience(), open).await else {
+            return tokio::time::sleep(PAUSE).await;
+        };
+        *id = Some(session);
+        let (standing, seen) = watch::channel(Standing::Held);
+        sessions.send_replace(Some(Session {
+            id: session,
+            standing: seen,
+        }));
+        let mut pause = self.timeout / 3;
+        loop {
+            let over_at = acknowledged + self.timeout;
+            tokio::time::sleep_until(over_at.min(self.now() + pause)).await;
+            let sent = self.now();
+            if sent >= over_at {
+                break;
+            }
+            let ping = |call| CoordinatorMessage::Ping { session, call };
+            match self.ask(self.patience().min(over_at - sent), ping).await {
+                Ok(Answer::Done(())) => {
+                    acknowledged = sent;
+                    pause = self.timeout / 3;
+                    set(&standing, Standing::Held);
+                }
+                Ok(_) => break,
+                Err(Unanswered(_)) => {
+                    pause = PAUSE;
+                    set(&standing, Standing::Suspended);
+                }
+            }
+        }
+        *id = None;
+        standing.send_replace(Standing::Lost);
+    }
+
+    async fn watch_leader(
+        self: Arc<Self>,
+        mut sessions: watch::Receiver<Option<Session>>,
+        leader: watch::Sender<Option<MasterAddress>>,
+    ) {
+        let mut known = 0;
+        loop {
+            let Ok(session) = sessions.wait_for(Option::is_some).await.map(|it| it.clone()) else {
+                return;
+            };
+            let session = session.expect("waited for").id;
+            let patience_millis = u64::try_from(LEADER_PATIENCE.as_millis()).unwrap_or(u64::MAX);
+            let ask = |call| CoordinatorMessage::Seats {
+                session,
+                known,
+                patience_millis,
+                call,
+            };
+            match self.ask(LEADER_PATIENCE + self.patience(), ask).await {
+                Ok(Answer::Done(Seats { version, first })) => {
+                    known = version;
+                    let first = first.map(|(_, candidate)| candidate);
+                    leader.send_if_modified(|before| {
+                        let is_new = *before != first;
+                        *before = first;
+                        is_new
+                    });
+                }
+                Ok(_) | Err(Unanswered(_)) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.env.runtime().now()
+    }
+}
+
+fn set(standing: &watch::Sender<Standing>, now: Standing) {
+    standing.send_if_modified(|before| std::mem::replace(before, now) != now);
+}
