@@ -75,12 +75,17 @@ fn accept_one(cluster: &Cluster, key: &str) {
     let started = now();
     let client = cluster.client();
     let description = description(&cluster.path("probes"), key, 10, false);
+    let mut answers = Vec::new();
     while started.elapsed() < REST_TIMEOUT {
         let asked = client.submit_once(description.clone(), key);
         let answer = cluster.runtime.block_on(asked);
-        if answer.is_ok_and(|answer| answer.accepted().is_ok()) {
+        if matches!(&answer, Ok(answer) if answer.clone().accepted().is_ok()) {
             return;
         }
+        answers.push(answer);
     }
-    panic!("nothing is accepted\n{}", cluster.ends_of_logs());
+    panic!(
+        "nothing is accepted: {answers:#?}\n{}",
+        cluster.ends_of_logs()
+    );
 }
