@@ -148,13 +148,13 @@ fn a_deposed_master_stands_by_and_leads_again() {
         cluster.network.cut(Party::Master(first), server);
     }
     let second = cluster.wait_for_leader_besides(first);
-    accept_one(&cluster, "while it is cut off");
+    accept_one(&cluster, "cut-off");
     cluster.network.heal();
     cluster.wait_for_standby(first);
     cluster.assert_all_run();
     cluster.masters[second].kill();
     assert_eq!(cluster.wait_for_leader(), first);
-    accept_one(&cluster, "when it leads again");
+    accept_one(&cluster, "leads-again");
 }
 
 #[test]
