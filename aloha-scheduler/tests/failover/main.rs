@@ -23,6 +23,8 @@ use cluster::{Cluster, now};
 use faults::Fault;
 use moments::Moments;
 
+/// How long at most all is well between two faults.
+const WORK: Duration = Duration::from_secs(1);
 /// How long a submission may take once all is healed.
 const REST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -46,7 +48,7 @@ fn whatever_fails_what_was_acknowledged_runs_once() {
         let before = clients.acknowledged();
         let fault = Fault::any(&mut moments, leader, zookeeper);
         let lasts = fault.lasts(&mut moments);
-        std::thread::sleep(moments.between(Duration::ZERO, Duration::from_millis(500)));
+        std::thread::sleep(moments.between(Duration::ZERO, WORK));
         let began = now();
         println!("round {round}: {fault} for {lasts:.1?}; master {leader} leads");
         fault.begin(&mut cluster);
