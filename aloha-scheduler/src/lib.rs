@@ -44,6 +44,8 @@ pub mod master;
 pub mod persistence;
 pub mod rest;
 pub mod runner;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod worker;
 
 pub use app::{

@@ -26,6 +26,8 @@ pub struct Run {
     pub is_supervised: bool,
     /// On which host.
     pub host: String,
+    /// When its runner was asked for it.
+    pub launched: Instant,
     /// When its process began.
     pub began: Instant,
     /// How many batches the store had by then.
