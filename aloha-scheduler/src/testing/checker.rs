@@ -136,7 +136,7 @@ impl<'a> Checker<'a> {
         let mut newest: BTreeMap<&str, (u64, &Run)> = BTreeMap::new();
         let mut wrong = Vec::new();
         let mut runs: Vec<_> = self.runs.iter().collect();
-        runs.sort_by_key(|run| run.launched);
+        runs.sort_by_key(|run| run.launch);
         for run in runs {
             let Some(stored) = self.launch_of(run) else {
                 wrong.push(format!("{} runs, and was never stored: {run:?}", run.name));

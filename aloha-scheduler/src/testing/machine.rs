@@ -129,7 +129,10 @@ impl Machine {
         };
         records.insert(app_id, record);
         drop(records);
-        let runner = self.clone().run(spec.clone(), attempt.clone(), ended);
+        let launch = self.inner.ledger.launch();
+        let runner = self
+            .clone()
+            .run(launch, spec.clone(), attempt.clone(), ended);
         self.inner.runtime.spawn(Box::pin(runner));
         Ok(attempt)
     }
@@ -138,7 +141,6 @@ impl Machine {
     async fn run(self, spec: LaunchSpec, attempt: Attempt, ended: watch::Sender<Option<Outcome>>) {
         let inner = &self.inner;
         let mut deaths = inner.deaths.subscribe();
-        let launched = inner.runtime.now();
         let start = Duration::from_millis(inner.runtime.random_u64() % START_MILLIS_MAX);
         let asked = attempt.asked.subscribe();
         let mut asked_early = asked.clone();
@@ -154,7 +156,7 @@ impl Machine {
                     attempt: spec.attempt,
                     is_supervised: spec.description.supervise,
                     host: inner.host.clone(),
-                    launched,
+                    launch,
                     began: inner.runtime.now(),
                     batches: inner.disk.count(),
                     ended: None,

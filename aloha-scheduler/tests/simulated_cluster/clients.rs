@@ -75,20 +75,19 @@ async fn submit(
     disk: &Disk,
     notes: &Notes,
 ) -> Option<AppId> {
+    let supervise = dice.below(2) == 0;
     let app = SimApp {
         work: match dice.below(3) {
             0 => dice.millis(100, 2_000),
             1 => dice.millis(2_000, 20_000),
             _ => dice.millis(20_000, 80_000),
         },
-        exit_code: i32::from(dice.below(6) == 0) * 3,
+        // A supervised one that fails is run again for ever.
+        exit_code: i32::from(!supervise && dice.below(3) == 0) * 3,
         stops_within: (dice.below(4) > 0).then(|| dice.millis(0, 3_000)),
     };
     let mut description = app.description(name);
-    description.supervise = dice.below(2) == 0;
-    if description.supervise && app.exit_code != 0 {
-        description.restart.in_a_row_max = Some(2);
-    }
+    description.supervise = supervise;
     let key = (dice.below(2) == 0).then(|| format!("key-{name}"));
     loop {
         let answer = match &key {
