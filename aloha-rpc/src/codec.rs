@@ -61,6 +61,18 @@ impl Codec {
             }
         }
     }
+
+    /// The variant with which the bytes of an enum begin.
+    pub(crate) fn variant_of(self, bytes: &[u8]) -> Option<u32> {
+        match self {
+            Self::Bincode => bincode::serde::decode_from_slice(bytes, bincode::config::standard())
+                .ok()
+                .map(|(variant, _)| variant),
+            Self::Postcard => postcard::take_from_bytes(bytes)
+                .ok()
+                .map(|(variant, _)| variant),
+        }
+    }
 }
 
 /// bincode takes its limit as a constant: the smallest of a few that is sixteen times the body, for one byte

@@ -8,13 +8,14 @@ use dashmap::mapref::entry::Entry;
 
 use crate::mail::Control;
 use crate::mailbox::Mailbox;
+use crate::schema::Schema;
 
 /// An endpoint that is set up: its inbox, and what its messages look like.
 #[derive(Clone)]
 pub(crate) struct Registered {
     pub(crate) mailbox: Arc<dyn Mailbox>,
     /// Asked for at look-ups alone, so it is made anew each time.
-    pub(crate) schema: fn() -> String,
+    pub(crate) schema: fn() -> Schema,
 }
 
 /// The order of a walk over all endpoints must be the same in every run; names come from this program alone.

@@ -428,14 +428,16 @@ impl RpcEnv {
             Some(inbox) => Ok(RpcEndpointRef::local(Arc::clone(&self.inner), inbox)),
             None => Err(LookupError::WrongType {
                 uri: uri(),
-                expected: (found.schema)(),
-                given: schema_of::<M>(),
+                expected: (found.schema)().text,
+                given: schema_of::<M>().text,
             }),
         }
     }
 
     /// A reference to the endpoint `name` at `address`, once its environment has confirmed that it is there and
-    /// takes messages of type `M`.
+    /// takes messages of type `M`: of an enum of that name with these variants in this order, where one of both ends
+    /// may have more at its end. A message of a variant that the other end does not know is
+    /// [`Undecodable`](crate::AskError::Undecodable) there, and nothing else fails with it.
     ///
     /// # Errors
     ///
@@ -465,27 +467,28 @@ impl RpcEnv {
         );
         let question = |call| Verify::CheckExistence {
             name: name.to_owned(),
-            schema: schema.clone(),
+            schema: schema.text.clone(),
             call,
         };
         let answer = verifier
             .ask_for(self.inner.config.lookup_timeout, question)
             .await;
-        match answer.map_err(|reason| LookupError::Failed {
+        let answer = answer.map_err(|reason| LookupError::Failed {
             uri: uri(),
             reason: reason.of_lookup(),
-        })? {
-            Existence::Exists => Ok(RpcEndpointRef::remote(
+        })?;
+        match answer {
+            found if found.is_found_by(&schema) => Ok(RpcEndpointRef::remote(
                 Arc::clone(&self.inner),
                 outbox,
                 name.into(),
             )),
-            Existence::Missing => Err(LookupError::NotFound { uri: uri() }),
             Existence::WrongType { expected } => Err(LookupError::WrongType {
                 uri: uri(),
                 expected,
-                given: schema,
+                given: schema.text,
             }),
+            Existence::Exists | Existence::Missing => Err(LookupError::NotFound { uri: uri() }),
         }
     }
 

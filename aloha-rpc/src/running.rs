@@ -32,6 +32,7 @@ use crate::inbox::{Inbox, flag};
 use crate::mail::{Batch, Control, Discard, Sent, discard, discard_all};
 use crate::mailbox::Mailbox as _;
 use crate::remote_lane::{RemoteMail, Source};
+use crate::schema::schema_of;
 use crate::scope::{self, Decoding, Origin};
 use crate::supervision::{Budget, Directive, Termination};
 use crate::timers::Due;
@@ -526,7 +527,12 @@ fn open<M: DeserializeOwned>(
             source.flow = decoding.settle();
             return Ok(message);
         }
-        (Some(Err(error)), _) => error.to_string(),
+        (Some(Err(error)), _) => {
+            let variant = codec.variant_of(body);
+            variant
+                .and_then(|variant| schema_of::<M>().on_unknown(variant))
+                .unwrap_or_else(|| error.to_string())
+        }
         (None, Err(panic)) => {
             let text = format!("decoding panicked: {}", panic_text(&*panic));
             // What was thrown is the user's, and may panic anew: the calls are not answered yet.

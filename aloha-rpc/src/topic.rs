@@ -76,7 +76,7 @@ impl<T: Publication> Topic<T> {
             } if expected == same => LookupError::WrongType {
                 uri,
                 expected: "another type of publication".to_owned(),
-                given: given.clone(),
+                given: given.text.clone(),
             },
             other => other,
         })?;
@@ -92,11 +92,11 @@ impl<T: Publication> Topic<T> {
                     uri: uri.clone(),
                     reason,
                 })?;
-        if published != given {
+        if !given.speaks(&published) {
             return Err(LookupError::WrongType {
                 uri,
                 expected: published,
-                given,
+                given: given.text,
             });
         }
         Ok(Self {
@@ -242,7 +242,7 @@ impl<T: Publication> RpcEndpoint for Hub<T> {
                 ctx.unwatch(&subscriber);
                 call.reply(());
             }
-            TopicMessage::Schema(call) => call.reply(schema_of::<T>()),
+            TopicMessage::Schema(call) => call.reply(schema_of::<T>().text),
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::context::EndpointContext;
 use crate::endpoint::RpcEndpoint;
 use crate::error::EndpointError;
 use crate::mailbox::Mailbox;
+use crate::schema::Schema;
 use crate::supervision::{Directive, Termination};
 use crate::watch::end_linked;
 
@@ -44,6 +45,18 @@ pub(crate) enum Existence {
     WrongType { expected: String },
 }
 
+impl Existence {
+    /// Whether what was looked for with this type is there. A verifier of an earlier version knows only of types that
+    /// are the same, and leaves it to the asker whether the difference matters.
+    pub(crate) fn is_found_by(&self, schema: &Schema) -> bool {
+        match self {
+            Self::Exists => true,
+            Self::Missing => false,
+            Self::WrongType { expected } => schema.speaks(expected),
+        }
+    }
+}
+
 pub(crate) struct RpcEndpointVerifier;
 
 impl RpcEndpoint for RpcEndpointVerifier {
@@ -61,9 +74,10 @@ impl RpcEndpoint for RpcEndpointVerifier {
                 None => Existence::Missing,
                 Some(found) => {
                     let expected = (found.schema)();
-                    if expected == schema {
+                    if expected.speaks(&schema) {
                         Existence::Exists
                     } else {
+                        let expected = expected.text;
                         Existence::WrongType { expected }
                     }
                 }
@@ -102,5 +116,30 @@ async fn tell_the_end(
                 end_linked(&*mailbox, endpoint, Termination::Disconnected { reason });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::schema_of;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    enum Hello {
+        SayHi,
+        SayBye,
+    }
+
+    #[test]
+    fn an_earlier_verifier_that_knows_fewer_variants_is_overruled_and_another_type_is_not() {
+        let schema = schema_of::<Hello>();
+        let answered = |expected: &str| Existence::WrongType {
+            expected: expected.to_owned(),
+        };
+        assert!(answered("Hello{SayHi}").is_found_by(&schema));
+        assert!(!answered("Hello{SayBye}").is_found_by(&schema));
+        assert!(!answered("Name{SayHi,SayBye}").is_found_by(&schema));
+        assert!(Existence::Exists.is_found_by(&schema) && !Existence::Missing.is_found_by(&schema));
+        drop([Hello::SayHi, Hello::SayBye]);
     }
 }

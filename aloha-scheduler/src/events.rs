@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::app::{AppPhase, AppStatus};
+use crate::drain::DrainPhase;
 use crate::ids::{AppId, WorkerId};
 use crate::master::WorkerState;
 
@@ -42,6 +43,15 @@ pub enum AlohaEvent {
         /// Where it is.
         to: WorkerState,
         /// Why, in words.
+        reason: String,
+    },
+    /// The drain of a worker was asked for, called off, or is done.
+    WorkerDrainChanged {
+        /// Which worker.
+        id: WorkerId,
+        /// How far it is: `NONE` where it was called off.
+        to: DrainPhase,
+        /// More about it, in words.
         reason: String,
     },
 }

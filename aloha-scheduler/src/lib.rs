@@ -22,6 +22,7 @@ mod client;
 mod clock;
 mod cluster_status;
 mod constraint;
+mod drain;
 mod events;
 mod ids;
 mod jitter;
@@ -47,6 +48,8 @@ pub mod runner;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod worker;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 pub use app::{
     AppDescription, AppPhase, AppState, AppStatus, DescriptionError, Ending, Placement, Transition,
@@ -58,6 +61,9 @@ pub use causes::with_causes;
 pub use client::{ClientError, MasterClient, MasterOutcome, TriedMaster};
 pub use cluster_status::ClusterStatus;
 pub use constraint::{Attributes, BadConstraint, Constraint};
+pub use drain::{
+    Drain, DrainAnswer, DrainFate, DrainMode, DrainPhase, DrainRequest, DrainStatus, LeftApp,
+};
 pub use events::AlohaEvent;
 pub use ids::{AppId, IdError, WorkerId};
 pub use limits::{LimitError, ProcessLimits, StopPolicy, StopSignal, UnknownStopSignal};
@@ -65,13 +71,14 @@ pub use listeners::{AlohaEventListener, EventBus, Listeners};
 pub use log_follower::{FollowError, LogFollower, LogNews};
 pub use master::{Master, MasterBuilder, MasterCore, MasterHandle, MasterRole, MasterSettings};
 pub use messages::{
-    ForgetAnswer, KillAnswer, LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage,
-    RegisterAnswer, SubmitAnswer, WORKER, WorkerMessage,
+    ForgetAnswer, KillAnswer, LeaderAnswer, LocalOnly, LogAnswer, LogRequest, MASTER,
+    MasterMessage, RegisterAnswer, SubmitAnswer, WORKER, WorkerMessage,
 };
 pub use moment::Moment;
 pub use now::Now;
 pub use recovery_mode::{
     RecoveryKind, RecoveryMode, RecoveryModeError, RecoveryModes, RecoverySettings,
+    ZooKeeperSettings,
 };
 pub use resources::Resources;
 pub use restart::{RestartCondition, RestartPolicy, UnknownRestartCondition};

@@ -37,6 +37,8 @@ pub struct LogFollower {
     end: Option<End>,
     /// Read, but to be told after what was missed before it.
     piece: Vec<u8>,
+    /// Whether the last question for output had no answer.
+    has_failed: bool,
 }
 
 /// The wait for the end of an application.
@@ -124,6 +126,7 @@ impl LogFollower {
             state: State::Waiting,
             end: None,
             piece: Vec::new(),
+            has_failed: false,
         }
     }
 
@@ -203,7 +206,10 @@ impl LogFollower {
             }
         };
         let failure = match answer.map(|answer| self.take(answer)) {
-            Ok(Ok(Some(news))) => return Ok(Some(news)),
+            Ok(Ok(Some(news))) => {
+                self.has_failed = false;
+                return Ok(Some(news));
+            }
             Ok(Ok(None)) => None,
             Ok(Err(reason)) => Some(FollowError::Unavailable(reason)),
             Err(error) => Some(error.into()),
@@ -215,9 +221,10 @@ impl LogFollower {
             self.state = State::Draining;
             return Ok(None);
         }
+        // The application may run on meanwhile, and its worker come back; or it has come back since the question.
+        let had_failed = std::mem::replace(&mut self.has_failed, failure.is_some());
         match failure {
-            // The application may run on meanwhile, and its worker come back.
-            Some(failure) if status.phase != AppPhase::Unknown => Err(failure),
+            Some(failure) if had_failed && status.phase != AppPhase::Unknown => Err(failure),
             _ => Ok(None),
         }
     }
@@ -239,7 +246,7 @@ impl LogFollower {
                 attempt: self.attempt,
                 reason,
             }),
-            Err(reason) => return Err(FollowError::Unavailable(reason)),
+            Err(reason) => return self.come_back(reason).await,
         };
         let is_last = status.phase.is_final() && status.attempt <= self.attempt;
         self.state = match is_last || self.request.attempt.is_some() {
@@ -247,6 +254,16 @@ impl LogFollower {
             false => State::Waiting,
         };
         Ok(news)
+    }
+
+    /// Whether the worker may still come back to a master that has just taken over; else there is no such output.
+    async fn come_back(&mut self, reason: String) -> Result<Option<LogNews>, FollowError> {
+        let had_failed = std::mem::replace(&mut self.has_failed, true);
+        if had_failed && !self.master.cluster().await?.is_recovering {
+            return Err(FollowError::Unavailable(reason));
+        }
+        tokio::time::sleep(START_INTERVAL).await;
+        Ok(None)
     }
 
     fn request_of(&self, attempt: u32, patience: Duration) -> LogRequest {

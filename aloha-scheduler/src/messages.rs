@@ -13,6 +13,8 @@ use crate::app::{AppDescription, AppPhase, AppStatus};
 use crate::app_query::{AppsPage, AppsQuery};
 use crate::attempt::AttemptReport;
 use crate::cluster_status::ClusterStatus;
+use crate::drain::{DrainAnswer, DrainRequest};
+use crate::election::MasterAddress;
 use crate::ids::{AppId, WorkerId};
 use crate::master::{WorkerCommand, WorkerStatus};
 use crate::worker::{LogStream, WorkerRegistration};
@@ -134,6 +136,24 @@ pub enum MasterMessage {
     },
     /// The master to itself.
     Own(LocalOnly<crate::master::OwnMessage>),
+    /// Client: who leads? Answered once this master leads, or knows of one that does.
+    AwaitLeader {
+        /// The RPC address of a leader that is known already, and not wanted.
+        besides: Option<String>,
+        /// How long to wait for another, in milliseconds; a minute at the most.
+        patience_millis: u64,
+        /// Who leads.
+        call: RpcCallContext<LeaderAnswer>,
+    },
+    /// Client: drain a worker, or no more, or say how far that is.
+    Drain {
+        /// Its id, or where it is reached, `host:port`.
+        worker: String,
+        /// What.
+        request: DrainRequest,
+        /// How it stands then.
+        call: RpcCallContext<DrainAnswer>,
+    },
 }
 
 /// What a worker is told.
@@ -176,6 +196,15 @@ pub enum RegisterAnswer {
         /// Why.
         reason: String,
     },
+}
+
+/// Who leads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LeaderAnswer {
+    /// How it is reached; none where nobody is known to lead.
+    pub leader: Option<MasterAddress>,
+    /// The epoch of its leadership where it is the master that answers, 0 where that only heard of it.
+    pub epoch: u64,
 }
 
 /// The answer to a submission.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::election::{LeaderElectionAgent, SoleMaster};
 use crate::persistence::{FileEngine, PersistenceEngine, PersistenceError};
@@ -50,8 +51,39 @@ pub enum RecoveryKind {
     None,
     /// All survives, in a file of this machine.
     FileSystem,
+    /// All survives, and several masters elect one that leads, on a ZooKeeper.
+    ZooKeeper,
     /// As somebody's own factory makes it.
     Custom,
+}
+
+/// The ZooKeeper of recovery mode ZOOKEEPER, as it is asked for: nothing of it is checked before it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ZooKeeperSettings {
+    /// The servers, `h1:2181,h2:2181`, with a chroot if there is one (`aloha.deploy.zookeeper.url`).
+    pub url: Option<String>,
+    /// Where everything is kept, below the chroot (`aloha.deploy.zookeeper.dir`).
+    pub dir: String,
+    /// Silence after which ZooKeeper gives a master up (`aloha.deploy.zookeeper.sessionTimeout`).
+    pub session_timeout: Duration,
+    /// Who may do what with what is kept there: `open`, `creator`, `scheme:id:permissions`; open for all where there is
+    /// none (`aloha.deploy.zookeeper.acl`).
+    pub acl: Vec<String>,
+    /// The file that says who a master is, in lines of `scheme:secret` (`aloha.deploy.zookeeper.auth.file`).
+    pub auth_file: Option<PathBuf>,
+}
+
+impl Default for ZooKeeperSettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            dir: "/aloha".to_owned(),
+            session_timeout: Duration::from_secs(10),
+            acl: Vec::new(),
+            auth_file: None,
+        }
+    }
 }
 
 /// What a recovery mode is made from.
@@ -64,6 +96,8 @@ pub struct RecoverySettings {
     pub factory: Option<String>,
     /// Where files are kept (`aloha.deploy.recoveryDirectory`).
     pub directory: PathBuf,
+    /// The ZooKeeper (`aloha.deploy.zookeeper.*`).
+    pub zookeeper: ZooKeeperSettings,
 }
 
 /// Why there is no such recovery mode.
@@ -90,6 +124,15 @@ pub enum RecoveryModeError {
     /// The store cannot be used.
     #[error("cannot use the master's store")]
     Store(#[from] PersistenceError),
+    /// The ZooKeeper cannot be used as it was asked for.
+    #[cfg(feature = "zookeeper")]
+    #[error("cannot use ZooKeeper")]
+    ZooKeeper(#[from] crate::zookeeper::ZooKeeperError),
+    /// This program was built without ZooKeeper.
+    #[error(
+        "aloha.deploy.recoveryMode is ZOOKEEPER, but this program was built without the cargo feature zookeeper"
+    )]
+    NoZooKeeper,
     /// A factory of somebody's own failed.
     #[error("the recovery mode {name:?} cannot be had")]
     Factory {
@@ -112,7 +155,7 @@ type Factory = dyn Fn(&RecoverySettings) -> Result<RecoveryMode, Box<dyn std::er
     + Send
     + Sync;
 
-/// The recovery modes that a program can be configured to use: NONE and FILESYSTEM, and its own by name.
+/// The recovery modes that a program can be configured to use: NONE, FILESYSTEM and ZOOKEEPER, and its own by name.
 ///
 /// # Examples
 ///
@@ -163,7 +206,7 @@ impl RecoveryModes {
         self
     }
 
-    /// Makes the one that is wanted. Blocks where it opens files.
+    /// Makes the one that is wanted. Blocks where it opens files; waits for no server.
     ///
     /// # Errors
     ///
@@ -174,6 +217,12 @@ impl RecoveryModes {
             RecoveryKind::FileSystem => Ok(RecoveryMode::stored_in(FileEngine::open(
                 &settings.directory,
             )?)),
+            #[cfg(feature = "zookeeper")]
+            RecoveryKind::ZooKeeper => {
+                Ok(crate::zookeeper::ZooKeeper::new(&settings.zookeeper)?.recovery_mode())
+            }
+            #[cfg(not(feature = "zookeeper"))]
+            RecoveryKind::ZooKeeper => Err(RecoveryModeError::NoZooKeeper),
             RecoveryKind::Custom => {
                 let name = settings
                     .factory

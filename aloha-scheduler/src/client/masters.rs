@@ -2,37 +2,36 @@
 //!
 //! ```text
 //!                 remembered?  no     .---- search: all at once, each until it leads ----.
-//!   question ---------------------->  |  standby, unreachable, silent: a pause, again    |
-//!      ^         yes |                '--------------------------------------------------'
-//!      |             v                                     | the first that leads
-//!      |            ask <----------------------------------'
-//!      |             | no answer for a while: another leads by now?
+//!   question ---------------------->  |  standby: it says who leads once it hears it     |
+//!      ^         yes |                |  unreachable, silent: a pause, again             |
+//!      |             v                '--------------------------------------------------'
+//!      |            ask <----------------------------------' the first that leads
+//!      |             | no answer for a while: a search among the others, for as long as there is none
 //!      '-------------'
 //!        not taken, or safe to repeat
 //! ```
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aloha_rpc::{AskError, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv};
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use super::candidate::Candidate;
 use super::error::{ClientError, TriedMaster};
 use super::repeat::{Next, Repeat};
 use super::search::Search;
 use crate::jitter;
 use crate::messages::MasterMessage;
 
-/// No master is remembered.
-const NONE: usize = usize::MAX;
-/// How long a question may go unanswered before the client looks whether another leads by now; it doubles up to the
-/// longest.
-const LOOK_AROUND_AFTER: Duration = Duration::from_secs(2);
-const LOOK_AROUND_AFTER_MAX: Duration = Duration::from_secs(20);
+/// How long a question may go unanswered before the client listens at the other masters whether one of them leads; and
+/// how much time there is between two times that it begins to.
+const LISTEN_AFTER: Duration = Duration::from_secs(1);
 /// The pause before the same is asked once more; it doubles up to the longest.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -45,12 +44,14 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub(super) struct Masters {
     env: RpcEnv,
     search: Search,
-    /// The place of the one that led last.
-    leader: AtomicUsize,
+    /// The one that led last.
+    leader: Mutex<Option<Arc<Candidate>>>,
     /// Whether one ever led. Before that, a cluster that is not there is not waited for.
     has_led: AtomicBool,
-    /// One search at a time: who needs the leader meanwhile waits for what it finds. And when the last one ended.
-    searching: Mutex<Option<Instant>>,
+    /// One search at a time: who needs the leader meanwhile waits for what it finds.
+    searching: AsyncMutex<()>,
+    /// One listens at the other masters for all that wait for an answer; and when the last one began to.
+    listening: AsyncMutex<Option<Instant>>,
 }
 
 /// Why an ask ended without an answer.
@@ -65,9 +66,10 @@ impl Masters {
         Self {
             env: env.clone(),
             search: Search::new(env, addresses),
-            leader: AtomicUsize::new(NONE),
+            leader: Mutex::new(None),
             has_led: AtomicBool::new(false),
-            searching: Mutex::new(None),
+            searching: AsyncMutex::default(),
+            listening: AsyncMutex::default(),
         }
     }
 
@@ -104,14 +106,14 @@ impl Masters {
         let mut in_doubt = false;
         loop {
             let found = timeout_at(give_up_at, self.leader()).await;
-            let (place, master) = match (found, last.take()) {
+            let (leader, master) = match (found, last.take()) {
                 (Ok(Some(found)), _) => found,
                 // What came of the question says more than that nobody is there now.
                 (Ok(None) | Err(_), Some(error)) => return Err(Failed::with(error, in_doubt)),
                 (Ok(None) | Err(_), None) => return Err(Failed::NoMaster),
             };
             let asked = super::put(&master, open_for, &question);
-            let error = match self.accompany(asked, place, repeat).await {
+            let error = match self.accompany(asked, &leader, repeat).await {
                 Ok(answer) => return Ok(answer),
                 Err(Ended::Moved) => {
                     in_doubt = true;
@@ -124,10 +126,10 @@ impl Masters {
             in_doubt |= Repeat::Unsafe.after(&error) == Next::Unknown;
             match repeat.after(&error) {
                 Next::Later => {}
-                Next::Elsewhere => self.forget(place, &error),
+                Next::Elsewhere => self.forget(&leader, &error),
                 Next::GiveUp => return Err(Failed::with(error, in_doubt)),
                 Next::Unknown => {
-                    self.forget(place, &error);
+                    self.forget(&leader, &error);
                     return Err(Failed::Unknown(error));
                 }
             }
@@ -147,83 +149,87 @@ impl Masters {
 
     /// The master that leads: the one remembered, else the first that is found to. `None` where no cluster is there.
     /// Cancel safe.
-    async fn leader(&self) -> Option<(usize, RpcEndpointRef<MasterMessage>)> {
+    async fn leader(&self) -> Option<(Arc<Candidate>, RpcEndpointRef<MasterMessage>)> {
         loop {
-            if let Some(found) = self.remembered() {
-                return Some(found);
+            if let Some(leader) = self.remembered()
+                && let Some(master) = leader.endpoint().cloned()
+            {
+                return Some((leader, master));
             }
-            let mut searched = self.searching.lock().await;
+            let _searching = self.searching.lock().await;
             if self.remembered().is_none() {
                 let has_led = self.has_led.load(Ordering::Relaxed);
-                let found = self.search.run(has_led).await?;
-                *searched = Some(self.env.runtime().now());
+                let found = self.search.run(has_led, None).await?;
                 self.remember(found);
             }
         }
     }
 
-    fn remembered(&self) -> Option<(usize, RpcEndpointRef<MasterMessage>)> {
-        let place = self.leader.load(Ordering::Acquire);
-        let master = self.search.master(place)?;
-        Some((place, master.clone()))
+    fn last(&self) -> MutexGuard<'_, Option<Arc<Candidate>>> {
+        // Nobody panics while holding it.
+        self.leader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember(&self, place: usize) {
+    fn remembered(&self) -> Option<Arc<Candidate>> {
+        self.last().clone()
+    }
+
+    fn remember(&self, leader: Arc<Candidate>) {
         self.has_led.store(true, Ordering::Relaxed);
-        self.leader.store(place, Ordering::Release);
+        *self.last() = Some(leader);
     }
 
     /// That master leads no more, or cannot be asked. Another that was found since is kept.
-    fn forget(&self, place: usize, why: &AskError) {
-        self.search.note(place, why.clone().into());
-        // Whoever comes second finds it done.
-        let _ = self
-            .leader
-            .compare_exchange(place, NONE, Ordering::AcqRel, Ordering::Relaxed);
+    fn forget(&self, leader: &Arc<Candidate>, why: &AskError) {
+        leader.note(why.clone().into());
+        let mut last = self.last();
+        if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, leader)) {
+            *last = None;
+        }
     }
 
-    /// Waits for an answer, and looks from time to time whether another master leads by now: one that is cut off says
-    /// nothing for a long time.
+    /// Waits for an answer; where it is long in coming, hears of another master that leads by now: one that is cut off
+    /// says nothing for a long time.
     async fn accompany<R>(
         &self,
         asked: impl Future<Output = Result<R, AskError>>,
-        place: usize,
+        leader: &Arc<Candidate>,
         repeat: Repeat,
     ) -> Result<R, Ended> {
         if repeat == Repeat::Unsafe || self.search.count() < 2 {
             return asked.await.map_err(Ended::Failed);
         }
         let mut asked = pin!(asked);
-        let mut patience = LOOK_AROUND_AFTER;
-        loop {
-            let found = tokio::select! {
-                biased;
-                answer = &mut asked => return answer.map_err(Ended::Failed),
-                found = self.look_around(place, patience) => found,
-            };
-            if let Some(found) = found.filter(|found| *found != place) {
-                self.remember(found);
-                return Err(Ended::Moved);
-            }
-            patience = (patience * 2).min(LOOK_AROUND_AFTER_MAX);
+        tokio::select! {
+            biased;
+            answer = &mut asked => answer.map_err(Ended::Failed),
+            true = self.another_leads(leader) => Err(Ended::Moved),
         }
     }
 
-    /// After a while, which master leads; none where somebody else has just seen that this one still does.
-    async fn look_around(&self, place: usize, after: Duration) -> Option<usize> {
-        sleep(after).await;
-        let mut searched = self.searching.lock().await;
-        let known = self.leader.load(Ordering::Acquire);
-        if known != place && known != NONE {
-            return Some(known);
+    /// Waits until another master than this one is known to lead; false where there is none to ask.
+    async fn another_leads(&self, leader: &Arc<Candidate>) -> bool {
+        sleep(LISTEN_AFTER).await;
+        let mut began = self.listening.lock().await;
+        if let Some(began) = *began {
+            // Who waits for the same has just stopped listening.
+            sleep_until(began + LISTEN_AFTER).await;
         }
-        let now = self.env.runtime().now();
-        if searched.is_some_and(|at| now.saturating_duration_since(at) < LOOK_AROUND_AFTER) {
-            return None;
+        if self
+            .remembered()
+            .is_some_and(|last| !Arc::ptr_eq(&last, leader))
+        {
+            return true;
         }
-        let found = self.search.run(true).await;
-        *searched = Some(self.env.runtime().now());
-        found
+        *began = Some(self.env.runtime().now());
+        match self.search.run(true, Some(leader)).await {
+            Some(found) => {
+                leader.note(self.search.outdated());
+                self.remember(found);
+                true
+            }
+            None => false,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Asks the master that leads, from this process or another.
 
+mod candidate;
 mod error;
 mod masters;
 mod repeat;
@@ -20,6 +21,7 @@ use self::repeat::{Next, Repeat};
 use crate::app::{AppDescription, AppStatus};
 use crate::app_query::{AppsPage, AppsQuery};
 use crate::cluster_status::ClusterStatus;
+use crate::drain::{DrainAnswer, DrainRequest};
 use crate::ids::AppId;
 use crate::log_follower::LogFollower;
 use crate::master::WorkerStatus;
@@ -346,6 +348,25 @@ impl MasterClient {
     pub async fn workers(&self) -> Result<Vec<WorkerStatus>, ClientError> {
         self.ask(Repeat::Safe, |call| MasterMessage::Workers { call })
             .await
+    }
+
+    /// Drains a worker, which is named by its id or by where it is reached (`host:port`), or no more; tells how that
+    /// stands. A drain that was asked for twice has its timeout counted from the second time.
+    ///
+    /// # Errors
+    ///
+    /// No master answered, or one of an earlier version, which cannot do so.
+    pub async fn drain(
+        &self,
+        worker: &str,
+        request: DrainRequest,
+    ) -> Result<DrainAnswer, ClientError> {
+        let question = |call| MasterMessage::Drain {
+            worker: worker.to_owned(),
+            request,
+            call,
+        };
+        self.ask(Repeat::Safe, question).await
     }
 
     /// The cluster in numbers.

@@ -1,158 +1,143 @@
-//! Looking for the master that leads.
+//! Looking for the master that leads, among those that were named at the beginning and those that they name.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aloha_rpc::{RpcAddress, RpcEndpointRef, RpcEnv};
+use aloha_rpc::{RpcAddress, RpcEnv};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
+use super::candidate::{Candidate, NewestEpoch, News, address_of};
 use super::error::{MasterOutcome, TriedMaster};
-use super::masters::{PAUSE, PAUSE_MAX};
-use crate::jitter;
-use crate::messages::{MASTER, MasterMessage};
 
-/// How long a master may take to say whether it leads. Nobody waits for one that is cut off: all are looked at at once.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many masters are remembered that only others named; a new one takes the place of the oldest.
+const LEARNED_MAX: usize = 8;
 
 /// Looks at all masters until one leads.
 #[derive(Debug)]
 pub(super) struct Search {
-    candidates: Vec<Arc<Candidate>>,
-}
-
-/// A master that may lead.
-#[derive(Debug)]
-struct Candidate {
     env: RpcEnv,
-    address: RpcAddress,
-    /// Once a master was found there.
-    endpoint: OnceLock<RpcEndpointRef<MasterMessage>>,
-    outcome: Mutex<MasterOutcome>,
-    /// The highest epoch that any of several was found to lead in: one with a lower one has not noticed yet.
-    newest: Option<Arc<AtomicU64>>,
+    /// Those that were named at the beginning, then those that others named.
+    candidates: Mutex<Vec<Arc<Candidate>>>,
+    configured: usize,
+    newest: NewestEpoch,
 }
 
 impl Search {
     pub(super) fn new(env: &RpcEnv, addresses: &[RpcAddress]) -> Self {
-        let newest = (addresses.len() > 1).then(Arc::default);
-        let candidate = |address: &RpcAddress| {
-            Arc::new(Candidate {
-                env: env.clone(),
-                address: address.clone(),
-                endpoint: OnceLock::new(),
-                outcome: Mutex::new(MasterOutcome::Unheard),
-                newest: newest.clone(),
-            })
-        };
+        let newest = NewestEpoch::default();
+        let candidates = addresses
+            .iter()
+            .map(|address| Candidate::new(env, address.clone(), &newest));
         Self {
-            candidates: addresses.iter().map(candidate).collect(),
+            env: env.clone(),
+            candidates: Mutex::new(candidates.collect()),
+            configured: addresses.len(),
+            newest,
         }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.candidates.len()
+        self.candidates().len()
     }
 
-    /// The master at this place, if one was found there.
-    pub(super) fn master(&self, place: usize) -> Option<&RpcEndpointRef<MasterMessage>> {
-        self.candidates.get(place)?.endpoint.get()
+    fn candidates(&self) -> MutexGuard<'_, Vec<Arc<Candidate>>> {
+        // Nobody panics while holding it.
+        let candidates = self.candidates.lock();
+        candidates.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What came of each when it was last looked at.
     pub(super) fn tried(&self) -> Vec<TriedMaster> {
-        let tried = self.candidates.iter().map(|candidate| TriedMaster {
-            address: candidate.address.clone(),
+        let candidates = self.candidates();
+        let tried = candidates.iter().map(|candidate| TriedMaster {
+            address: candidate.address().clone(),
             outcome: candidate.outcome(),
         });
         tried.collect()
     }
 
-    /// Notes what came of the one at this place.
-    pub(super) fn note(&self, place: usize, outcome: MasterOutcome) {
-        if let Some(candidate) = self.candidates.get(place) {
-            candidate.note(outcome);
+    /// What came of one that another was found to have followed.
+    pub(super) fn outdated(&self) -> MasterOutcome {
+        MasterOutcome::Outdated {
+            epoch: self.newest.load(Ordering::Relaxed),
         }
     }
 
-    /// Looks at all at once, at each again and again with pauses, until one leads; gives its place. Where no cluster is
-    /// `expected`, it gives up once nobody there can be one that leads soon.
+    /// Looks at all at once until one leads, at none `besides`. A standby says when it hears of a leader; one that cannot
+    /// be asked is looked at again after a pause. Where no cluster is `expected`, it gives up once nobody there can be
+    /// one that leads soon.
     ///
     /// Cancel safe: dropped, it stops looking.
-    pub(super) async fn run(&self, expected: bool) -> Option<usize> {
+    pub(super) async fn run(
+        &self,
+        expected: bool,
+        besides: Option<&Arc<Candidate>>,
+    ) -> Option<Arc<Candidate>> {
         let (heard, mut news) = mpsc::channel(1);
         // Dropped, it ends them.
         let mut looking = JoinSet::new();
-        let mut unheard = vec![true; self.candidates.len()];
-        for (place, candidate) in self.candidates.iter().enumerate() {
-            let (candidate, heard) = (Arc::clone(candidate), heard.clone());
-            looking.spawn(async move { candidate.look_until_it_leads(place, heard).await });
+        let name = besides.map(|candidate| candidate.name());
+        let mut look_at = |candidate: &Arc<Candidate>| {
+            let candidate = Arc::clone(candidate);
+            looking.spawn(candidate.look_until_it_leads(name.clone(), heard.clone()));
+        };
+        let is_besides = |candidate: &Arc<Candidate>| {
+            besides.is_some_and(|besides| {
+                Arc::ptr_eq(besides, candidate) || candidate.is_called(&besides.name())
+            })
+        };
+        let mut looked_at = self.candidates().clone();
+        looked_at.retain(|candidate| !is_besides(candidate));
+        if self.count() < 2 {
+            // Nobody to compare with: one that begins anew may count its epochs anew.
+            self.newest.store(0, Ordering::Relaxed);
         }
-        drop(heard);
-        while let Some((place, leads)) = news.recv().await {
-            if leads {
-                return Some(place);
-            }
-            unheard[place] = false;
-            let is_alive = |candidate: &Arc<Candidate>| candidate.outcome().is_alive();
-            if !expected && !unheard.contains(&true) && !self.candidates.iter().any(is_alive) {
-                return None;
+        looked_at.iter().for_each(&mut look_at);
+        let mut unheard = looked_at.clone();
+        while !looked_at.is_empty() {
+            match news.recv().await.expect("one end is here") {
+                News::Looked(candidate, true) if !is_besides(&candidate) => return Some(candidate),
+                News::Looked(candidate, _) => {
+                    unheard.retain(|one| !Arc::ptr_eq(one, &candidate));
+                    let is_alive = |candidate: &Arc<Candidate>| candidate.outcome().is_alive();
+                    if !expected && unheard.is_empty() && !looked_at.iter().any(is_alive) {
+                        return None;
+                    }
+                }
+                News::Named(name) => {
+                    if besides.is_some_and(|besides| besides.is_called(&name)) {
+                        continue;
+                    }
+                    match looked_at.iter().find(|one| one.is_called(&name)) {
+                        Some(known) => known.was_named(),
+                        None => {
+                            if let Some(learned) = self.learn(&name) {
+                                look_at(&learned);
+                                unheard.push(Arc::clone(&learned));
+                                looked_at.push(learned);
+                            }
+                        }
+                    }
+                }
             }
         }
         None
     }
-}
 
-impl Candidate {
-    fn outcome(&self) -> MasterOutcome {
-        let outcome = self.outcome.lock();
-        outcome.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn note(&self, outcome: MasterOutcome) {
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
-    }
-
-    /// Tells after each look whether it leads, until it does.
-    async fn look_until_it_leads(&self, place: usize, heard: mpsc::Sender<(usize, bool)>) {
-        let mut pause = PAUSE;
-        loop {
-            let outcome = self.look().await;
-            let leads = matches!(outcome, MasterOutcome::Leads);
-            self.note(outcome);
-            if heard.send((place, leads)).await.is_err() || leads {
-                return;
-            }
-            sleep(jitter::shorten(pause, 0.5, self.env.runtime().random_u64())).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+    /// The master of this name, which is remembered from now on. Whoever may stand for election is believed: the
+    /// masters are those of the cluster.
+    fn learn(&self, name: &str) -> Option<Arc<Candidate>> {
+        let address = address_of(name)?;
+        let mut candidates = self.candidates();
+        if let Some(known) = candidates.iter().find(|one| one.is_called(name)) {
+            return Some(Arc::clone(known));
         }
-    }
-
-    /// Asks it what only a leader answers.
-    async fn look(&self) -> MasterOutcome {
-        let endpoint = match self.endpoint.get() {
-            Some(endpoint) => endpoint,
-            None => match self.env.retrieve_endpoint_ref(&self.address, MASTER).await {
-                Ok(endpoint) => self.endpoint.get_or_init(|| endpoint),
-                Err(error) => return error.into(),
-            },
-        };
-        let question = |call| MasterMessage::Cluster { call };
-        let cluster = match endpoint.ask_for(LOOK_TIMEOUT, question).await {
-            Ok(cluster) => cluster,
-            Err(error) => return error.into(),
-        };
-        match &self.newest {
-            Some(newest) => {
-                let before = newest.fetch_max(cluster.epoch, Ordering::Relaxed);
-                if cluster.epoch < before {
-                    return MasterOutcome::Outdated { epoch: before };
-                }
-                MasterOutcome::Leads
-            }
-            None => MasterOutcome::Leads,
+        if candidates.len() >= self.configured + LEARNED_MAX {
+            candidates.remove(self.configured);
         }
+        let learned = Candidate::new(&self.env, address, &self.newest);
+        candidates.push(Arc::clone(&learned));
+        Some(learned)
     }
 }

@@ -201,8 +201,8 @@ pub static KEYS: &[Key] = &[
     key("aloha.deploy.tagLimits", Kind::TagLimits, Fallback::Unset("no limits"),
         "How many applications of a tag may run at once, as in etl=4,*=100, where * is all applications together; the others wait."),
     text("aloha.deploy.recoveryMode",
-        Kind::Word { accepted: &["NONE", "FILESYSTEM", "CUSTOM"], later: &["ZOOKEEPER"] }, "NONE",
-        "Where the master keeps its state over a restart: NONE in memory alone, FILESYSTEM in a file of this machine, CUSTOM as a factory of your own program does."),
+        Kind::Word { accepted: &["NONE", "FILESYSTEM", "ZOOKEEPER", "CUSTOM"], later: &[] }, "NONE",
+        "Where the master keeps its state over a restart: NONE in memory alone, FILESYSTEM in a file of this machine, ZOOKEEPER on servers that several masters share, of which one leads, CUSTOM as a factory of your own program does."),
     key("aloha.deploy.recoveryMode.factory", Kind::Name, Fallback::Unset("no factory"),
         "Name of the factory of recovery mode CUSTOM, as the program that starts the master has given it."),
     key("aloha.deploy.recoveryDirectory", Kind::Path,
@@ -211,6 +211,16 @@ pub static KEYS: &[Key] = &[
             otherwise: "recovery",
         },
         "Directory of the master's own in recovery mode FILESYSTEM; not below /tmp, which machines empty at their leisure."),
+    key("aloha.deploy.zookeeper.url", Kind::Name, Fallback::Unset("no servers"),
+        "Servers of recovery mode ZOOKEEPER with their ports and a chroot if there is one, as in h1:2181,h2:2181,h3:2181/chroot."),
+    text("aloha.deploy.zookeeper.dir", Kind::Name, "/aloha",
+        "Where the masters of one cluster keep their election and their state on ZooKeeper, below the chroot; made where it is missing."),
+    text("aloha.deploy.zookeeper.sessionTimeout", seconds(1, DAY), "10s",
+        "Silence after which ZooKeeper gives a master up and the next one leads; longer than a pause of its process, and within the servers' 2 to 20 ticks."),
+    key("aloha.deploy.zookeeper.acl", Kind::List, Fallback::Unset("open"),
+        "Who may do what with it: open (everybody everything), creator (who has the secrets of aloha.deploy.zookeeper.auth.file), or scheme:id:permissions with permissions of cdrwa."),
+    key("aloha.deploy.zookeeper.auth.file", Kind::Path, Fallback::Unset("nobody in particular"),
+        "File with lines of scheme:secret, as in digest:user:password, that say to ZooKeeper who a master is; the same for all masters, and readable by nobody else."),
     text("aloha.deploy.slowStoreAfter", millis(10, DAY), "5s",
         "How long submissions may wait to be stored before more are refused; a disk takes milliseconds, and clients should hear of one that hangs."),
     text("aloha.master.idempotency.ttl", seconds(1, TEN_YEARS), "86400",
@@ -227,6 +237,8 @@ pub static KEYS: &[Key] = &[
         "How long that may take before it is killed; the next event waits meanwhile, so it is short."),
     text("aloha.port.maxRetries", count(0, 65_535), "16",
         "How many further ports are tried where one is in use; never where it was given by a flag."),
+    key("aloha.rpc.advertisedHost", Kind::Host, Fallback::Unset("where it listens"),
+        "Host name under which others reach this process where it differs from the one it listens on, as behind address translation or in a container; the port is the same."),
     text("aloha.rpc.askTimeout", millis(1, DAY), "60s",
         "How long an ask waits for its answer; long enough for a busy master, short enough that nobody hangs."),
     text("aloha.rpc.lookupTimeout", millis(1, DAY), "10s",
@@ -266,11 +278,7 @@ pub static KEYS: &[Key] = &[
 ];
 
 /// Keys of the contract that have no function in this version yet.
-pub(super) static LATER: &[&str] = &[
-    "aloha.deploy.zookeeper.url",
-    "aloha.deploy.zookeeper.dir",
-    "aloha.deploy.zookeeper.sessionTimeout",
-];
+pub(super) static LATER: &[&str] = &[];
 
 /// Where a key stands in [`KEYS`].
 pub(super) fn position(name: &str) -> Option<usize> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Config, Origin, Value};
 use crate::constraint::Attributes;
 use crate::listeners::ListenerSettings;
-use crate::recovery_mode::{RecoveryKind, RecoverySettings};
+use crate::recovery_mode::{RecoveryKind, RecoverySettings, ZooKeeperSettings};
 use crate::rest::RestLimits;
 use crate::runner::{CpuEnforcement, Enforcement, LogSettings};
 use crate::worker::CleanupSettings;
@@ -106,6 +106,8 @@ pub struct WorkerSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RpcSettings {
+    /// Under which host others reach this process, where that is not the one it listens on.
+    pub advertised_host: Option<String>,
     /// How long an ask waits for its answer.
     pub ask_timeout: Duration,
     /// How long the search for a remote endpoint may take.
@@ -180,16 +182,28 @@ impl Config {
         RecoverySettings {
             kind: match self.value("aloha.deploy.recoveryMode") {
                 Some(Value::Word("FILESYSTEM")) => RecoveryKind::FileSystem,
+                Some(Value::Word("ZOOKEEPER")) => RecoveryKind::ZooKeeper,
                 Some(Value::Word("CUSTOM")) => RecoveryKind::Custom,
                 _ => RecoveryKind::None,
             },
-            factory: match self.value("aloha.deploy.recoveryMode.factory") {
-                Some(Value::Text(name)) => Some(name.clone()),
-                _ => None,
-            },
+            factory: self.name("aloha.deploy.recoveryMode.factory"),
             directory: self
                 .path("aloha.deploy.recoveryDirectory")
                 .unwrap_or_default(),
+            zookeeper: ZooKeeperSettings {
+                url: self.name("aloha.deploy.zookeeper.url"),
+                dir: self.text("aloha.deploy.zookeeper.dir"),
+                session_timeout: self.duration("aloha.deploy.zookeeper.sessionTimeout"),
+                acl: self.list("aloha.deploy.zookeeper.acl"),
+                auth_file: self.path("aloha.deploy.zookeeper.auth.file"),
+            },
+        }
+    }
+
+    fn name(&self, key: &str) -> Option<String> {
+        match self.value(key) {
+            Some(Value::Text(name)) => Some(name.clone()),
+            _ => None,
         }
     }
 
@@ -285,6 +299,10 @@ impl Config {
     /// The RPC layer's part.
     pub fn rpc(&self) -> RpcSettings {
         RpcSettings {
+            advertised_host: match self.value("aloha.rpc.advertisedHost") {
+                Some(Value::Text(host)) => Some(host.clone()),
+                _ => None,
+            },
             ask_timeout: self.duration("aloha.rpc.askTimeout"),
             lookup_timeout: self.duration("aloha.rpc.lookupTimeout"),
             connect_timeout: self.duration("aloha.rpc.connectTimeout"),

@@ -350,16 +350,12 @@ mod tests {
                 ":1: aloha.worker.timeout=-5: expected a duration from 1s to 86400s (plain number: seconds)",
             ),
             (
-                "aloha.deploy.recoveryMode=ZOOKEEPER",
-                ":1: aloha.deploy.recoveryMode=ZOOKEEPER is not supported by this version yet, only one of NONE, FILESYSTEM, CUSTOM",
-            ),
-            (
                 "aloha.deploy.recoveryMode=SOME",
-                ":1: aloha.deploy.recoveryMode=SOME: expected one of NONE, FILESYSTEM, CUSTOM",
+                ":1: aloha.deploy.recoveryMode=SOME: expected one of NONE, FILESYSTEM, ZOOKEEPER, CUSTOM",
             ),
             (
-                "aloha.deploy.zookeeper.url=a",
-                ":1: aloha.deploy.zookeeper.url is known to Aloha but not supported by this version",
+                "aloha.deploy.zookeeper.sessionTimeout=0",
+                ":1: aloha.deploy.zookeeper.sessionTimeout=0: expected a duration from 1s to 86400s (plain number: seconds)",
             ),
             (
                 "aloha.worker.attributes=zone=a,zone=b",

@@ -143,6 +143,12 @@ fn variables(event: &AlohaEvent) -> Vec<(&'static str, String)> {
             ("ALOHA_EVENT_TO", to.to_string()),
             ("ALOHA_EVENT_REASON", reason.clone()),
         ],
+        AlohaEvent::WorkerDrainChanged { id, to, reason } => vec![
+            ("ALOHA_EVENT", "WorkerDrainChanged".to_owned()),
+            ("ALOHA_EVENT_ID", id.to_string()),
+            ("ALOHA_EVENT_TO", to.to_string()),
+            ("ALOHA_EVENT_REASON", reason.clone()),
+        ],
     };
     for (_, value) in &mut variables {
         // A variable cannot hold one.

@@ -84,7 +84,9 @@ pub trait AlohaEventListener: Send {
                 attempt,
                 reason,
             } => self.on_app_relaunched(id, *attempt, reason),
-            AlohaEvent::WorkerStateChanged { .. } => self.on_other_event(event),
+            AlohaEvent::WorkerStateChanged { .. } | AlohaEvent::WorkerDrainChanged { .. } => {
+                self.on_other_event(event);
+            }
         }
     }
 }

@@ -86,6 +86,7 @@ impl MasterCore {
             self.apps.update(id, |app| {
                 app.attempt = attempt;
                 app.overran = false;
+                app.evicted = false;
             });
         } else {
             let number = self.number_for(id);
@@ -103,6 +104,7 @@ impl MasterCore {
                 submitted_at: self.now.unix_millis(),
                 restarts_in_a_row: 0,
                 overran: false,
+                evicted: false,
                 history: Vec::new(),
             };
             record.note(self.now.unix_millis(), Some(reason));

@@ -1,5 +1,5 @@
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
@@ -39,6 +39,9 @@ pub struct AppRecord {
     /// Whether the latest attempt is being ended for it ran longer than it may.
     #[serde(default)]
     pub overran: bool,
+    /// Whether the latest attempt is being ended for its worker is drained.
+    #[serde(default)]
+    pub evicted: bool,
     /// Its last changes of state, the oldest first.
     #[serde(default)]
     pub history: Vec<Transition>,
@@ -76,8 +79,17 @@ pub(crate) type AppSlot = Slot<App>;
 pub(crate) struct App {
     /// Shared with effects that are still to be carried out; changed, it is first copied if there are such.
     record: Arc<AppRecord>,
-    /// Where it waits, if it does.
-    group: Option<GroupSlot>,
+    place: Place,
+}
+
+/// Where an application is besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Nowhere,
+    /// In this group of the queue.
+    Queue(GroupSlot),
+    /// Among those that have ended, as the one of this number.
+    Ended(u64),
 }
 
 /// The applications, and in step with them who waits, how many of a tag are placed, and who ended in which order.
@@ -89,7 +101,8 @@ pub(crate) struct Apps {
     phases: BTreeMap<AppPhase, u64>,
     queue: Queue,
     limits: TagLimits,
-    ended: VecDeque<AppId>,
+    /// Numbered in the order in which they ended.
+    ended: BTreeMap<u64, AppSlot>,
 }
 
 /// Whether it is in the queue. One that pauses before it runs again is not.
@@ -121,7 +134,7 @@ impl Apps {
             phases: BTreeMap::new(),
             queue: Queue::default(),
             limits,
-            ended: VecDeque::new(),
+            ended: BTreeMap::new(),
         }
     }
 
@@ -144,6 +157,11 @@ impl Apps {
         Some(ticket(self.at(slot), slot))
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.apps.len()
+    }
+
     /// Every application, in an order that means nothing.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &AppRecord> {
         self.apps.iter().map(|(_, app)| &*app.record)
@@ -157,6 +175,11 @@ impl Apps {
         self.by_number
             .range(numbers)
             .map(|(_, slot)| self.at(*slot))
+    }
+
+    /// The one that has this number.
+    pub(crate) fn numbered(&self, number: u64) -> Option<&AppRecord> {
+        self.by_number.get(&number).map(|slot| self.at(*slot))
     }
 
     /// How many there are in each phase in which there are any.
@@ -184,10 +207,10 @@ impl Apps {
         let (id, number) = (app.id.clone(), app.number);
         let (phase, waits) = (app.phase(), waits(&app.state));
         let slot = self.apps.insert(
-            id.clone(),
+            id,
             App {
                 record: Arc::new(app),
-                group: None,
+                place: Place::Nowhere,
             },
         );
         self.by_number.insert(number, slot);
@@ -197,7 +220,7 @@ impl Apps {
         } else if phase.is_placed() {
             self.count(slot);
         } else if phase.is_final() {
-            self.ended.push_back(id);
+            self.list_ended(slot);
         }
     }
 
@@ -233,7 +256,7 @@ impl Apps {
             (true, true) | (false, false) => {}
         }
         if to.is_final() {
-            self.ended.push_back(id.clone());
+            self.list_ended(slot);
         }
         Some(from)
     }
@@ -244,6 +267,7 @@ impl Apps {
         self.update(id, |app| {
             app.attempt = app.attempt.saturating_add(1);
             app.overran = false;
+            app.evicted = false;
             attempt = Some(app.attempt);
         });
         attempt
@@ -277,8 +301,8 @@ impl Apps {
             self.dequeue(slot);
         } else if phase.is_placed() {
             self.discount(slot);
-        } else if phase.is_final() {
-            self.ended.retain(|ended| ended != id);
+        } else if let Place::Ended(place) = self.apps[slot].place {
+            self.ended.remove(&place);
         }
         self.take(id)
     }
@@ -288,8 +312,41 @@ impl Apps {
         if self.ended.len() <= retained {
             return None;
         }
-        let id = self.ended.pop_front()?;
+        let (_, slot) = self.ended.pop_first()?;
+        let id = self.at(slot).id.clone();
         self.take(&id)
+    }
+
+    /// Puts those that have ended in the order in which they did, by what is stored of that.
+    pub(crate) fn order_ended(&mut self) {
+        let ended_at = |slot: &AppSlot| match self.at(*slot) {
+            AppRecord {
+                state: AppState::Ended { at, .. },
+                number,
+                ..
+            } => (*at, *number),
+            AppRecord { number, .. } => (0, *number),
+        };
+        let mut ended: Vec<_> = self
+            .ended
+            .values()
+            .map(|slot| (ended_at(slot), *slot))
+            .collect();
+        if ended.is_sorted() {
+            return;
+        }
+        ended.sort_unstable();
+        self.ended.clear();
+        for (_, slot) in ended {
+            self.list_ended(slot);
+        }
+    }
+
+    fn list_ended(&mut self, slot: AppSlot) {
+        let last = self.ended.last_key_value();
+        let place = last.map_or(0, |(place, _)| place + 1);
+        self.ended.insert(place, slot);
+        self.apps[slot].place = Place::Ended(place);
     }
 
     /// Takes out one that no other table has.
@@ -314,12 +371,12 @@ impl Apps {
             constraints: description.constraints.clone(),
             limits: self.limits.applying_to(&description.tags),
         };
-        app.group = Some(self.queue.insert(shape, ticket(&app.record, slot)));
+        app.place = Place::Queue(self.queue.insert(shape, ticket(&app.record, slot)));
     }
 
     fn dequeue(&mut self, slot: AppSlot) {
         let app = &mut self.apps[slot];
-        if let Some(group) = app.group.take() {
+        if let Place::Queue(group) = std::mem::replace(&mut app.place, Place::Nowhere) {
             self.queue.remove(group, ticket(&app.record, slot));
         }
     }
@@ -344,10 +401,14 @@ impl Apps {
         self.queue.check_invariants();
         let groups = self.queue.groups();
         let queued: std::collections::BTreeSet<_> = groups
-            .flat_map(|(slot, group)| group.waiting().map(move |ticket| (*ticket, Some(slot))))
+            .flat_map(|(slot, group)| {
+                group
+                    .waiting()
+                    .map(move |ticket| (*ticket, Place::Queue(slot)))
+            })
             .collect();
         let waiting = self.apps.iter().filter(|(_, app)| waits(&app.record.state));
-        let waiting = waiting.map(|(slot, app)| (ticket(&app.record, slot), app.group));
+        let waiting = waiting.map(|(slot, app)| (ticket(&app.record, slot), app.place));
         assert_eq!(queued, waiting.collect(), "the queue is out of step");
         let mut counted = vec![0; self.limits.placed().len()];
         for app in self.iter().filter(|app| app.phase().is_placed()) {
@@ -368,12 +429,13 @@ impl Apps {
             *phases.entry(app.phase()).or_default() += 1;
         }
         assert_eq!(self.phases(), phases, "a phase is miscounted");
-        let ended: std::collections::BTreeSet<_> = self.ended.iter().collect();
-        assert_eq!(ended.len(), self.ended.len(), "an application ended twice");
-        assert!(
-            self.iter()
-                .all(|app| app.phase().is_final() == ended.contains(&app.id))
-        );
-        assert!(ended.iter().all(|id| self.get(id).is_some()));
+        let ended = self.apps.iter().filter_map(|(slot, app)| match app.place {
+            Place::Ended(place) => Some((place, slot)),
+            Place::Nowhere | Place::Queue(_) => None,
+        });
+        assert_eq!(self.ended, ended.collect(), "who has ended is out of step");
+        let is_listed = |app: &App| matches!(app.place, Place::Ended(_));
+        let mut apps = self.apps.iter();
+        assert!(apps.all(|(_, app)| app.record.phase().is_final() == is_listed(app)));
     }
 }

@@ -1,15 +1,16 @@
 use std::time::Duration;
 
-use aloha_rpc::{RpcEnv, SetupError};
-use tokio::sync::{broadcast, watch};
+use aloha_rpc::{RpcEndpointRef, RpcEnv, SetupError};
+use tokio::sync::{broadcast, oneshot, watch};
 
 use super::endpoint::Master;
+use super::own_message::OwnMessage;
 use super::{MasterRole, MasterSettings};
 use crate::client::MasterClient;
 use crate::clock;
 use crate::events::AlohaEvent;
 use crate::listeners::EventBus;
-use crate::messages::MASTER;
+use crate::messages::{LocalOnly, MASTER, MasterMessage};
 use crate::recovery_mode::RecoveryMode;
 
 /// How long submissions wait for the store before more are refused, where nobody says otherwise.
@@ -83,9 +84,10 @@ impl<'a> MasterBuilder<'a> {
             self.rest_url,
             role,
         );
-        let client = MasterClient::new(self.env.setup_endpoint(MASTER, master)?);
+        let master = self.env.setup_endpoint(MASTER, master)?;
         Ok(MasterHandle {
-            client,
+            client: MasterClient::new(master.clone()),
+            master,
             events,
             role: seen,
         })
@@ -95,6 +97,7 @@ impl<'a> MasterBuilder<'a> {
 /// A master that runs in an environment of this process.
 #[derive(Debug, Clone)]
 pub struct MasterHandle {
+    master: RpcEndpointRef<MasterMessage>,
     client: MasterClient,
     events: EventBus,
     role: watch::Receiver<MasterRole>,
@@ -124,6 +127,26 @@ impl MasterHandle {
     #[must_use]
     pub fn role(&self) -> watch::Receiver<MasterRole> {
         self.role.clone()
+    }
+}
+
+impl MasterHandle {
+    /// Ends the leadership of a master that is about to stop, so that another leads at once, and has it lead no more.
+    ///
+    /// From now on it answers that it is a standby, and clients go elsewhere. What it took on before is stored and
+    /// acknowledged. This returns when another master leads, or a second later, or at once where nobody can tell: then
+    /// its environment can be shut down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once begun it goes on, whether this is waited for or not. Nothing is begun before the first poll.
+    pub async fn hand_over(&self) {
+        let (done, handed_over) = oneshot::channel();
+        let message = MasterMessage::Own(LocalOnly(OwnMessage::HandOver(done)));
+        if self.master.send(message).is_ok() {
+            // One that is stopped meanwhile leads no more either.
+            drop(handed_over.await);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use tracing::{debug, warn};
 use super::effect::Reply;
 use super::event::ReplyTo;
 use crate::app::AppStatus;
+use crate::drain::DrainAnswer;
 use crate::ids::WorkerId;
 use crate::messages::{ForgetAnswer, KillAnswer, RegisterAnswer, SubmitAnswer, WorkerMessage};
 
@@ -29,6 +30,7 @@ pub(super) enum Caller {
     /// Who asked for all to be killed, or all that ended to be forgotten.
     Count(RpcCallContext<u64>),
     Forget(RpcCallContext<ForgetAnswer>),
+    Drain(RpcCallContext<DrainAnswer>),
     Wait(RpcCallContext<Option<AppStatus>>),
 }
 
@@ -41,6 +43,7 @@ impl Caller {
             Self::Kill(call) => call.is_cancelled(),
             Self::Count(call) => call.is_cancelled(),
             Self::Forget(call) => call.is_cancelled(),
+            Self::Drain(call) => call.is_cancelled(),
             Self::Wait(call) => call.is_cancelled(),
         }
     }
@@ -148,6 +151,7 @@ impl Callers {
                 call.reply(count)
             }
             (Caller::Forget(call), Reply::Forget(answer)) => call.reply(answer),
+            (Caller::Drain(call), Reply::Drain(answer)) => call.reply(answer),
             (
                 Caller::Kill(call),
                 Reply::Kill {

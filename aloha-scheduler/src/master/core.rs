@@ -6,6 +6,7 @@ use tracing::{debug, error};
 
 use super::adoption::OwnEpochs;
 use super::apps::Apps;
+use super::drain::DrainTimeouts;
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::{Event, ReplyTo};
 use super::keys::Keys;
@@ -84,6 +85,7 @@ pub struct MasterCore {
     pub(super) taken_on: BTreeSet<AppId>,
     /// Placed applications whose worker did not name them when it registered, and was told to end them.
     pub(super) unnamed: BTreeSet<AppId>,
+    pub(super) drain_timeouts: DrainTimeouts,
     pub(super) placer: Placer,
     pub(super) effects: Vec<Effect>,
     /// When the event happened that is being handled.
@@ -115,6 +117,7 @@ impl MasterCore {
             set_aside: BTreeSet::new(),
             taken_on: BTreeSet::new(),
             unnamed: BTreeSet::new(),
+            drain_timeouts: DrainTimeouts::new(),
             placer,
             effects: Vec::new(),
             now,
@@ -133,6 +136,11 @@ impl MasterCore {
             Event::Heartbeat { worker, reply } => self.on_heartbeat(worker, reply, now),
             Event::WorkerDisconnected { worker } => self.on_worker_disconnected(&worker),
             Event::WorkerLeaving { worker } => self.on_worker_leaving(&worker, now),
+            Event::DrainRequested {
+                worker,
+                request,
+                reply,
+            } => self.on_drain_requested(&worker, request, reply, now),
             Event::Submitted {
                 description,
                 key,
@@ -168,6 +176,7 @@ impl MasterCore {
                 self.on_attempt_ended(worker, app, attempt, outcome, reply, now);
             }
             Event::SubmissionWithdrawn { app } => self.on_submission_withdrawn(&app),
+            Event::StoodStill { gap } => self.workers.excuse(gap, now.instant),
             Event::Tick => self.on_tick(now),
         }
         self.place();
@@ -182,6 +191,7 @@ impl MasterCore {
             self.workers.next_deadline(),
             self.waits.next_deadline(),
             self.clocks.next_deadline(),
+            self.drain_timeouts.values().min().copied(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -199,6 +209,7 @@ impl MasterCore {
             self.reply(reply, answer);
         }
         self.on_run_clocks(now);
+        self.on_drain_timeouts(now);
         while let Some(worker) = self.workers.due(now.instant) {
             self.on_worker_due(&worker, now);
         }
@@ -378,6 +389,13 @@ impl MasterCore {
             self.unnamed.iter().all(is_placed),
             "nobody looks for what is not placed"
         );
+        for id in self.drain_timeouts.keys() {
+            let drain = self.workers.get(id).and_then(|w| w.record.drain.as_ref());
+            assert!(
+                drain.is_some(),
+                "the drain of {id} ends, and it is not drained"
+            );
+        }
         let (queue, limits) = (self.apps.queue(), self.apps.limits());
         self.placer.check_invariants(queue, limits, &self.workers);
         assert!(self.effects.is_empty());

@@ -8,6 +8,7 @@ use super::event::ReplyTo;
 use super::keys::{KeyRecord, SubmissionError};
 use super::workers::WorkerRecord;
 use crate::app::{AppDescription, AppStatus};
+use crate::drain::DrainAnswer;
 use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
 use crate::messages::ForgetAnswer;
@@ -32,7 +33,8 @@ impl Effect {
         match self {
             Self::Persist(_) | Self::Publish(_) => false,
             Self::Send(_, command) => match command {
-                WorkerCommand::LaunchApp { .. } => false,
+                // What ended there is not to be forgotten once it is gone.
+                WorkerCommand::LaunchApp { .. } | WorkerCommand::Leave { .. } => false,
                 // A worker that is told before the launch of it remembers that and launches nothing.
                 WorkerCommand::KillApp { .. } | WorkerCommand::Reregister { .. } => true,
             },
@@ -49,6 +51,7 @@ impl Effect {
                 | Reply::Kill { .. }
                 | Reply::KilledAll { .. }
                 | Reply::Forget(_)
+                | Reply::Drain(_)
                 | Reply::Cleared { .. }
                 | Reply::Acknowledged => false,
             },
@@ -117,6 +120,8 @@ pub enum Reply {
     },
     /// To a request to forget an application.
     Forget(ForgetAnswer),
+    /// To a request about the drain of a worker.
+    Drain(DrainAnswer),
     /// To a request to forget all that have ended.
     Cleared {
         /// How many these were.
@@ -158,6 +163,12 @@ pub enum WorkerCommand {
     },
     /// This master does not know the worker, or lost sight of it: register (again).
     Reregister {
+        /// The epoch of the leadership that says so.
+        epoch: u64,
+    },
+    /// Nothing is left on this worker, and it is drained: say that it goes, and go. One that holds something all the same
+    /// stays until it is told again.
+    Leave {
         /// The epoch of the leadership that says so.
         epoch: u64,
     },

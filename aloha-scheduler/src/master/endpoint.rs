@@ -2,14 +2,15 @@
 //! this endpoint.
 //!
 //! ```text
-//!             elected                 the store is read
-//!   STANDBY ----------> taking over --------------------> LEADING
-//!      ^                     |                               |
-//!      '---------------------'-------------------------------'
-//!              cannot take over, or leads no more
+//!             elected                 what is stored is known
+//!   STANDBY ----------> becoming heir ------------------------> LEADING
+//!      ^                     |                                     |
+//!      '---------------------'-------------------------------------'
+//!                cannot take over, or leads no more
 //! ```
 //!
-//! While it takes over, what it is asked waits in its inbox; a standby says at once that it is one.
+//! A standby says at once that it is one, and so does an heir whose election took its time. One that is elected before
+//! its first message comes, as a master that is alone, lets what it is asked wait in its inbox.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,18 +18,20 @@ use std::time::Duration;
 use aloha_rpc::{
     EndpointContext, EndpointError, RpcAddress, RpcCallContext, RpcEndpoint, RpcEndpointRef,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, error, info, warn};
 
+use super::MasterSettings;
 use super::leader::{Deposed, Leader, Store};
+use super::leader_news::LeaderNews;
 use super::own_message::OwnMessage;
-use super::{Event, MasterSettings};
-use crate::clock::{self, Alarm};
-use crate::election::{ElectionError, Leadership, MasterAddress, Standing};
+use super::standby::{Claimant, Follower, Heir, NoHeir};
+use crate::clock::Alarm;
+use crate::election::{LeaderElectionAgent, MasterAddress, Standing};
 use crate::listeners::EventBus;
-use crate::messages::{LocalOnly, MasterMessage, RegisterAnswer};
-use crate::persistence::{self, Change, PersistenceEngine, PersistenceError};
+use crate::messages::{LeaderAnswer, LocalOnly, MasterMessage, RegisterAnswer};
+use crate::persistence::PersistenceError;
 use crate::recovery_mode::RecoveryMode;
 
 /// How long a master that stops waits for its store.
@@ -36,6 +39,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before it stands for election again after it could not take over; it doubles up to the longest.
 const CAMPAIGN_PAUSE: Duration = Duration::from_secs(1);
 const CAMPAIGN_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a master that hands over waits for its successor.
+const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether a master leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +84,13 @@ pub struct Master {
     role: watch::Sender<MasterRole>,
     leader: Option<Box<Leader>>,
     alarm: Option<Alarm>,
+    /// From its start on.
+    news: Option<LeaderNews>,
     campaign_pause: Duration,
+    /// Dropped, it no longer stands for election.
+    campaign: Option<DropGuard>,
+    /// Whether it never leads again.
+    has_handed_over: bool,
 }
 
 impl Master {
@@ -99,61 +111,85 @@ impl Master {
             role,
             leader: None,
             alarm: None,
+            news: None,
             campaign_pause: CAMPAIGN_PAUSE,
+            campaign: None,
+            has_handed_over: false,
+        }
+    }
+
+    /// How others reach it.
+    fn address(&self, ctx: &EndpointContext<MasterMessage>) -> MasterAddress {
+        let rpc = ctx.env().address().map(ToString::to_string);
+        MasterAddress {
+            rpc: rpc.unwrap_or_default(),
+            rest: self.rest_url.clone(),
         }
     }
 
     // ---- coming to lead, and ceasing to --------------------------------------------------------
 
-    /// Stands for election. Where nobody else does, it is over before the first message comes.
+    /// Stands for election, and follows the store meanwhile. Where nobody else does, it is over before the first message
+    /// comes.
     async fn campaign(&mut self, ctx: &EndpointContext<MasterMessage>) {
+        if self.has_handed_over {
+            return;
+        }
         let election = Arc::clone(&self.recovery_mode.election);
-        let candidate = MasterAddress {
-            rpc: ctx
-                .env()
-                .address()
-                .map_or_else(String::new, ToString::to_string),
-            rest: self.rest_url.clone(),
-        };
+        let candidate = self.address(ctx);
         let mut campaign = Box::pin(async move { election.campaign(&candidate).await });
+        let mut claimant = Claimant {
+            runtime: Arc::clone(ctx.env().runtime()),
+            engine: self.recovery_mode.persistence.clone(),
+            settings: MasterSettings {
+                durable: self.recovery_mode.persistence.is_some(),
+                ..self.settings.clone()
+            },
+            follower: None,
+        };
         let elected = tokio::select! {
             biased;
-            elected = &mut campaign => elected,
-            () = std::future::ready(()) => {
-                let me = ctx.self_ref().clone();
-                ctx.spawn(async move {
-                    let elected = campaign.await;
-                    post(&me, OwnMessage::Elected(elected)).await;
-                });
-                return;
-            }
+            elected = &mut campaign => Some(elected),
+            () = std::future::ready(()) => None,
         };
-        self.on_elected(elected, ctx).await;
+        match elected {
+            Some(Ok(leadership)) => {
+                let heir = claimant.inherit(leadership).await;
+                self.on_elected(heir, ctx);
+            }
+            Some(Err(error)) => self.on_elected(Err(error.into()), ctx),
+            None => {
+                let engine = claimant.engine.clone();
+                claimant.follower = engine.map(|engine| {
+                    Follower::start(&claimant.runtime, engine, claimant.settings.clone())
+                });
+                let (me, end) = (ctx.self_ref().clone(), CancellationToken::new());
+                self.campaign = Some(end.clone().drop_guard());
+                ctx.spawn(async move {
+                    let heir = async {
+                        let leadership = campaign.await?;
+                        claimant.inherit(leadership).await
+                    };
+                    if let Some(heir) = end.run_until_cancelled(heir).await {
+                        post(&me, OwnMessage::Elected(heir)).await;
+                    }
+                });
+            }
+        }
     }
 
-    async fn on_elected(
-        &mut self,
-        elected: Result<Leadership, ElectionError>,
-        ctx: &EndpointContext<MasterMessage>,
-    ) {
-        let leadership = match elected {
-            Ok(leadership) => leadership,
-            Err(error) => return self.campaign_later(error.to_string(), ctx),
-        };
-        match self.take_over(leadership, ctx).await {
-            Ok(leader) => {
-                self.campaign_pause = CAMPAIGN_PAUSE;
-                let epoch = leader.core().epoch();
-                info!(epoch, "leads");
-                self.leader = Some(Box::new(leader));
-                self.role.send_replace(MasterRole::Leading { epoch });
-                self.set_alarm();
-            }
-            Err(
+    fn on_elected(&mut self, heir: Result<Heir, NoHeir>, ctx: &EndpointContext<MasterMessage>) {
+        if self.has_handed_over {
+            return; // dropped, the leadership is given up
+        }
+        self.campaign = None;
+        match heir {
+            Ok(heir) => self.lead(heir, ctx),
+            Err(NoHeir::Store(
                 error @ (PersistenceError::Damaged { .. }
                 | PersistenceError::Unreadable { .. }
                 | PersistenceError::InUse { .. }),
-            ) => {
+            )) => {
                 error!(%error, "cannot lead");
                 let reason = error.to_string();
                 self.role.send_replace(MasterRole::Failed { reason });
@@ -162,43 +198,27 @@ impl Master {
         }
     }
 
-    /// Begins an epoch, and reads what earlier ones stored.
-    async fn take_over(
-        &mut self,
-        leadership: Leadership,
-        ctx: &EndpointContext<MasterMessage>,
-    ) -> Result<Leader, PersistenceError> {
-        // As without a store: whichever mode comes after which, a later master has a higher epoch.
-        let wall = clock::now(&**ctx.env().runtime()).unix_millis();
-        let at_least = leadership.epoch.max(wall).max(self.settings.epoch);
-        let store = match self.recovery_mode.persistence.clone() {
-            None => {
-                self.settings.epoch = at_least;
-                None
-            }
-            Some(engine) => {
-                self.settings.epoch = engine.begin_epoch(at_least).await?;
-                let stored = read(&*engine, self.settings.epoch).await?;
-                Some(Store {
-                    engine,
-                    stored,
-                    slow_after: self.slow_after,
-                })
-            }
-        };
+    fn lead(&mut self, heir: Heir, ctx: &EndpointContext<MasterMessage>) {
+        let epoch = heir.epoch;
+        self.settings.epoch = epoch;
+        let persistence = self.recovery_mode.persistence.clone();
+        let slow_after = self.slow_after;
+        let store = persistence.map(|engine| Store { engine, slow_after });
         let settings = MasterSettings {
             durable: store.is_some(),
             ..self.settings.clone()
         };
         // A later leadership of this process has a higher one even if the clock stands still.
         self.settings.epoch += 1;
-        Ok(Leader::new(
-            settings,
-            leadership,
-            store,
-            self.events.clone(),
-            ctx,
-        ))
+        let mut leader = Leader::new(settings, heir, store, self.events.clone(), ctx);
+        if let Err(deposed) = leader.look_around(ctx) {
+            return self.step_down(deposed, ctx);
+        }
+        self.campaign_pause = CAMPAIGN_PAUSE;
+        info!(epoch, "leads");
+        self.leader = Some(Box::new(leader));
+        self.role.send_replace(MasterRole::Leading { epoch });
+        self.set_alarm();
     }
 
     /// Ceases to lead at once: nothing that was held back is done. What it was asked fails where it waits.
@@ -208,7 +228,36 @@ impl Master {
         self.campaign_later(reason, ctx);
     }
 
+    /// Leads no more, and never again: stores what is to be stored, answers what rests on that, and gives the leadership
+    /// up. Says when that is done and somebody else leads, if anybody is there to.
+    fn hand_over(&mut self, done: oneshot::Sender<()>, ctx: &EndpointContext<MasterMessage>) {
+        self.has_handed_over = true;
+        self.campaign = None;
+        let reason = Some("it is about to stop".to_owned());
+        self.role.send_replace(MasterRole::Standby { reason });
+        let Some(mut leader) = self.leader.take() else {
+            return;
+        };
+        info!("hands over");
+        let election = Arc::clone(&self.recovery_mode.election);
+        let me = self.address(ctx);
+        ctx.env().runtime().spawn(Box::pin(async move {
+            let settled = tokio::time::timeout(SETTLE_TIMEOUT, leader.settle()).await;
+            if settled.is_err() {
+                warn!("hands over before all was stored");
+            }
+            drop(leader);
+            let successor = wait_for_successor(&*election, &me);
+            // There may be none.
+            drop(tokio::time::timeout(SUCCESSOR_TIMEOUT, successor).await);
+            drop(done);
+        }));
+    }
+
     fn campaign_later(&mut self, reason: String, ctx: &EndpointContext<MasterMessage>) {
+        if self.has_handed_over {
+            return;
+        }
         let pause = self.campaign_pause;
         warn!(
             reason,
@@ -227,7 +276,7 @@ impl Master {
         match message {
             OwnMessage::Tick => {
                 if let Some(leader) = &mut self.leader {
-                    leader.tell(Event::Tick, ctx);
+                    leader.on_tick(ctx);
                 }
             }
             // Looked at with each message.
@@ -241,14 +290,15 @@ impl Master {
                     self.step_down(deposed, ctx);
                 }
             }
-            OwnMessage::Elected(elected) => self.on_elected(elected, ctx).await,
+            OwnMessage::Elected(heir) => self.on_elected(heir, ctx),
             OwnMessage::Campaign => self.campaign(ctx).await,
+            OwnMessage::HandOver(done) => self.hand_over(done, ctx),
         }
     }
 
     fn set_alarm(&self) {
         if let (Some(alarm), Some(leader)) = (&self.alarm, &self.leader) {
-            alarm.set(leader.core().next_deadline());
+            alarm.set(leader.next_deadline());
         }
     }
 
@@ -285,10 +335,24 @@ impl Master {
             MasterMessage::Cluster { call } => fail(self, call),
             MasterMessage::KillAll { call } | MasterMessage::Clear { call } => fail(self, call),
             MasterMessage::Forget { call, .. } => fail(self, call),
+            MasterMessage::Drain { call, .. } => fail(self, call),
             MasterMessage::ReadLog { call, .. } => fail(self, call),
             MasterMessage::WorkerLeaving { id } => debug!(worker = %id, "a standby heard it leave"),
-            MasterMessage::Own(_) => unreachable!("handled before"),
+            MasterMessage::Own(_) | MasterMessage::AwaitLeader { .. } => {
+                unreachable!("handled before")
+            }
         }
+    }
+
+    fn tell_who_leads(
+        &self,
+        besides: Option<String>,
+        patience_millis: u64,
+        call: RpcCallContext<LeaderAnswer>,
+        ctx: &EndpointContext<MasterMessage>,
+    ) {
+        let news = self.news.as_ref().expect("there from the start on");
+        news.tell(besides, Duration::from_millis(patience_millis), call, ctx);
     }
 }
 
@@ -304,6 +368,11 @@ impl RpcEndpoint for Master {
             // A master that is stopped needs no time.
             drop(me.send(MasterMessage::Own(LocalOnly(OwnMessage::Tick))));
         }));
+        self.news = Some(LeaderNews::new(
+            self.address(ctx),
+            self.role.subscribe(),
+            self.recovery_mode.election.leader(),
+        ));
         self.campaign(ctx).await;
         Ok(())
     }
@@ -318,6 +387,14 @@ impl RpcEndpoint for Master {
         }
         match (message, &mut self.leader) {
             (MasterMessage::Own(LocalOnly(message)), _) => self.on_own(message, ctx).await,
+            (
+                MasterMessage::AwaitLeader {
+                    besides,
+                    patience_millis,
+                    call,
+                },
+                _,
+            ) => self.tell_who_leads(besides, patience_millis, call, ctx),
             (message, Some(leader)) => leader.on_message(message, ctx),
             (message, None) => self.turn_away(message),
         }
@@ -376,28 +453,9 @@ pub(super) fn watch_standing(
     end.drop_guard()
 }
 
-/// Reads what was stored. What is damaged is told and set aside, so that it is told once.
-async fn read(
-    engine: &dyn PersistenceEngine,
-    epoch: u64,
-) -> Result<super::Stored, PersistenceError> {
-    let records = engine.read_all().await?;
-    let count = records.len();
-    let decoded = persistence::decode("the master's store", records)?;
-    let mut changes: Vec<Change> = Vec::new();
-    for damaged in &decoded.damaged {
-        let key = &damaged.record.key;
-        let reason = &damaged.reason;
-        error!(key, reason, "a stored record is damaged, set aside");
-        changes.extend(persistence::set_aside(epoch, &damaged.record));
-    }
-    for batch in changes.chunks(100) {
-        engine.write(epoch, batch.to_vec()).await?;
-    }
-    info!(
-        records = count,
-        damaged = decoded.damaged.len(),
-        "read what was stored"
-    );
-    Ok(decoded.stored)
+/// Waits until somebody else leads; not at all where the election does not say who leads.
+async fn wait_for_successor(election: &dyn LeaderElectionAgent, me: &MasterAddress) {
+    let mut leader = election.leader();
+    let is_other = |it: &Option<MasterAddress>| it.as_ref().is_some_and(|it| it.rpc != me.rpc);
+    drop(leader.wait_for(is_other).await);
 }

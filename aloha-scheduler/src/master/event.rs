@@ -1,8 +1,9 @@
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::app::AppDescription;
 use crate::attempt::Outcome;
+use crate::drain::DrainRequest;
 use crate::ids::{AppId, WorkerId};
 use crate::worker::WorkerRegistration;
 
@@ -39,6 +40,15 @@ pub enum Event {
     WorkerLeaving {
         /// Which.
         worker: WorkerId,
+    },
+    /// A client wants a worker drained, or no more, or to know how far that is.
+    DrainRequested {
+        /// Which.
+        worker: WorkerId,
+        /// What.
+        request: DrainRequest,
+        /// Who waits for the answer.
+        reply: ReplyTo,
     },
     /// A client submits an application.
     Submitted {
@@ -115,6 +125,11 @@ pub enum Event {
     SubmissionWithdrawn {
         /// The application that was to be.
         app: AppId,
+    },
+    /// This process stood still: whatever was said meanwhile may still wait to be heard.
+    StoodStill {
+        /// For how long.
+        gap: Duration,
     },
     /// The time of [`MasterCore::next_deadline`](super::MasterCore::next_deadline) has come.
     Tick,

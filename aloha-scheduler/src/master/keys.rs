@@ -111,6 +111,13 @@ impl Keys {
         }
     }
 
+    /// Whose a key is, and whether that is no longer listed. Taken out, it is nobody's.
+    pub(super) fn take(&mut self, key: &str) -> Option<(AppId, bool)> {
+        let (key, known) = self.keys.remove_entry(key)?;
+        let is_alone = self.alone.remove(&(known.until, known.app.clone(), key));
+        Some((known.app, is_alone))
+    }
+
     /// Learns a key that was stored by itself; says whether it is to stay so. It is not where a listed application has
     /// the key: the master before ended between the two records.
     pub(super) fn restore(&mut self, record: KeyRecord) -> bool {

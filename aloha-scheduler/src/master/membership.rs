@@ -8,7 +8,7 @@ use super::apps::AppRecord;
 use super::core::MasterCore;
 use super::effect::{Effect, Record, Reply, WorkerCommand};
 use super::event::ReplyTo;
-use super::workers::{AttemptKey, WorkerRecord, WorkerState};
+use super::workers::{AttemptKey, Worker, WorkerRecord, WorkerState};
 use crate::app::{AppPhase, AppState, CORES_MAX, MEMORY_MIB_MAX};
 use crate::attempt::{AttemptState, HeldAttempt};
 use crate::ids::{AppId, WorkerId};
@@ -43,6 +43,9 @@ impl MasterCore {
             attributes,
             epoch: _,
         } = registration;
+        // One that was given up comes back as if it were new.
+        let before = self.workers.get(&id);
+        let drain = before.and_then(|before| before.record.drain.clone());
         let record = WorkerRecord {
             id: id.clone(),
             host,
@@ -50,8 +53,8 @@ impl MasterCore {
             offers,
             enforces,
             attributes,
+            drain,
         };
-        let before = self.workers.get(&id);
         let from = before.map(|w| w.state);
         let stored = before.is_some_and(|w| w.record == record && w.state != WorkerState::Dead);
         let counted: Counted = before
@@ -112,6 +115,7 @@ impl MasterCore {
             }
             self.send_kill(&id, app, *attempt);
         }
+        self.go_on_draining(&id, now);
     }
 
     pub(super) fn on_heartbeat(&mut self, worker: WorkerId, reply: ReplyTo, now: Now) {
@@ -146,10 +150,16 @@ impl MasterCore {
             Some(WorkerState::Alive) => {
                 info!(worker = %id, "worker is leaving");
                 let from = self.workers.set_state(id, WorkerState::Leaving);
+                self.workers.note_leaves(id);
                 self.publish_worker(id, from, "takes no more applications");
                 self.let_go_if_done(id, now);
             }
-            Some(WorkerState::Leaving | WorkerState::Disconnected | WorkerState::Dead) | None => {}
+            // So does one that is drained, when it was told to or is stopped.
+            Some(WorkerState::Leaving) => {
+                self.workers.note_leaves(id);
+                self.let_go_if_done(id, now);
+            }
+            Some(WorkerState::Disconnected | WorkerState::Dead) | None => {}
         }
     }
 
@@ -182,11 +192,18 @@ impl MasterCore {
         }
     }
 
-    /// Lets a leaving worker go when nothing is left on it.
+    /// Lets a leaving worker go when nothing is left on it; one that is drained and has not said that it goes is told to.
     pub(super) fn let_go_if_done(&mut self, id: &WorkerId, now: Now) {
-        let done = |w: &super::workers::Worker| w.state == WorkerState::Leaving && w.is_idle();
-        if self.workers.get(id).is_some_and(done) {
-            self.lose_worker(id, "left", now);
+        let done = |w: &&Worker| w.state == WorkerState::Leaving && w.is_idle();
+        match self
+            .workers
+            .get(id)
+            .filter(done)
+            .map(|w| w.leaves_by_itself)
+        {
+            Some(true) => self.lose_worker(id, "left", now),
+            Some(false) => self.tell_to_leave(id),
+            None => {}
         }
     }
 
@@ -210,6 +227,7 @@ impl MasterCore {
         warn!(worker = %id, how, "worker gone");
         let from = self.workers.state(id);
         let attempts = self.workers.bury(id, now.instant);
+        self.drain_timeouts.remove(id);
         self.effects
             .push(Effect::Persist(Record::WorkerForgotten(id.clone())));
         self.publish_worker(id, from, how);
@@ -221,7 +239,7 @@ impl MasterCore {
         }
     }
 
-    fn apps_on(&self, worker: &WorkerId) -> Vec<AppId> {
+    pub(super) fn apps_on(&self, worker: &WorkerId) -> Vec<AppId> {
         let attempts = self
             .workers
             .get(worker)
@@ -252,7 +270,9 @@ impl MasterCore {
                 .apps
                 .get(&key.0)
                 .filter(|_| self.is_current(worker, key).is_some());
-            app.is_some_and(|app| app.state.since().is_none() && !app.kill_requested)
+            app.is_some_and(|app| {
+                app.state.since().is_none() && !app.kill_requested && !app.evicted
+            })
         })
     }
 
@@ -278,7 +298,7 @@ impl MasterCore {
             warn!(%app, attempt, %worker, "worker holds an attempt that is not wanted");
             self.outnumber(&app, attempt);
         }
-        let is_to_end = |app: &AppRecord| app.kill_requested || app.overran;
+        let is_to_end = |app: &AppRecord| app.kill_requested || app.overran || app.evicted;
         if !current || self.apps.get(&app).is_some_and(is_to_end) {
             self.send_kill(worker, &app, attempt);
         }

@@ -32,6 +32,11 @@ impl Numbers {
         self.reserved = reserved;
     }
 
+    /// What the store says: numbers below this one may have been given.
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
     /// The next number, and what is to be stored before it is used.
     pub(super) fn take(&mut self) -> (u64, Option<u64>) {
         let number = self.next;

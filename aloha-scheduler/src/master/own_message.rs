@@ -1,16 +1,20 @@
-use crate::election::{ElectionError, Leadership};
+use tokio::sync::oneshot;
+
+use super::standby::{Heir, NoHeir};
 
 /// What a master tells itself.
 #[derive(Debug)]
 pub enum OwnMessage {
-    /// The time of its core's next deadline has come.
+    /// The time of its next deadline has come.
     Tick,
     /// The store is further than it was, or in trouble.
     StoreProgressed,
-    /// The campaign for the leadership is over.
-    Elected(Result<Leadership, ElectionError>),
+    /// It was elected and knows what is stored, or not.
+    Elected(Result<Heir, NoHeir>),
     /// A leadership may stand otherwise than before.
     StandingChanged,
     /// It is time to stand for election again.
     Campaign,
+    /// It is to lead no more, and to say when that is done.
+    HandOver(oneshot::Sender<()>),
 }

@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::adoption::OwnEpochs;
 use super::apps::AppRecord;
 use super::core::{MasterCore, MasterSettings};
 use super::effect::{Effect, Record};
 use super::keys::KeyRecord;
+use super::shadow::Shadow;
 use super::workers::{AttemptKey, WorkerRecord};
 use crate::app::{AppState, Ending};
 use crate::ids::{AppId, WorkerId};
@@ -47,31 +49,43 @@ pub(super) struct Recovery {
     gone: usize,
 }
 
-impl MasterCore {
-    /// A master that goes on from what was stored. Its effects come before those of any event.
-    pub fn recover(settings: MasterSettings, stored: Stored, now: Now) -> (Self, Vec<Effect>) {
-        let mut core = Self::new(settings, now);
-        let Stored {
-            mut apps,
+impl Shadow {
+    /// Begins to lead under this epoch, and goes on from what was stored. Its effects come before those of any event.
+    ///
+    /// What this costs goes by what is placed or pauses, by the workers, by who has ended and is still listed, and by what
+    /// must be repaired; not by how many wait.
+    #[must_use = "effects do nothing until the shell performs them"]
+    pub fn take_over(mut self, epoch: u64, now: Now) -> (MasterCore, Vec<Effect>) {
+        self.core.now = now;
+        self.core.settings.epoch = epoch;
+        self.core.own_epochs = OwnEpochs::new(epoch);
+        let set_aside = self.take_set_aside();
+        self.restore_numbers(&set_aside);
+        let Self {
+            mut core,
+            claims,
+            unsettled,
             workers,
-            next_number,
-            set_aside,
-            keys,
-        } = stored;
-        let mut seen = BTreeSet::new();
-        apps.retain(|app| seen.insert(app.id.clone()));
-        apps.sort_unstable_by(|a, b| {
-            (a.number, a.submitted_at, &a.id).cmp(&(b.number, b.submitted_at, &b.id))
-        });
-        core.restore_numbers(&mut apps, next_number, &set_aside);
+            ..
+        } = self;
         // A record that is there again was written after the damaged one.
-        (core.taken_on, core.set_aside) = set_aside.into_iter().partition(|id| seen.contains(id));
-        core.restore_workers(workers, &apps, now);
-        core.restore_apps(apps, now);
-        core.restore_keys(keys);
+        let is_there = |id: &AppId| core.apps.get(id).is_some();
+        (core.taken_on, core.set_aside) = set_aside.into_iter().partition(is_there);
+        let unsettled: Vec<_> = unsettled.into_iter().map(|(_, app)| app).collect();
+        core.restore_workers(workers, &unsettled);
+        core.apps.order_ended();
+        let (listed, alone) = claims.into_contested();
+        while let Some(forgotten) = core.apps.forget_beyond(core.settings.retained_apps) {
+            core.keys.insert(&forgotten);
+            core.on_forgotten(&forgotten);
+        }
+        core.restore_keys(listed, alone);
+        for app in &unsettled {
+            core.restore_app(app, now);
+        }
         info!(
-            epoch = core.settings.epoch,
-            apps = core.apps.iter().count(),
+            epoch,
+            apps = core.apps.len(),
             workers = core.recovery.awaited.len(),
             set_aside = core.set_aside.len(),
             "recovered"
@@ -82,103 +96,119 @@ impl MasterCore {
         (core, effects)
     }
 
+    /// Each number is one application's, and the next one is higher than all that may have been given.
+    fn restore_numbers(&mut self, set_aside: &BTreeSet<AppId>) {
+        while let Some((first, _)) = self.crowded.first_key_value() {
+            self.spread_from(*first);
+        }
+        let last = self.core.apps.with_numbers(..).next_back();
+        let next = last.map_or(0, |app| app.number.saturating_add(1));
+        let named = set_aside.iter().filter_map(AppId::number).max();
+        let known = named.map_or(next, |named| next.max(named.saturating_add(1)));
+        self.core.numbers.restore(known, self.next_number);
+    }
+
+    /// Moves up whoever has the number of another, from this number on until one is free.
+    fn spread_from(&mut self, first: u64) {
+        let mut crowd = BTreeMap::new();
+        for number in first..=u64::MAX {
+            let same = self.core.apps.numbered(number).map(|app| app.id.clone());
+            let listed = same.and_then(|id| self.unlist(&id));
+            let listed = listed.map(Arc::unwrap_or_clone);
+            let crowded = std::iter::from_fn(|| self.take_crowded(number));
+            for app in listed.into_iter().chain(crowded) {
+                crowd.insert((app.number, app.submitted_at, app.id.clone()), app);
+            }
+            let Some((_, mut app)) = crowd.pop_first() else {
+                return;
+            };
+            if app.number != number {
+                warn!(app = %app.id, number = app.number, "moved up, its number is another's");
+                app.number = number;
+                let record = Arc::new(app.clone());
+                let moved = Effect::Persist(Record::App(record));
+                self.core.effects.push(moved);
+            }
+            self.admit(app);
+        }
+    }
+}
+
+impl MasterCore {
+    /// A master that goes on from what was stored. Its effects come before those of any event.
+    pub fn recover(settings: MasterSettings, stored: Stored, now: Now) -> (Self, Vec<Effect>) {
+        let epoch = settings.epoch;
+        Shadow::of(settings, stored, now).take_over(epoch, now)
+    }
+
     /// Whether some stored worker has neither come back nor been given up.
     pub fn is_recovering(&self) -> bool {
         !self.recovery.awaited.is_empty()
     }
 
-    /// Each number is one application's, and the next one is higher than all that may have been given.
-    fn restore_numbers(
-        &mut self,
-        apps: &mut [AppRecord],
-        stored: u64,
-        set_aside: &BTreeSet<AppId>,
-    ) {
-        let mut next = 0;
-        for app in apps.iter_mut() {
-            if app.number < next {
-                warn!(app = %app.id, number = app.number, "moved up, its number is another's");
-                app.number = next;
-                let record = Arc::new(app.clone());
-                self.effects.push(Effect::Persist(Record::App(record)));
-            }
-            next = app.number.saturating_add(1);
-        }
-        let named = set_aside.iter().filter_map(AppId::number).max();
-        let known = named.map_or(next, |named| next.max(named.saturating_add(1)));
-        self.numbers.restore(known, stored);
-    }
-
-    fn restore_workers(&mut self, workers: Vec<WorkerRecord>, apps: &[AppRecord], now: Now) {
-        let mut placed: BTreeMap<WorkerId, BTreeMap<AttemptKey, Resources>> = BTreeMap::new();
-        let mut known: BTreeMap<WorkerId, WorkerRecord> = BTreeMap::new();
-        for app in apps.iter().filter(|app| app.phase().is_placed()) {
-            let Some(on) = app.state.placement() else {
+    /// Workers that were stored, and those that applications are placed on.
+    fn restore_workers(&mut self, mut known: BTreeMap<WorkerId, WorkerRecord>, placed: &[AppId]) {
+        let mut attempts: BTreeMap<WorkerId, BTreeMap<AttemptKey, Resources>> = BTreeMap::new();
+        for app in placed.iter().filter_map(|app| self.apps.get(app)) {
+            let Some(on) = app.state.placement().filter(|_| app.phase().is_placed()) else {
                 continue;
             };
             let key = (app.id.clone(), app.attempt);
-            let attempts = placed.entry(on.worker.clone()).or_default();
+            let attempts = attempts.entry(on.worker.clone()).or_default();
             attempts.insert(key, app.description.needs());
             known
                 .entry(on.worker.clone())
                 .or_insert_with(|| WorkerRecord::of_placement(on));
         }
-        known.extend(
-            workers
-                .into_iter()
-                .map(|record| (record.id.clone(), record)),
-        );
         for (id, record) in known {
-            let attempts = placed.remove(&id).unwrap_or_default();
-            self.workers.restore(record, attempts, now.instant);
+            if let Some(drain) = &record.drain {
+                self.set_drain_timeout(&id, drain, self.now);
+            }
+            let attempts = attempts.remove(&id).unwrap_or_default();
+            self.workers.restore(record, attempts, self.now.instant);
             self.publish_worker(&id, None, "restored, and not heard from yet");
             self.recovery.awaited.insert(id);
         }
     }
 
-    fn restore_apps(&mut self, apps: Vec<AppRecord>, now: Now) {
-        let (mut ended, mut others): (Vec<_>, Vec<_>) =
-            apps.into_iter().partition(|app| app.phase().is_final());
-        ended.sort_by_key(|app| match &app.state {
-            AppState::Ended { at, .. } => *at,
-            _ => 0,
-        });
-        let beyond = ended.len().saturating_sub(self.settings.retained_apps);
-        for forgotten in ended.drain(..beyond) {
-            self.keys.insert(&forgotten);
-            self.on_forgotten(&forgotten);
-        }
-        others.append(&mut ended);
-        for app in others {
-            self.restore_app(app, now);
-        }
-    }
-
-    fn restore_app(&mut self, app: AppRecord, now: Now) {
-        let (id, state, unwanted) = (app.id.clone(), app.state.clone(), app.kill_requested);
-        self.keys.insert(&app);
-        self.apps.insert(app);
-        match state {
+    /// Goes on with an application with which there is something to do.
+    fn restore_app(&mut self, id: &AppId, now: Now) {
+        let Some(app) = self.apps.get(id) else { return };
+        let unwanted = app.kill_requested;
+        match app.state.clone() {
             AppState::Submitted | AppState::Relaunching { .. } if unwanted => {
-                self.end(&id, Ending::Killed, None, now);
+                self.end(id, Ending::Killed, None, now);
             }
             AppState::Relaunching {
                 not_before: Some(not_before),
                 ..
-            } => self.restore_pause(&id, not_before, now),
-            AppState::Launching { on } => self.change(&id, AppState::Unknown { on, since: None }),
+            } => self.restore_pause(id, not_before, now),
+            AppState::Launching { on } => self.change(id, AppState::Unknown { on, since: None }),
             AppState::Running { on, since } => {
                 let since = Some(since);
-                self.restore_run(&id, since, now);
-                self.change(&id, AppState::Unknown { on, since });
+                self.restore_run(id, since, now);
+                self.change(id, AppState::Unknown { on, since });
             }
-            AppState::Unknown { since, .. } => self.restore_run(&id, since, now),
+            AppState::Unknown { since, .. } => self.restore_run(id, since, now),
             AppState::Submitted | AppState::Relaunching { .. } | AppState::Ended { .. } => {}
         }
     }
 
-    fn restore_keys(&mut self, keys: Vec<KeyRecord>) {
-        for record in keys {
+    /// Settles whose the keys are that several have: of those listed the one that came first, then one that is not.
+    fn restore_keys(&mut self, listed: Vec<AppId>, mut alone: Vec<KeyRecord>) {
+        let mut listed: Vec<_> = listed
+            .iter()
+            .filter_map(|app| self.apps.record(app))
+            .collect();
+        listed.sort_unstable_by_key(|app| match &app.state {
+            AppState::Ended { at, .. } => (true, *at, app.number),
+            _ => (false, 0, app.number),
+        });
+        for app in listed {
+            self.keys.insert(&app);
+        }
+        alone.sort_unstable_by(|a, b| a.app.cmp(&b.app));
+        for record in alone {
             let app = record.app.clone();
             if !self.keys.restore(record) {
                 self.effects
@@ -186,6 +216,21 @@ impl MasterCore {
             }
         }
         self.forget_expired_keys();
+    }
+
+    /// The stored workers that have neither come back nor been given up.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = &WorkerRecord> {
+        let awaited = self.recovery.awaited.iter();
+        awaited.filter_map(|id| Some(&self.workers.get(id)?.record))
+    }
+
+    pub(super) fn is_awaited(&self, worker: &WorkerId) -> bool {
+        self.recovery.awaited.contains(worker)
+    }
+
+    /// Stores once more what is stored anyway: that it can be says that no later leadership has begun.
+    pub(super) fn proof(&self) -> Record {
+        Record::NextNumber(self.numbers.reserved())
     }
 
     /// A clock on the wall that stepped makes a pause no longer than it was meant to be.

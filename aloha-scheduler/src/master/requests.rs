@@ -58,6 +58,7 @@ impl MasterCore {
             submitted_at: now.unix_millis(),
             restarts_in_a_row: 0,
             overran: false,
+            evicted: false,
             history: Vec::new(),
         };
         record.note(now.unix_millis(), None);
@@ -84,6 +85,7 @@ impl MasterCore {
             let (worker, attempt) = (on.worker.clone(), app.attempt);
             // The launch follows the acceptance, and was held back with it: the worker never heard of it.
             self.workers.release(&worker, &(id.clone(), attempt));
+            self.let_go_if_done(&worker, self.now);
         }
         if let Some(app) = self.apps.remove(id) {
             self.keys.withdraw(&app);

@@ -7,6 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::apps::AppRecord;
 use super::core::MasterCore;
+use super::drain::moved_from;
 use super::effect::Effect;
 use super::timers::Timers;
 use super::workers::WorkerState;
@@ -206,6 +207,19 @@ impl MasterCore {
         }
     }
 
+    /// An attempt was ended for its worker is drained.
+    fn on_evicted(&mut self, id: &AppId, now: Now) {
+        let Some(app) = self.apps.get(id) else { return };
+        let Some(on) = app.state.placement() else {
+            return;
+        };
+        let reason = match app.description.survives_its_worker() {
+            true => moved_from(&on.worker),
+            false => format!("ended, for the drain of {} took too long", on.worker),
+        };
+        self.lose_attempt(id, reason, now);
+    }
+
     fn publish_relaunch(&mut self, id: &AppId, reason: String) {
         if let Some(attempt) = self.apps.get(id).map(|app| app.attempt) {
             let id = id.clone();
@@ -256,6 +270,8 @@ impl MasterCore {
             let why = format!("ran longer than {limit:?}");
             let message = Some(why.clone());
             self.end_or_restart(id, Ending::Failed(KILLED_CODE), why, message, now);
+        } else if app.evicted {
+            self.on_evicted(id, now);
         } else if let (true, Some(on)) = (self.unnamed.contains(id), app.state.placement()) {
             let worker = &on.worker;
             let reason = format!("stopped, for {worker} did not name it when it registered");

@@ -27,7 +27,7 @@ impl MasterCore {
         if kinds().next().is_none() {
             let listed = self.workers.iter().any(|(_, worker)| !worker.is_dead());
             let why = if listed {
-                "every worker is disconnected or leaving"
+                "every worker is disconnected, leaving or drained"
             } else {
                 "no worker is registered"
             };

@@ -22,6 +22,10 @@ pub(crate) struct Worker {
     pub(crate) state: WorkerState,
     pub(super) heard: Instant,
     pub(super) died: Option<Instant>,
+    /// Whether it said itself that it takes no more applications and goes.
+    pub(super) leaves_by_itself: bool,
+    /// Whether it was told to leave, for it is drained and nothing is left.
+    pub(super) told_to_leave: bool,
     /// When its time runs out, as it is noted.
     pub(super) deadline: Option<Instant>,
     attempts: HashMap<AttemptKey, Occupant, FixedHasher>,
@@ -65,6 +69,8 @@ impl Worker {
             state,
             heard: now,
             died: None,
+            leaves_by_itself: false,
+            told_to_leave: false,
             deadline: None,
             used: Total::of(occupants.values()),
             attempts: occupants,

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use crate::app::Placement;
 use crate::constraint::Attributes;
+use crate::drain::Drain;
 use crate::ids::{AppId, WorkerId};
 use crate::resources::Resources;
 use crate::runner::CgroupSupport;
@@ -26,6 +27,9 @@ pub struct WorkerRecord {
     /// What it is or has besides.
     #[serde(default)]
     pub attributes: Attributes,
+    /// Set while it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
 }
 
 impl WorkerRecord {
@@ -39,6 +43,7 @@ impl WorkerRecord {
             offers: Resources::default(),
             enforces: CgroupSupport::default(),
             attributes: Attributes::new(),
+            drain: None,
         }
     }
 
@@ -56,7 +61,7 @@ impl WorkerRecord {
 pub enum WorkerState {
     /// It can, and takes applications.
     Alive,
-    /// It can, but takes no more applications and goes once those it has ended.
+    /// It can, but takes no more applications and goes once those it has ended: it is being stopped, or drained.
     Leaving,
     /// It cannot for now; its applications may well run on.
     Disconnected,
@@ -68,12 +73,13 @@ impl WorkerState {
     /// Every state there is.
     pub const ALL: [Self; 4] = [Self::Alive, Self::Leaving, Self::Disconnected, Self::Dead];
 
-    /// Whether `next` may follow: the one place that says so. One that registers becomes ALIVE from any.
+    /// Whether `next` may follow: the one place that says so. One that registers becomes ALIVE from any, or LEAVING where
+    /// it is drained.
     pub fn may_become(self, next: Self) -> bool {
         match self {
             Self::Alive => matches!(next, Self::Leaving | Self::Disconnected | Self::Dead),
             Self::Leaving => matches!(next, Self::Alive | Self::Disconnected | Self::Dead),
-            Self::Disconnected => matches!(next, Self::Alive | Self::Dead),
+            Self::Disconnected => matches!(next, Self::Alive | Self::Leaving | Self::Dead),
             Self::Dead => next == Self::Alive,
         }
     }

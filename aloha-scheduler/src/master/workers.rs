@@ -7,6 +7,7 @@ use super::capacity::Capacity;
 use super::table::Table;
 pub(crate) use super::worker::{AttemptKey, Worker, WorkerSlot};
 pub use super::worker_record::{WorkerRecord, WorkerState, WorkerStatus};
+use crate::drain::Drain;
 use crate::ids::WorkerId;
 use crate::resources::Resources;
 
@@ -109,14 +110,18 @@ impl Workers {
         }
     }
 
-    /// Puts a worker in, alive, in the place of what was known of it.
+    /// Puts a worker in, in the place of what was known of it: alive, or leaving where it is drained.
     pub(crate) fn register(
         &mut self,
         record: WorkerRecord,
         attempts: BTreeMap<AttemptKey, Resources>,
         now: Instant,
     ) {
-        self.put(record, WorkerState::Alive, attempts, now);
+        let state = match record.drain {
+            None => WorkerState::Alive,
+            Some(_) => WorkerState::Leaving,
+        };
+        self.put(record, state, attempts, now);
     }
 
     /// Puts a worker in that was stored: away, and with a full timeout from now on to come back.
@@ -155,6 +160,17 @@ impl Workers {
         self.change(id, |worker| worker.heard = now);
     }
 
+    /// Counts no silence of this time: nobody could be heard.
+    pub(crate) fn excuse(&mut self, gap: Duration, now: Instant) {
+        let ids: Vec<_> = self.iter().map(|(_, it)| it.record.id.clone()).collect();
+        for id in ids {
+            self.change(&id, |worker| {
+                let heard = worker.heard.checked_add(gap);
+                worker.heard = heard.map_or(now, |heard| heard.min(now));
+            });
+        }
+    }
+
     /// Moves a worker on, if its state allows it, and returns where it was.
     pub(crate) fn set_state(&mut self, id: &WorkerId, state: WorkerState) -> Option<WorkerState> {
         let from = self.state(id)?;
@@ -166,12 +182,36 @@ impl Workers {
         Some(from)
     }
 
-    /// Declares a worker dead, and returns what occupied it.
+    /// Notes whether and how a worker is drained. Its state is the caller's to change.
+    pub(crate) fn set_drain(&mut self, id: &WorkerId, drain: Option<Drain>) {
+        if let Some(slot) = self.workers.slot(id) {
+            let worker = &mut self.workers[slot];
+            worker.record.drain = drain;
+            worker.told_to_leave = false;
+        }
+    }
+
+    /// Notes that a worker leaves of its own accord.
+    pub(crate) fn note_leaves(&mut self, id: &WorkerId) {
+        self.change(id, |worker| worker.leaves_by_itself = true);
+    }
+
+    /// Notes that a worker was told to leave; says whether it had not been before.
+    pub(crate) fn note_told_to_leave(&mut self, id: &WorkerId) -> bool {
+        let mut before = true;
+        self.change(id, |worker| {
+            before = std::mem::replace(&mut worker.told_to_leave, true)
+        });
+        !before
+    }
+
+    /// Declares a worker dead, and returns what occupied it. If it comes back it is not drained.
     pub(crate) fn bury(&mut self, id: &WorkerId, now: Instant) -> Vec<AttemptKey> {
         let mut attempts = Vec::new();
         self.change(id, |worker| {
             worker.state = WorkerState::Dead;
             worker.died = Some(now);
+            worker.record.drain = None;
             attempts = worker.release_all();
         });
         attempts
@@ -386,6 +426,15 @@ impl Workers {
             let id = &worker.record.id;
             worker.check_invariants();
             assert_eq!(worker.died.is_some(), worker.state == WorkerState::Dead);
+            assert!(
+                worker.record.drain.is_none()
+                    || matches!(
+                        worker.state,
+                        WorkerState::Leaving | WorkerState::Disconnected
+                    ),
+                "{id} is drained and {}",
+                worker.state
+            );
             assert!(
                 worker.died.is_none() || worker.is_idle(),
                 "{id} is dead and busy"

@@ -29,7 +29,10 @@ use async_trait::async_trait;
 
 pub use self::file::FileEngine;
 pub use self::memory::MemoryEngine;
-pub(crate) use self::record::{DESCRIPTION_BYTES_MAX, change_of, decode, digest_of, set_aside};
+pub(crate) use self::record::{
+    DESCRIPTION_BYTES_MAX, DamagedRecord, Named, Readable, Unread, app_of, change_of, digest_of,
+    named, newer, read, set_aside,
+};
 
 /// A record as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

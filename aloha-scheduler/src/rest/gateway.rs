@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use crate::app::{AppDescription, AppStatus};
 use crate::app_query::{AppsPage, AppsQuery};
 use crate::cluster_status::ClusterStatus;
+use crate::drain::{DrainAnswer, DrainRequest};
 use crate::ids::AppId;
 use crate::log_follower::LogNews;
 use crate::master::WorkerStatus;
@@ -50,6 +51,17 @@ pub trait SubmissionGateway: Send + Sync + fmt::Debug {
 
     /// The workers that are remembered.
     async fn workers(&self) -> Result<Vec<WorkerStatus>, GatewayError>;
+
+    /// Drains a worker, or no more; tells how that stands.
+    async fn drain(
+        &self,
+        worker: &str,
+        request: DrainRequest,
+    ) -> Result<DrainAnswer, GatewayError> {
+        let _ = (worker, request);
+        let reason = "workers cannot be drained here".to_owned();
+        Err(GatewayError::Failed { reason })
+    }
 
     /// The cluster in numbers.
     async fn cluster(&self) -> Result<ClusterStatus, GatewayError>;

@@ -9,6 +9,7 @@ use crate::app::{AppDescription, AppStatus};
 use crate::app_query::{AppsPage, AppsQuery};
 use crate::client::{ClientError, MasterClient};
 use crate::cluster_status::ClusterStatus;
+use crate::drain::{DrainAnswer, DrainRequest};
 use crate::ids::AppId;
 use crate::log_follower::{FollowError, LogFollower, LogNews};
 use crate::master::WorkerStatus;
@@ -62,6 +63,14 @@ impl SubmissionGateway for MasterClient {
 
     async fn workers(&self) -> Result<Vec<WorkerStatus>, GatewayError> {
         Ok(Self::workers(self).await?)
+    }
+
+    async fn drain(
+        &self,
+        worker: &str,
+        request: DrainRequest,
+    ) -> Result<DrainAnswer, GatewayError> {
+        Ok(Self::drain(self, worker, request).await?)
     }
 
     async fn cluster(&self) -> Result<ClusterStatus, GatewayError> {

@@ -64,6 +64,10 @@ pub(super) struct Stopping {
 pub struct WorkerCore {
     pub(super) settings: WorkerSettings,
     pub(super) registration: Registration,
+    /// How many masters besides those it was told of at its start have called it.
+    pub(super) learnt: usize,
+    /// How many masters it was told of at its start. The others follow them in the settings.
+    pub(super) configured: usize,
     /// The newest epoch any master has shown; what is older is refused.
     pub(super) epoch: u64,
     pub(super) attempts: Attempts,
@@ -91,6 +95,8 @@ impl WorkerCore {
         }
         Self {
             attempts: Attempts::new(settings.offers, settings.retained_apps),
+            configured: settings.masters.len(),
+            learnt: 0,
             settings,
             registration: Registration::Idle,
             epoch: 0,
@@ -123,6 +129,7 @@ impl WorkerCore {
                 }
             }
             Event::MasterDisconnected { master } => self.on_master_disconnected(&master, now),
+            Event::MasterSteppedDown { master } => self.on_master_stepped_down(&master, now),
             Event::Commanded { master, command } => self.on_commanded(&master, command, now),
             Event::AppStarted { app, attempt } => self.on_app_started(app, attempt),
             Event::AppExited {
@@ -226,10 +233,14 @@ impl WorkerCore {
                     self.on_kill((app, attempt), now);
                 }
             }
+            WorkerCommand::Leave { epoch } => {
+                if self.accepts(master, epoch) {
+                    self.on_told_to_leave(now);
+                }
+            }
             WorkerCommand::Reregister { epoch } => {
-                if self.accepts(master, epoch) && self.asked() != Some(master) {
-                    info!(master, "told to register again");
-                    self.search(self.place_of(master), now);
+                if self.accepts(master, epoch) {
+                    self.on_called(master, epoch, now);
                 }
             }
         }
@@ -288,6 +299,16 @@ impl WorkerCore {
                 Outcome::Lost("the worker does not hold it".into()),
                 now,
             );
+        }
+    }
+
+    /// A master that does not know all that is here is told so by the reports of it, and says it again.
+    fn on_told_to_leave(&mut self, now: Instant) {
+        if !self.attempts.is_empty() {
+            warn!("told to leave, and something runs here: staying until that is over");
+        } else if self.stopping.is_none() {
+            info!("drained: leaving");
+            self.stop(ExitReason::Drained, now);
         }
     }
 

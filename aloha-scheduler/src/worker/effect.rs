@@ -21,6 +21,8 @@ pub enum Signal {
 pub enum ExitReason {
     /// It was asked to, and nothing is left to do.
     Stopped,
+    /// A master told it to leave, for it is drained.
+    Drained,
     /// It was asked to, and what was left to do took too long or was called off.
     GaveUpWaiting,
     /// A master will never take it.

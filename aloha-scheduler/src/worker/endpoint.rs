@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aloha_rpc::{
-    EndpointContext, EndpointError, RpcAddress, RpcCallContext, RpcEndpoint, RpcEndpointRef,
-    RpcEnv, SetupError,
+    AskError, EndpointContext, EndpointError, RpcAddress, RpcCallContext, RpcEndpoint,
+    RpcEndpointRef, RpcEnv, SetupError,
 };
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -24,6 +24,7 @@ use crate::causes::with_causes;
 use crate::clock::{self, Alarm};
 use crate::constraint::Attributes;
 use crate::ids::{AppId, WorkerId};
+use crate::master::STANDBY;
 use crate::messages::{
     LocalOnly, LogAnswer, LogRequest, MASTER, MasterMessage, RegisterAnswer, WORKER, WorkerMessage,
 };
@@ -258,11 +259,13 @@ impl Worker {
         );
         let seen = found.ask(|call| MasterMessage::Heartbeat { id, worker, call });
         ctx.env().runtime().spawn(Box::pin(async move {
-            // A master that is gone or does not count on us says so in other ways.
-            if seen.await.is_ok() {
-                let event = Event::HeartbeatAcknowledged { master, sent };
-                drop(me.send(own(OwnEvent::Core(event))));
-            }
+            let event = match seen.await {
+                Ok(()) => Event::HeartbeatAcknowledged { master, sent },
+                Err(error) if is_standby(&error) => Event::MasterSteppedDown { master },
+                // A master that is gone or does not count on us says so in other ways.
+                Err(_) => return,
+            };
+            drop(me.send(own(OwnEvent::Core(event))));
         }));
     }
 
@@ -292,6 +295,7 @@ impl Worker {
                 (Ok(()), Some((app, attempt))) => Event::ReportAcknowledged { app, attempt },
                 (Ok(()), None) => return,
                 // It is reported again once a master has taken us again.
+                (Err(error), _) if is_standby(&error) => Event::MasterSteppedDown { master },
                 (Err(error), _) => {
                     info!(master, %error, "report unanswered");
                     Event::MasterDisconnected { master }
@@ -414,6 +418,8 @@ impl Worker {
             } => {
                 if let Some(found) = found {
                     self.masters.insert(master.clone(), found);
+                    let core = &self.core;
+                    self.masters.retain(|master, _| core.knows(master));
                 }
                 let event = Event::RegistrationAnswered {
                     master,
@@ -488,12 +494,6 @@ impl RpcEndpoint for Worker {
     ) -> Result<(), EndpointError> {
         match message {
             WorkerMessage::Command { master, command } => {
-                // The master names itself as it is advertised; the core knows it as it was configured.
-                let master = self
-                    .core
-                    .registration()
-                    .master()
-                    .map_or(master, str::to_owned);
                 self.tell(Event::Commanded { master, command }, ctx);
             }
             WorkerMessage::ReadLog { app, request, call } => {
@@ -509,17 +509,21 @@ impl RpcEndpoint for Worker {
         remote: &RpcAddress,
         ctx: &EndpointContext<WorkerMessage>,
     ) -> Result<(), EndpointError> {
-        let master = self
-            .masters
-            .iter()
-            .find(|(_, found)| found.address().as_ref() == Some(remote));
-        if let Some((master, _)) = master {
-            warn!(%remote, "connection to the master ended");
-            let master = master.clone();
+        // One may be known by several addresses.
+        let masters = self.masters.iter();
+        let masters = masters.filter(|(_, found)| found.address().as_ref() == Some(remote));
+        let masters: Vec<_> = masters.map(|(master, _)| master.clone()).collect();
+        for master in masters {
+            debug!(%remote, master, "connection to a master ended");
             self.tell(Event::MasterDisconnected { master }, ctx);
         }
         Ok(())
     }
+}
+
+/// Whether who was asked answers that it does not lead.
+fn is_standby(error: &AskError) -> bool {
+    matches!(error, AskError::Failed { kind, .. } if kind == STANDBY)
 }
 
 async fn ask_to_register(

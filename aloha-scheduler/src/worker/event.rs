@@ -79,9 +79,14 @@ pub enum Event {
         /// Which.
         master: String,
     },
+    /// A master that was told something answers that it leads no more.
+    MasterSteppedDown {
+        /// Which.
+        master: String,
+    },
     /// A master tells us something.
     Commanded {
-        /// Which master.
+        /// Which master, by the address under which it is advertised.
         master: String,
         /// What.
         command: WorkerCommand,

@@ -2,12 +2,16 @@
 
 use std::time::Instant;
 
+use aloha_rpc::RpcAddress;
 use tracing::{info, warn};
 
 use super::core::{WorkerCore, WorkerSettings};
 use super::effect::{Effect, ExitReason};
 use super::event::RegistrationAnswer;
 use super::registration::{Registration, WorkerRegistration};
+
+/// How many masters are remembered that called, besides those it was told of at its start.
+const LEARNT_MAX: usize = 8;
 
 impl WorkerCore {
     pub(super) fn on_registration_answered(
@@ -72,6 +76,66 @@ impl WorkerCore {
             warn!(master, "lost the master");
             self.search(self.place_of(master), now);
         }
+    }
+
+    /// The master that took us leads no more: another does, or soon will, and perhaps calls us.
+    pub(super) fn on_master_stepped_down(&mut self, master: &str, now: Instant) {
+        if self.registration.master() == Some(master) {
+            warn!(master, "the master leads no more");
+            let next = self.place_of(master) + 1;
+            self.search(next % self.settings.masters.len().max(1), now);
+        }
+    }
+
+    /// A master wants us to register. It is known by the address under which it is advertised, which need not be the one
+    /// we were told of; that it is the one that took us its epoch says.
+    pub(super) fn on_called(&mut self, master: &str, epoch: u64, now: Instant) {
+        if self.asked() == Some(master) {
+            return;
+        }
+        info!(master, epoch, "told to register");
+        let ours = match &self.registration {
+            Registration::Registered {
+                master: ours,
+                epoch: of_ours,
+                ..
+            } if *of_ours == epoch => Some(ours.clone()),
+            Registration::Registered { .. }
+            | Registration::Idle
+            | Registration::Searching { .. }
+            | Registration::GaveUp { .. } => None,
+        };
+        let place = match ours {
+            Some(ours) => self.place_of(&ours),
+            None => self.learn(master),
+        };
+        self.search(place, now);
+    }
+
+    /// The place of a master, which is looked for along with the others from now on.
+    fn learn(&mut self, master: &str) -> usize {
+        let masters = &mut self.settings.masters;
+        if let Some(place) = masters.iter().position(|known| known == master) {
+            return place;
+        }
+        if master.parse::<RpcAddress>().is_err() {
+            warn!(master, "a master that has no address calls");
+            return 0;
+        }
+        // The oldest makes room.
+        let place = self.configured + self.learnt % LEARNT_MAX;
+        self.learnt += 1;
+        match masters.get_mut(place) {
+            Some(oldest) => *oldest = master.to_owned(),
+            None => masters.push(master.to_owned()),
+        }
+        place.min(self.settings.masters.len() - 1)
+    }
+
+    /// Whether this master is looked for, or has taken us.
+    pub(super) fn knows(&self, master: &str) -> bool {
+        self.registration.master() == Some(master)
+            || self.settings.masters.iter().any(|known| known == master)
     }
 
     /// Begins to look for a master, with this one.

@@ -17,20 +17,29 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// Who leads, as all elections know.
+type Known = Arc<watch::Sender<Option<MasterAddress>>>;
+
 /// An election that the test decides.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Decided {
     winner: watch::Sender<Option<watch::Receiver<Standing>>>,
+    known: Known,
 }
 
 #[async_trait]
 impl LeaderElectionAgent for Decided {
-    async fn campaign(&self, _: &MasterAddress) -> Result<Leadership, ElectionError> {
+    async fn campaign(&self, candidate: &MasterAddress) -> Result<Leadership, ElectionError> {
         let mut winner = self.winner.subscribe();
         let seen = winner.wait_for(Option::is_some).await;
         seen.expect("its sender is here");
         let standing = self.winner.send_replace(None).expect("just seen");
+        self.known.send_replace(Some(candidate.clone()));
         Ok(Leadership { epoch: 0, standing })
+    }
+
+    fn leader(&self) -> watch::Receiver<Option<MasterAddress>> {
+        self.known.subscribe()
     }
 }
 
@@ -65,6 +74,8 @@ impl Candidate {
 
 pub(crate) struct Ground {
     pub(crate) sim: Simulation,
+    /// Who leads, as the elections say.
+    pub(crate) known: Known,
     pub(crate) masters: [Candidate; 3],
     pub(crate) client: RpcEnv,
 }
@@ -72,8 +83,12 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) async fn new(sim: &Simulation) -> Self {
         let store = MemoryEngine::new();
+        let known = Known::default();
         let candidate = async |host: &str| {
-            let election = Arc::new(Decided::default());
+            let election = Arc::new(Decided {
+                winner: watch::Sender::default(),
+                known: Arc::clone(&known),
+            });
             let mode = RecoveryMode {
                 persistence: Some(Arc::new(store.clone())),
                 election: Arc::clone(&election) as _,
@@ -94,6 +109,7 @@ impl Ground {
             ],
             client: sim.client("client").await,
             sim: sim.clone(),
+            known,
         }
     }
 
@@ -103,6 +119,11 @@ impl Ground {
             &self.masters.each_ref().map(Candidate::address),
         )
         .await
+    }
+
+    /// A client that was told of one master alone.
+    pub(crate) async fn connect_to(&self, place: usize) -> Result<MasterClient, ClientError> {
+        MasterClient::connect(&self.client, &[self.masters[place].address()]).await
     }
 
     /// Everything takes this long on its way.

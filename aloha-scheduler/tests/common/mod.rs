@@ -1,6 +1,9 @@
 //! The real binary, as processes that end with the test.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod gates;
+pub mod zookeeper;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod daemon;
 mod descriptors;
+mod drain;
 mod kill;
 mod logs;
 mod machine;
@@ -93,6 +94,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Logs(args) => logs::run(&args),
         Command::Apps(args) => apps::run(&args),
         Command::Workers(args) => workers::run(&args),
+        Command::Drain(args) => drain::run(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Top(args) => top::run(&args),
     }

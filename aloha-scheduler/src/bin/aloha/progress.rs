@@ -32,6 +32,13 @@ impl Progress {
         self.0.is_some()
     }
 
+    /// Shows a text.
+    pub(crate) fn say(&self, text: &str) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(text.to_owned());
+        }
+    }
+
     pub(crate) fn show(&self, status: &AppStatus) {
         if let Some(bar) = &self.0 {
             bar.set_message(describe(status));

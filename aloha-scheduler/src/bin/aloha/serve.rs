@@ -51,6 +51,8 @@ pub(crate) fn master(args: &MasterArgs) -> Result<u8, Failure> {
             () = stop.asked() => None,
             reason = served.failed() => Some(reason),
         };
+        // While it still answers, so that clients are told to go elsewhere.
+        served.master.hand_over().await;
         served.shutdown().await;
         match failed {
             None => Ok(0),
@@ -78,7 +80,7 @@ pub(crate) fn worker(args: &WorkerArgs) -> Result<u8, Failure> {
         };
         served.env.shutdown().await;
         match reason {
-            ExitReason::Stopped => Ok(0),
+            ExitReason::Stopped | ExitReason::Drained => Ok(0),
             ExitReason::GaveUpWaiting => Err(Failure::new("some applications did not end in time")),
             ExitReason::Refused(reason) => Err(Failure::new(format_args!(
                 "the master refused this worker: {reason}"
@@ -442,13 +444,16 @@ async fn listen(
     retries: u16,
     config: &Config,
 ) -> Result<RpcEnv, Failure> {
-    let rpc = rpc_config(&config.rpc());
+    let settings = config.rpc();
+    let rpc = rpc_config(&settings);
     let bind = async |port| {
-        RpcEnv::builder(name)
+        let builder = RpcEnv::builder(name)
             .bind(format!("{}:{port}", bracketed(host)))
-            .config(rpc.clone())
-            .start()
-            .await
+            .config(rpc.clone());
+        match &settings.advertised_host {
+            Some(host) => builder.advertise(host).start().await,
+            None => builder.start().await,
+        }
     };
     let taken = |error: &StartError| matches!(error, StartError::Bind(BindError::InUse { .. }));
     first_free(port, retries, bind, taken)

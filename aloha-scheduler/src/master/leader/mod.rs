@@ -1,12 +1,31 @@
 //! A master that leads: its core, who waits for its answers, and what waits for the store.
+//!
+//! It may cease to lead at any moment without knowing it: the network may part it from the election, or its process may
+//! be stopped for as long as somebody likes. While the election says that it is uncertain, or since the process stood
+//! still until the store has taken a record of this epoch, it is *silent*: it decides and stores, and lets nothing out.
+//! What it lets out in the moments between, when it should be silent and cannot know, does no harm, each for its reason:
+//!
+//! - **Records** carry the epoch, and a store refuses them once a newer one has begun.
+//! - **Launches**, acceptances, acknowledged reports, and ends that are told, rest on records that were stored. A launch
+//!   that is only repeated is of an attempt that the newer leader finds stored, on the same worker.
+//! - **Kills and calls to register** carry the epoch, and a worker refuses them once it has heard of a newer one. One
+//!   that has not is still registered here, and the attempt was not wanted when it was last known whose it is.
+//! - **Heartbeats** that are acknowledged renew the worker's lease, on which the newer leader counts. It counts from when
+//!   it began itself, and lets a whole timeout pass; the lease is counted from when the heartbeat was sent, and is a
+//!   quarter shorter. So an acknowledgement may be wrong by that quarter. Nobody is silent for longer unnoticed: an
+//!   election suspends who may have lost it before another may win it, and who stood still looks first.
+//! - **Silence of workers** that this process could not hear for it stood still itself counts for nothing.
+//! - **Answers that promise nothing**, as what runs, may be old: as old as the moment in which it ceased to lead.
 
+mod calls;
+mod pulse;
 mod requests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aloha_rpc::{EndpointContext, RpcEndpointRef};
+use aloha_rpc::{EndpointContext, RpcAddress, RpcEndpointRef};
 use tokio_util::sync::DropGuard;
 use tracing::{debug, trace, warn};
 
@@ -19,11 +38,15 @@ use crate::master::effect::{Effect, Record, Reply, WorkerCommand};
 use crate::master::endpoint::watch_standing;
 use crate::master::event::Event;
 use crate::master::held::Held;
+use crate::master::standby::Heir;
 use crate::master::store_writer::{Progress, StoreWriter, Trouble};
-use crate::master::{MasterCore, MasterSettings, Stored};
-use crate::messages::{MasterMessage, SubmitAnswer, WorkerMessage};
+use crate::master::{MasterCore, MasterSettings};
+use crate::messages::{MasterMessage, SubmitAnswer, WORKER, WorkerMessage};
 use crate::now::Now;
 use crate::persistence::PersistenceEngine;
+
+use self::calls::Calls;
+use self::pulse::Pulse;
 
 /// When somebody whose submission could not be taken should try again: by then the store was tried again too.
 const RETRY_AFTER_MILLIS: u64 = 1_000;
@@ -32,7 +55,6 @@ const RETRY_AFTER_MILLIS: u64 = 1_000;
 #[derive(Debug)]
 pub(in crate::master) struct Store {
     pub(in crate::master) engine: Arc<dyn PersistenceEngine>,
-    pub(in crate::master) stored: Stored,
     /// How long submissions may wait for it before more are refused.
     pub(in crate::master) slow_after: Duration,
 }
@@ -60,6 +82,10 @@ pub(in crate::master) struct Leader {
     leadership: Leadership,
     _watching: DropGuard,
     is_suspended: bool,
+    /// It stood still, and does not know whether it leads until this record is stored.
+    doubtful_until: Option<u64>,
+    pulse: Pulse,
+    calls: Calls,
 }
 
 /// Why a leadership ended.
@@ -67,33 +93,33 @@ pub(in crate::master) struct Leader {
 pub(in crate::master) struct Deposed(pub(in crate::master) String);
 
 impl Leader {
-    /// Takes over.
+    /// Takes over, with a store where the heir has a shadow.
     pub(in crate::master) fn new(
         settings: MasterSettings,
-        leadership: Leadership,
+        heir: Heir,
         store: Option<Store>,
         events: EventBus,
         ctx: &EndpointContext<MasterMessage>,
     ) -> Self {
-        let (now, epoch) = (now(ctx), settings.epoch);
-        let (core, effects, writer, slow_after) = match store {
-            None => (
-                MasterCore::new(settings, now),
-                Vec::new(),
-                None,
-                Duration::MAX,
-            ),
-            Some(Store {
-                engine,
-                stored,
-                slow_after,
-            }) => {
-                let (core, effects) = MasterCore::recover(settings, stored, now);
-                let runtime = &**ctx.env().runtime();
-                let writer = StoreWriter::start(runtime, engine, epoch, ctx.self_ref().clone());
-                (core, effects, Some(writer), slow_after)
-            }
+        let Heir {
+            leadership,
+            epoch,
+            shadow,
+        } = heir;
+        let now = now(ctx);
+        let (core, effects) = match shadow {
+            None => (MasterCore::new(settings, now), Vec::new()),
+            Some(shadow) => shadow.take_over(epoch, now),
         };
+        let slow_after = store
+            .as_ref()
+            .map_or(Duration::MAX, |store| store.slow_after);
+        let writer = store.map(|store| {
+            let runtime = &**ctx.env().runtime();
+            StoreWriter::start(runtime, store.engine, epoch, ctx.self_ref().clone())
+        });
+        let awaited = core.awaited().map(|worker| worker.id.clone());
+        let calls = Calls::new(awaited, now.instant);
         let address = ctx.env().address().map(ToString::to_string);
         let mut this = Self {
             core,
@@ -111,6 +137,9 @@ impl Leader {
             _watching: watch_standing(leadership.standing.clone(), ctx),
             leadership,
             is_suspended: false,
+            doubtful_until: None,
+            pulse: Pulse::new(now.instant),
+            calls,
         };
         this.perform_all(effects, now);
         this
@@ -141,6 +170,11 @@ impl Leader {
             self.is_suspended = is_suspended;
             self.release();
         }
+        if self.writer.is_some()
+            && let Some(gap) = self.pulse.beat(now(ctx).instant)
+        {
+            self.on_stood_still(gap, ctx);
+        }
         if self
             .writer
             .as_ref()
@@ -149,6 +183,64 @@ impl Leader {
             self.on_store_progress(ctx)?;
         }
         Ok(())
+    }
+
+    /// Another may lead by now. The store knows.
+    fn on_stood_still(&mut self, gap: Duration, ctx: &EndpointContext<MasterMessage>) {
+        warn!(?gap, "this master stood still");
+        if let Some(writer) = &mut self.writer {
+            self.pushed = writer.push([self.core.proof()]);
+            self.doubtful_until = Some(self.pushed);
+        }
+        self.tell(Event::StoodStill { gap }, ctx);
+    }
+
+    /// Whether nothing may be let out for now.
+    fn is_silent(&self) -> bool {
+        self.is_suspended || self.doubtful_until.is_some()
+    }
+
+    /// When it wants to be [woken](Self::on_tick).
+    pub(in crate::master) fn next_deadline(&self) -> Option<Instant> {
+        // Without a store nobody else can lead, nor know better.
+        let pulse = self.writer.as_ref().map(|_| self.pulse.next_deadline());
+        let deadlines = [self.core.next_deadline(), self.calls.next_deadline(), pulse];
+        deadlines.into_iter().flatten().min()
+    }
+
+    pub(in crate::master) fn on_tick(&mut self, ctx: &EndpointContext<MasterMessage>) {
+        self.tell(Event::Tick, ctx);
+        if !self.is_silent() {
+            self.call_workers(ctx);
+        }
+    }
+
+    /// Tells those workers to register that are due. One that does not hear it looks for a master by itself, later.
+    fn call_workers(&mut self, ctx: &EndpointContext<MasterMessage>) {
+        let core = &self.core;
+        let awaited = || core.awaited().map(|worker| worker.id.clone());
+        let due = self
+            .calls
+            .take_due(now(ctx).instant, awaited, |id| core.is_awaited(id));
+        let epoch = core.epoch();
+        for worker in core.awaited().filter(|worker| due.contains(&worker.id)) {
+            let (id, to) = (
+                worker.id.clone(),
+                RpcAddress::new(&worker.host, worker.port),
+            );
+            let (env, master) = (ctx.env().clone(), self.address.clone());
+            ctx.spawn(async move {
+                let command = WorkerCommand::Reregister { epoch };
+                let command = WorkerMessage::Command { master, command };
+                let called = match env.retrieve_endpoint_ref(&to, WORKER).await {
+                    Ok(found) => found.send(command).map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                if let Err(error) = called {
+                    debug!(worker = %id, error, "a worker does not hear that there is a new leader");
+                }
+            });
+        }
     }
 
     /// The store is further than it was, or in trouble.
@@ -161,6 +253,10 @@ impl Leader {
         };
         let Progress { stored, trouble } = writer.progress();
         self.stored = stored;
+        if self.doubtful_until.is_some_and(|proof| proof <= stored) {
+            warn!("this master still leads");
+            self.doubtful_until = None;
+        }
         // What is stored is acknowledged, whatever became of the rest.
         self.release();
         match trouble {
@@ -185,9 +281,6 @@ impl Leader {
         }
         // The room of one may have been given to the next.
         self.held.drop_all_of(&refused);
-        for kill in self.held.take_kills() {
-            self.perform(kill);
-        }
         let callers = &self.callers;
         self.held.prune(|to| callers.is_waiting(to));
     }
@@ -226,7 +319,7 @@ impl Leader {
     }
 
     fn may_go(&self, effect: &Effect, rests_on: u64) -> bool {
-        if self.is_suspended {
+        if self.is_silent() {
             return false;
         }
         let is_kill = matches!(effect, Effect::Reply(_, Reply::Kill { .. }));
@@ -237,10 +330,17 @@ impl Leader {
 
     /// Lets out what may go by now.
     fn release(&mut self) {
-        while !self.is_suspended
-            && let Some(effect) = self.held.pop(self.stored)
-        {
+        if self.is_silent() {
+            return;
+        }
+        while let Some(effect) = self.held.pop(self.stored) {
             self.perform(effect);
+        }
+        if self.trouble.is_some() {
+            // They go out, and are answered, whatever becomes of the store.
+            for kill in self.held.take_kills() {
+                self.perform(kill);
+            }
         }
     }
 

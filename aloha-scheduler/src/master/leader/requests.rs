@@ -11,6 +11,7 @@ use crate::app::{AppDescription, AppStatus};
 use crate::attempt::AttemptReport;
 use crate::clock;
 use crate::cluster_status::ClusterStatus;
+use crate::drain::{DrainAnswer, DrainRequest};
 use crate::ids::{AppId, WorkerId};
 use crate::master::Event;
 use crate::master::callers::Caller;
@@ -80,7 +81,14 @@ impl Leader {
                 call.reply(self.core().workers(now));
             }
             MasterMessage::ReadLog { app, request, call } => self.on_read_log(app, request, call),
-            MasterMessage::Own(_) => unreachable!("handled before"),
+            MasterMessage::Drain {
+                worker,
+                request,
+                call,
+            } => self.on_drain(&worker, request, call, ctx),
+            MasterMessage::Own(_) | MasterMessage::AwaitLeader { .. } => {
+                unreachable!("handled before")
+            }
         }
     }
 
@@ -200,7 +208,7 @@ impl Leader {
 
     /// Why nothing of so many bytes can be taken on now, if it cannot.
     fn objection(&self, bytes: usize, now: Now) -> Option<String> {
-        if self.is_suspended {
+        if self.is_silent() {
             return Some("this master is not sure that it still leads; try again".to_owned());
         }
         if let Some(trouble) = &self.trouble {
@@ -234,6 +242,30 @@ impl Leader {
     ) {
         let reply = self.callers.keep(Caller::Kill(call));
         self.tell(Event::KillRequested { app, reply }, ctx);
+    }
+
+    fn on_drain(
+        &mut self,
+        worker: &str,
+        request: DrainRequest,
+        call: RpcCallContext<DrainAnswer>,
+        ctx: &EndpointContext<MasterMessage>,
+    ) {
+        let worker = match self.core().find_worker(worker) {
+            Ok(worker) => worker,
+            Err(reason) => return call.reply(DrainAnswer::NoSuchWorker { reason }),
+        };
+        if request == DrainRequest::Look {
+            // It promises nothing, and need not wait for the store.
+            return call.reply(self.core().drain_answer(&worker));
+        }
+        let reply = self.callers.keep(Caller::Drain(call));
+        let event = Event::DrainRequested {
+            worker,
+            request,
+            reply,
+        };
+        self.tell(event, ctx);
     }
 
     fn on_wait(

@@ -129,7 +129,7 @@ fn a_worker_that_is_away_or_dead_is_so_until_it_registers() {
         assert_eq!(from.may_become(Alive), from != Alive);
     }
     assert!(!Dead.may_become(Disconnected) && !Dead.may_become(Leaving));
-    assert!(!Disconnected.may_become(Leaving));
+    assert!(Disconnected.may_become(Leaving));
     // What it says without having registered is not believed.
     let (mut t, _) = Harness::with_one_running(true);
     t.disconnect("w1");
@@ -209,7 +209,7 @@ fn nothing_is_placed_on_a_disconnected_worker() {
     ]);
     assert_eq!(
         t.status(&app).waiting_for.as_deref(),
-        Some("every worker is disconnected or leaving")
+        Some("every worker is disconnected, leaving or drained")
     );
     t.heartbeat("w1");
     t.expect(["tell w1: register again"]);

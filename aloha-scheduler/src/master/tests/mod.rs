@@ -2,6 +2,7 @@
 
 mod adoption;
 mod defects;
+mod drain;
 mod keys;
 mod lifecycle;
 mod listing;
@@ -13,6 +14,7 @@ mod random;
 mod recovery;
 mod reservation;
 mod restarts;
+mod shadow;
 mod store;
 mod stored;
 mod waiting_for;
@@ -24,6 +26,7 @@ use super::*;
 use crate::app::{AppDescription, AppStatus};
 use crate::attempt::{AttemptState, HeldAttempt, Outcome};
 use crate::constraint::Attributes;
+use crate::drain::DrainAnswer;
 use crate::events::AlohaEvent;
 use crate::ids::{AppId, WorkerId};
 use crate::now::Now;
@@ -328,13 +331,18 @@ fn line(effect: &Effect) -> String {
                 .placement()
                 .map(|on| format!(" on {}", on.worker))
                 .unwrap_or_default();
+            let evicted = if app.evicted && app.phase().is_placed() {
+                ", to go"
+            } else {
+                ""
+            };
             let kill = if app.kill_requested && !app.phase().is_final() {
                 ", to be killed"
             } else {
                 ""
             };
             format!(
-                "store {}: {} #{}{on}{kill}",
+                "store {}: {} #{}{on}{kill}{evicted}",
                 short(&app.id),
                 app.phase(),
                 app.attempt
@@ -342,7 +350,9 @@ fn line(effect: &Effect) -> String {
         }
         Effect::Persist(Record::AppForgotten(app)) => format!("unstore {}", short(app)),
         Effect::Persist(Record::Worker(worker)) => {
-            format!("store {}: {}", worker.id, worker.offers)
+            let drain = worker.drain.as_ref();
+            let drain = drain.map_or_else(String::new, |drain| format!(", drain: {}", drain.mode));
+            format!("store {}: {}{drain}", worker.id, worker.offers)
         }
         Effect::Persist(Record::WorkerForgotten(worker)) => format!("unstore {worker}"),
         Effect::Persist(Record::Key(key)) => {
@@ -371,6 +381,9 @@ fn line(effect: &Effect) -> String {
             let from = from.map(|from| format!("{from} -> ")).unwrap_or_default();
             format!("publish {id}: {from}{to}")
         }
+        Effect::Publish(AlohaEvent::WorkerDrainChanged { id, to, reason }) => {
+            format!("publish {id}: drain {to}: {reason}")
+        }
         Effect::Send(worker, command) => match command {
             WorkerCommand::LaunchApp {
                 epoch: EPOCH,
@@ -388,6 +401,7 @@ fn line(effect: &Effect) -> String {
                 format!("tell {worker}: kill {} #{attempt}", short(app))
             }
             WorkerCommand::Reregister { epoch: EPOCH } => format!("tell {worker}: register again"),
+            WorkerCommand::Leave { epoch: EPOCH } => format!("tell {worker}: leave"),
             other => panic!("a command of another epoch: {other:?}"),
         },
         Effect::Reply(ReplyTo(token), reply) => {
@@ -409,6 +423,8 @@ fn line(effect: &Effect) -> String {
                 Reply::KeyReused(app) => format!("the key of {}", short(app)),
                 Reply::KilledAll { count } => format!("killed {count}"),
                 Reply::Forget(answer) => format!("{answer:?}"),
+                Reply::Drain(DrainAnswer::Drain(status)) => format!("drain {}", status.phase),
+                Reply::Drain(DrainAnswer::NoSuchWorker { reason }) => reason.clone(),
                 Reply::Cleared { count } => format!("cleared {count}"),
                 Reply::SubmissionRefused(error) => format!("no: {error}"),
                 Reply::Kill {

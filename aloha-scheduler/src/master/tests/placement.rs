@@ -143,6 +143,7 @@ impl Model {
                     offers: Resources { cores, memory_mib },
                     enforces: CgroupSupport::default(),
                     attributes: [("zone".to_owned(), zone.to_string())].into(),
+                    drain: None,
                 };
                 self.workers.register(record, attempts, self.now);
             }

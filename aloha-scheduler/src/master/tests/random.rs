@@ -3,10 +3,11 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::drain::{DrainMode, DrainRequest};
 
 /// One step of a random life, with small numbers that are likely to meet.
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Register {
         worker: u8,
         cores: u32,
@@ -15,6 +16,7 @@ enum Step {
     Heartbeat(u8),
     Disconnect(u8),
     Leave(u8),
+    Drain(u8, u8),
     Submit {
         cores: u32,
         memory_mib: u64,
@@ -41,7 +43,7 @@ enum Step {
     Advance(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let (worker, app, attempt) = (0u8..4, 0u8..8, 1u32..4);
     prop_oneof![
         (
@@ -57,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         worker.clone().prop_map(Step::Heartbeat),
         worker.clone().prop_map(Step::Disconnect),
         worker.clone().prop_map(Step::Leave),
+        (worker.clone(), 0u8..6).prop_map(|(worker, how)| Step::Drain(worker, how)),
         (0u32..6, 0u64..900, any::<bool>()).prop_map(|(cores, memory_mib, supervise)| {
             Step::Submit {
                 cores,
@@ -105,7 +108,7 @@ fn outcome(n: u8) -> Outcome {
 }
 
 /// Turns a step into an event, if it makes one now.
-fn event(t: &Harness, step: Step, token: u64) -> Option<Event> {
+pub(super) fn event(t: &Harness, step: Step, token: u64) -> Option<Event> {
     let reply = ReplyTo(token);
     let worker = |n: u8| id(&format!("w{n}"));
     let apps = t.master.apps();
@@ -155,6 +158,17 @@ fn event(t: &Harness, step: Step, token: u64) -> Option<Event> {
         },
         Step::Disconnect(n) => Event::WorkerDisconnected { worker: worker(n) },
         Step::Leave(n) => Event::WorkerLeaving { worker: worker(n) },
+        Step::Drain(n, how) => Event::DrainRequested {
+            worker: worker(n),
+            request: match how {
+                0 | 1 => DrainRequest::Cancel,
+                2 => DrainRequest::begin(DrainMode::Move, None),
+                3 => DrainRequest::begin(DrainMode::Wait, None),
+                4 => DrainRequest::begin(DrainMode::Wait, Some(Duration::from_secs(20))),
+                _ => DrainRequest::begin(DrainMode::Move, Some(Duration::ZERO)),
+            },
+            reply,
+        },
         Step::Submit {
             cores,
             memory_mib,
@@ -260,7 +274,9 @@ proptest! {
                         let known = attempts.insert(app.clone(), *attempt).unwrap_or(0);
                         prop_assert!(known <= *attempt, "attempts fell");
                         let status = t.worker(worker.as_str());
-                        prop_assert_eq!(status.state, WorkerState::Alive);
+                        // What it was given before it was drained, it may be told again.
+                        let again = known == *attempt && status.state == WorkerState::Leaving;
+                        prop_assert!(again || status.state == WorkerState::Alive);
                     }
                     Effect::Reply(to, _) => prop_assert!(answered.insert(*to), "{:?} was answered twice", to),
                     Effect::Send(..) | Effect::Persist(_) | Effect::Publish(_) => {}

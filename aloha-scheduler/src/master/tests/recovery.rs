@@ -18,6 +18,7 @@ fn record(number: u64, state: AppState, attempt: u32) -> AppRecord {
         submitted_at: 1_552_342_000_000,
         restarts_in_a_row: 0,
         overran: false,
+        evicted: false,
         history: Vec::new(),
     }
 }

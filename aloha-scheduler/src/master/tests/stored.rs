@@ -51,6 +51,7 @@ fn anything(rng: &mut Rng, now: u64) -> Stored {
             submitted_at: wall(rng),
             restarts_in_a_row: [0, 3, u32::MAX][pick(rng, 3)],
             overran: rng.below(4) == 0,
+            evicted: false,
             history: Vec::new(),
         }
     });
@@ -65,6 +66,7 @@ fn anything(rng: &mut Rng, now: u64) -> Stored {
         },
         enforces: CgroupSupport::default(),
         attributes: Attributes::new(),
+        drain: None,
     });
     Stored {
         apps,

@@ -37,7 +37,7 @@ fn a_waiting_application_says_what_it_waits_for() {
     t.disconnect("w2");
     assert_eq!(
         waiting_for(&t, &busy),
-        "every worker is disconnected or leaving"
+        "every worker is disconnected, leaving or drained"
     );
     t.ignore();
 }

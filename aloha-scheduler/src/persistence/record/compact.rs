@@ -31,6 +31,8 @@ pub(super) struct CompactApp<'a> {
     #[serde(skip_serializing_if = "is_default")]
     overran: &'a bool,
     #[serde(skip_serializing_if = "is_default")]
+    evicted: &'a bool,
+    #[serde(skip_serializing_if = "is_default")]
     history: &'a Vec<Transition>,
 }
 
@@ -83,6 +85,7 @@ impl<'a> From<&'a AppRecord> for CompactApp<'a> {
             submitted_at,
             restarts_in_a_row,
             overran,
+            evicted,
             history,
         } = app;
         Self {
@@ -96,6 +99,7 @@ impl<'a> From<&'a AppRecord> for CompactApp<'a> {
             submitted_at: *submitted_at,
             restarts_in_a_row,
             overran,
+            evicted,
             history,
         }
     }

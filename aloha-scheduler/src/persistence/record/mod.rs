@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 use self::compact::{CompactApp, CompactDescription};
 use super::{Change, PersistenceError, StoredRecord};
 use crate::app::AppDescription;
-use crate::ids::AppId;
-use crate::master::{AppRecord, KeyRecord, Record, Stored, WorkerRecord};
+use crate::ids::{AppId, WorkerId};
+use crate::master::{AppRecord, KeyRecord, Record, WorkerRecord};
 
 /// The version that is written, and the newest that is read. Fields with a default may be added without a new one.
 const VERSION: u32 = 1;
@@ -62,13 +62,6 @@ struct Envelope<'a> {
 pub(crate) struct DamagedRecord {
     pub(crate) record: StoredRecord,
     pub(crate) reason: String,
-}
-
-/// Everything that was stored.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Decoded {
-    pub(crate) stored: Stored,
-    pub(crate) damaged: Vec<DamagedRecord>,
 }
 
 /// The change of what is stored that a record of the core's is.
@@ -124,36 +117,14 @@ fn checksum(key: &str, kind: Kind, version: u32, body: &str) -> String {
     format!("{:08x}", hasher.finalize())
 }
 
-/// Reads what was stored, record by record.
-///
-/// # Errors
-///
-/// A newer version wrote some of it: what it means is not known, and must not be set aside.
-pub(crate) fn decode(store: &str, records: Vec<StoredRecord>) -> Result<Decoded, PersistenceError> {
-    let mut decoded = Decoded::default();
-    for record in records {
-        if let Some(set_aside) = record.key.strip_prefix(SET_ASIDE) {
-            decoded.stored.set_aside.extend(app_set_aside(set_aside));
-            continue;
-        }
-        match read(&record, &mut decoded.stored) {
-            Ok(()) => {}
-            Err(Unread::Newer(version)) => {
-                let reason = format!(
-                    "{} was written by a newer version of Aloha (records of version {version}, this one reads \
-                     {VERSION}); start that version again",
-                    record.key
-                );
-                let store = store.to_owned();
-                return Err(PersistenceError::Unreadable { store, reason });
-            }
-            Err(Unread::Damaged(reason)) => {
-                decoded.stored.set_aside.extend(app_of(&record.key));
-                decoded.damaged.push(DamagedRecord { record, reason });
-            }
-        }
-    }
-    Ok(decoded)
+/// Says that a newer version wrote this.
+pub(crate) fn newer(store: &str, key: &str, version: u32) -> PersistenceError {
+    let reason = format!(
+        "{key} was written by a newer version of Aloha (records of version {version}, this one reads {VERSION}); \
+         start that version again"
+    );
+    let store = store.to_owned();
+    PersistenceError::Unreadable { store, reason }
 }
 
 /// Whether this is a record as it was written under this key.
@@ -162,8 +133,7 @@ pub(super) fn is_whole(key: &str, value: &[u8]) -> bool {
         key: key.to_owned(),
         value: value.to_vec(),
     };
-    let read = read(&record, &mut Stored::default());
-    matches!(read, Ok(()) | Err(Unread::Newer(_)))
+    matches!(read_body(&record), Ok(_) | Err(Unread::Newer(_)))
 }
 
 /// The changes that set a damaged record aside, byte by byte, by the leadership of this epoch.
@@ -195,16 +165,62 @@ fn app_set_aside(key: &str) -> Option<AppId> {
     app_of(key.split_once('/')?.1)
 }
 
-fn app_of(key: &str) -> Option<AppId> {
+/// The application whose record has this key.
+pub(crate) fn app_of(key: &str) -> Option<AppId> {
     key.strip_prefix("app/")?.parse().ok()
 }
 
-enum Unread {
+/// What a key says of the record under it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Named {
+    App(AppId),
+    Worker(WorkerId),
+    Key(AppId),
+    NextNumber,
+    /// Set aside, or a stranger's.
+    Other,
+}
+
+/// What this key says of the record under it.
+pub(crate) fn named(key: &str) -> Named {
+    let (kind, id) = key.split_once('/').unwrap_or((key, ""));
+    let named = match kind {
+        "app" => id.parse().ok().map(Named::App),
+        "worker" => id.parse().ok().map(Named::Worker),
+        "key" => id.parse().ok().map(Named::Key),
+        _ => (key == NEXT_NUMBER).then_some(Named::NextNumber),
+    };
+    named.unwrap_or(Named::Other)
+}
+
+/// A record that can be read.
+#[derive(Debug)]
+pub(crate) enum Readable {
+    App(AppRecord),
+    Worker(WorkerRecord),
+    Key(KeyRecord),
+    NextNumber(u64),
+    /// A damaged one that was set aside, of this application if it was one's.
+    SetAside(Option<AppId>),
+}
+
+/// Why a record cannot be read.
+#[derive(Debug)]
+pub(crate) enum Unread {
     Damaged(String),
+    /// It was written by a newer version.
     Newer(u32),
 }
 
-fn read(record: &StoredRecord, stored: &mut Stored) -> Result<(), Unread> {
+/// Reads one record.
+pub(crate) fn read(record: &StoredRecord) -> Result<Readable, Unread> {
+    match record.key.strip_prefix(SET_ASIDE) {
+        Some(set_aside) => Ok(Readable::SetAside(app_set_aside(set_aside))),
+        None => read_body(record),
+    }
+}
+
+fn read_body(record: &StoredRecord) -> Result<Readable, Unread> {
     let StoredRecord { key, value } = record;
     let damaged = |reason: String| Unread::Damaged(reason);
     if value.is_empty() {
@@ -234,27 +250,27 @@ fn read(record: &StoredRecord, stored: &mut Stored) -> Result<(), Unread> {
             if *key != app_key(&app.id) {
                 return Err(damaged(format!("it is that of {}", app.id)));
             }
-            stored.apps.push(app);
+            Ok(Readable::App(app))
         }
         Kind::Worker => {
             let worker: WorkerRecord = serde_json::from_str(body).map_err(unexpected)?;
             if key.strip_prefix("worker/") != Some(worker.id.as_str()) {
                 return Err(damaged(format!("it is that of {}", worker.id)));
             }
-            stored.workers.push(worker);
+            Ok(Readable::Worker(worker))
         }
         Kind::Key => {
             let record: KeyRecord = serde_json::from_str(body).map_err(unexpected)?;
             if *key != key_key(&record.app) {
                 return Err(damaged(format!("it is that of {}", record.app)));
             }
-            stored.keys.push(record);
+            Ok(Readable::Key(record))
         }
         Kind::NextNumber => {
-            stored.next_number = serde_json::from_str(body).map_err(unexpected)?;
+            let number = serde_json::from_str(body).map_err(unexpected)?;
+            Ok(Readable::NextNumber(number))
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

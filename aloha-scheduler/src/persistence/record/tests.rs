@@ -3,7 +3,40 @@ use std::sync::Arc;
 
 use super::*;
 use crate::app::{AppDescription, AppPhase, AppState, Ending, Placement, Transition};
+use crate::master::Stored;
 use crate::resources::Resources;
+
+/// Everything that was stored.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Decoded {
+    stored: Stored,
+    damaged: Vec<DamagedRecord>,
+}
+
+/// Reads what was stored, record by record.
+///
+/// # Errors
+///
+/// A newer version wrote some of it: what it means is not known, and must not be set aside.
+fn decode(store: &str, records: Vec<StoredRecord>) -> Result<Decoded, PersistenceError> {
+    let mut decoded = Decoded::default();
+    let stored = &mut decoded.stored;
+    for record in records {
+        match read(&record) {
+            Ok(Readable::App(app)) => stored.apps.push(app),
+            Ok(Readable::Worker(worker)) => stored.workers.push(worker),
+            Ok(Readable::Key(key)) => stored.keys.push(key),
+            Ok(Readable::NextNumber(number)) => stored.next_number = number,
+            Ok(Readable::SetAside(app)) => stored.set_aside.extend(app),
+            Err(Unread::Newer(version)) => return Err(newer(store, &record.key, version)),
+            Err(Unread::Damaged(reason)) => {
+                stored.set_aside.extend(app_of(&record.key));
+                decoded.damaged.push(DamagedRecord { record, reason });
+            }
+        }
+    }
+    Ok(decoded)
+}
 
 /// An application of which every field has something to say.
 fn app() -> AppRecord {
@@ -37,6 +70,7 @@ fn app() -> AppRecord {
         submitted_at: 1_552_342_651_000,
         restarts_in_a_row: 1,
         overran: false,
+        evicted: false,
         history: vec![Transition {
             at: 1_552_342_653_000,
             to: AppPhase::Failed,
@@ -57,6 +91,7 @@ fn worker() -> WorkerRecord {
         },
         enforces: Default::default(),
         attributes: BTreeMap::from([("zone".into(), "a".into())]),
+        drain: None,
     }
 }
 

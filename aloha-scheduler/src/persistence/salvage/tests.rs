@@ -27,6 +27,7 @@ fn worker(n: usize, revision: usize) -> Change {
         },
         enforces: Default::default(),
         attributes: BTreeMap::from([("zone".into(), "z".repeat(length))]),
+        drain: None,
     }))
 }
 

@@ -6,6 +6,7 @@
 mod applications;
 mod cluster;
 mod document;
+mod drain;
 mod logs;
 mod new_application;
 mod parameters;
@@ -32,6 +33,7 @@ pub(super) fn routes(wants_token: bool) -> (Router<Server>, Bytes) {
         .routes(routes!(logs::logs))
         .routes(routes!(cluster::workers))
         .routes(routes!(cluster::worker))
+        .routes(routes!(drain::begin, drain::show, drain::cancel))
         .routes(routes!(cluster::cluster))
         .routes(routes!(document::show))
         .split_for_parts();

@@ -1,5 +1,6 @@
 //! The rules of the worker, each with its sentence.
 
+mod called;
 mod cut_off;
 
 use std::collections::BTreeSet;

@@ -1,7 +1,8 @@
 //! The commands that ask a master.
 
+use aloha_scheduler::config::{TimeUnit, parse_duration};
 use aloha_scheduler::{AppPhase, AppsSort, WorkerId};
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use crate::master_urls::MasterUrls;
 
@@ -124,6 +125,45 @@ pub(crate) struct WorkersArgs {
     pub(crate) client: ClientArgs,
 }
 
+/// Have a worker take nothing new, its applications end or move elsewhere, and then leave.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Applications that are ever restarted (--supervise, --restart) are stopped there and started on another
+worker; others run to their end. Ctrl-C ends the waiting, not the drain.
+
+Examples:
+  aloha drain worker-20190311221731-127.0.0.1-40000
+  aloha drain --timeout 10min 10.0.0.2:40000
+  aloha drain --wait --no-wait 10.0.0.2:40000
+  aloha drain --cancel 10.0.0.2:40000"
+)]
+#[command(group = ArgGroup::new("instead").args(["cancel", "status"]))]
+pub(crate) struct DrainArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Move applications that may be started elsewhere at once [default]
+    #[arg(long = "move", conflicts_with_all = ["wait", "instead"])]
+    pub(crate) moves: bool,
+    /// Let them run to their end too
+    #[arg(long, conflicts_with = "instead")]
+    pub(crate) wait: bool,
+    /// End what is left after this time, such as 90s, 10min or 2h, or move it where that may be [default: never]
+    #[arg(long, value_name = "TIME", value_parser = drain_timeout, conflicts_with = "instead")]
+    pub(crate) timeout: Option<u64>,
+    /// Do not wait until the worker has left
+    #[arg(long, alias = "detach")]
+    pub(crate) no_wait: bool,
+    /// Take it back: the worker takes applications again; what was moved stays where it is
+    #[arg(long)]
+    pub(crate) cancel: bool,
+    /// Say how far it is
+    #[arg(long)]
+    pub(crate) status: bool,
+    /// The worker: its id, or where it is reached
+    #[arg(value_name = "WORKER")]
+    pub(crate) worker: String,
+}
+
 /// Print the cluster in numbers: who leads, what is in use, what runs.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
@@ -192,6 +232,12 @@ fn phase(text: &str) -> Result<AppPhase, String> {
         .find(|phase| phase.to_string() == upper);
     let names = || AppPhase::ALL.map(|phase| phase.to_string()).join(", ");
     found.ok_or_else(|| format!("expected one of {}", names()))
+}
+
+fn drain_timeout(text: &str) -> Result<u64, String> {
+    let time = parse_duration(text, TimeUnit::Seconds);
+    time.and_then(|time| u64::try_from(time.as_millis()).ok())
+        .ok_or_else(|| "expected a time, such as 0, 90s, 10min or 2h".to_owned())
 }
 
 fn sort(text: &str) -> Result<(AppsSort, bool), String> {

@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use self::client::{
-    AppsArgs, ClientArgs, ClusterArgs, ForgetArgs, KillArgs, LogsArgs, StatusArgs, TopArgs,
-    WaitArgs, WorkersArgs,
+    AppsArgs, ClientArgs, ClusterArgs, DrainArgs, ForgetArgs, KillArgs, LogsArgs, StatusArgs,
+    TopArgs, WaitArgs, WorkersArgs,
 };
 pub(crate) use self::serve::{
     ConfigArgs, DaemonAction, DaemonArgs, LocalArgs, MasterArgs, Role, ShowConfigArgs, WorkerArgs,
@@ -47,6 +47,7 @@ pub(crate) enum Command {
     Apps(AppsArgs),
     #[command(alias = "nodes")]
     Workers(WorkersArgs),
+    Drain(DrainArgs),
     #[command(alias = "info")]
     Cluster(ClusterArgs),
     Top(TopArgs),

@@ -116,6 +116,7 @@ impl World {
             }
         }
         for n in 0..self.workers.len() {
+            self.cancel_drain(n);
             self.on_worker(n, |worker, _| {
                 worker.stay();
                 worker.register();
@@ -129,6 +130,8 @@ impl World {
             for n in 0..self.workers.len() {
                 self.on_worker(n, |worker, _| worker.end(0, Outcome::Exited(0)));
                 self.on_worker(n, |worker, _| worker.heartbeat());
+                // One that was told to leave is started anew.
+                self.on_worker(n, |worker, _| worker.come_back());
             }
             self.advance(Duration::from_secs(5));
         }
@@ -168,6 +171,12 @@ impl World {
         for status in self.master.workers(self.now) {
             if status.cores_used > 0 || !status.apps.is_empty() {
                 return Err(format!("{} is still counted as busy", status.id));
+            }
+        }
+        for app in self.master.apps.iter() {
+            let unsupervised = !app.description.survives_its_worker();
+            if unsupervised && app.attempt > 1 && app.evicted && !app.phase().is_final() {
+                return Err(format!("{} was moved, and may not be", app.id));
             }
         }
         for app in &self.to_be_killed {

@@ -37,6 +37,8 @@ enum Step {
     RestartWorker(usize),
     Reboot(usize),
     Leave(usize),
+    Drain(usize),
+    CancelDrain(usize),
     Wait(usize),
     Crash(usize),
     /// The store fails: what was not stored of submissions is refused.
@@ -60,9 +62,11 @@ impl Rng {
         let n = usize::try_from(self.below(1 << 16)).expect("small");
         match self.below(100) {
             0..12 => Step::Submit(n),
-            12..15 => Step::Kill(n),
+            12..14 => Step::Kill(n),
+            14 => Step::Drain(n),
             15..45 => Step::Deliver(n),
-            45..48 => Step::DeliverCopy(n),
+            45..47 => Step::DeliverCopy(n),
+            47 => Step::CancelDrain(n),
             48..51 => Step::Lose(n),
             51..61 => Step::Commit(n),
             61..69 => Step::Begin(n),
@@ -135,6 +139,8 @@ fn play_step(world: &mut World, step: Step) {
         Step::RestartWorker(n) => world.on_worker(n, |worker, _| worker.restart()),
         Step::Reboot(n) => world.on_worker(n, |worker, _| worker.reboot()),
         Step::Leave(n) => world.on_worker(n, |worker, _| worker.leave()),
+        Step::Drain(n) => world.drain(n),
+        Step::CancelDrain(n) => world.cancel_drain(n),
         Step::Wait(n) => {
             let seconds = [1, 3, 8, 20, 31, 61][n % 6];
             world.advance(Duration::from_secs(seconds));

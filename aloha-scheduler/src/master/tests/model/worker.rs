@@ -120,7 +120,8 @@ impl SimWorker {
     fn obey(&mut self, command: WorkerCommand) {
         let (WorkerCommand::LaunchApp { epoch, .. }
         | WorkerCommand::KillApp { epoch, .. }
-        | WorkerCommand::Reregister { epoch }) = command;
+        | WorkerCommand::Reregister { epoch }
+        | WorkerCommand::Leave { epoch }) = command;
         if epoch < self.epoch {
             return;
         }
@@ -134,6 +135,12 @@ impl SimWorker {
             } => self.launch((app, attempt), description),
             WorkerCommand::KillApp { app, attempt, .. } => self.kill((app, attempt)),
             WorkerCommand::Reregister { .. } => self.register(),
+            // Its process ends with that, and a new one may begin later.
+            WorkerCommand::Leave { .. } if self.held.is_empty() => {
+                self.leaving = true;
+                self.say(ToMaster::Leaving);
+            }
+            WorkerCommand::Leave { .. } => {}
         }
     }
 
@@ -334,6 +341,14 @@ impl SimWorker {
         self.say(ToMaster::Leaving);
         for key in std::mem::take(&mut self.held).into_keys() {
             self.ended(key, Outcome::Lost("stopped with its worker".into()));
+        }
+    }
+
+    /// A worker that left is started anew.
+    pub(super) fn come_back(&mut self) {
+        if self.leaving && self.held.is_empty() {
+            self.restart();
+            self.register();
         }
     }
 

@@ -6,6 +6,7 @@ use super::Rng;
 use super::worker::{Key, SimWorker, ToMaster, ToWorker};
 use crate::app::AppDescription;
 use crate::attempt::AttemptReport;
+use crate::drain::{DrainMode, DrainRequest};
 use crate::ids::AppId;
 use crate::master::{
     Effect, Event, MasterCore, MasterSettings, Record, Reply, ReplyTo, WorkerCommand,
@@ -22,6 +23,7 @@ pub(super) enum Caller {
     /// Under this key.
     Submit(Option<String>),
     Kill,
+    Drain,
 }
 
 /// A master with its shell and its store, workers, and what is under way between them.
@@ -220,6 +222,7 @@ impl World {
                     self.to_be_killed.insert(app);
                 }
             }
+            (Caller::Drain, Reply::Drain(_)) => {}
             (_, reply) => self.complain(format!("nobody expected {reply:?}")),
         }
     }
@@ -320,6 +323,27 @@ impl World {
             let reply = self.keep(Caller::Kill);
             self.tell(Event::KillRequested { app, reply });
         }
+    }
+
+    pub(super) fn drain(&mut self, n: usize) {
+        let mode = [DrainMode::Move, DrainMode::Wait][n / 16 % 2];
+        let timeout = [None, Some(0), Some(5), Some(40)][n / 32 % 4];
+        let request = DrainRequest::begin(mode, timeout.map(Duration::from_secs));
+        self.ask_to_drain(n, request);
+    }
+
+    pub(super) fn cancel_drain(&mut self, n: usize) {
+        self.ask_to_drain(n, DrainRequest::Cancel);
+    }
+
+    fn ask_to_drain(&mut self, n: usize, request: DrainRequest) {
+        let worker = self.workers[n % self.workers.len()].id.clone();
+        let reply = self.keep(Caller::Drain);
+        self.tell(Event::DrainRequested {
+            worker,
+            request,
+            reply,
+        });
     }
 
     /// One message arrives, not always the oldest. A copy of it may stay under way.
