@@ -1,0 +1,113 @@
+//! Connections that are lost in the middle of something.
+
+use aloha_scheduler::persistence::PersistenceEngine;
+use aloha_scheduler::zookeeper::ZooKeeper;
+
+use crate::common::zookeeper::Ensemble;
+use crate::gate::Gate;
+use crate::ground::{self, Map, Server, apply, put, read};
+
+#[tokio::test]
+async fn what_is_written_while_connections_are_cut_is_written_once() {
+    const BATCHES: u64 = 300;
+    let server = Server::shared();
+    let gate = Gate::to(server.url()).await;
+    let settings = ground::settings(&gate.address.to_string(), "/cut");
+    let store = ZooKeeper::new(&settings).expect("good settings").store();
+    let epoch = store.begin_epoch(0).await.expect("begun");
+    let cutting = async {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(15)).await;
+            gate.cut();
+        }
+    };
+    let writing = async {
+        let mut expected = Map::new();
+        for n in 0..BATCHES {
+            let batch = vec![put(
+                &format!("key-{}", n % 50),
+                &n.to_be_bytes().repeat(500),
+            )];
+            apply(&mut expected, batch.clone());
+            // One that failed may be repeated, and is one more.
+            while let Err(error) = store.write(epoch, batch.clone()).await {
+                assert!(error.to_string().contains("again and again"), "{error}");
+            }
+        }
+        expected
+    };
+    let expected = tokio::select! {
+        expected = writing => expected,
+        () = cutting => unreachable!(),
+    };
+    let other = server.zookeeper("/cut").store();
+    assert_eq!(read(&other).await, expected);
+    let (_, stat) = server
+        .client()
+        .await
+        .get_data("/cut/store/log")
+        .await
+        .expect("there");
+    assert_eq!(stat.num_children, 300, "a segment for each batch");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_a_large_batch_whole_or_not_there() {
+    let server = Server::shared();
+    let store = server.zookeeper("/gone").store();
+    let epoch = store.begin_epoch(0).await.expect("begun");
+    for n in 0..10_u8 {
+        let batch = [("a", n), ("b", n)].map(|(key, n)| put(key, &vec![n; 700 << 10]));
+        tokio::select! {
+            biased;
+            written = store.write(epoch, batch.to_vec()) => written.expect("written"),
+            () = async { for _ in 0..u32::from(n) * 3 { tokio::task::yield_now().await } } => {}
+        }
+        let stored = read(&store).await;
+        assert_eq!(stored.get("a"), stored.get("b"), "in part");
+    }
+    store
+        .write(epoch, vec![put("a", b"end"), put("b", b"end")])
+        .await
+        .expect("written");
+    assert_eq!(read(&store).await["b"], b"end");
+}
+
+#[tokio::test]
+async fn three_servers_lose_their_leader_and_nothing_that_was_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut ensemble = Ensemble::start(directory.path(), 3);
+    let settings = ground::settings(&ensemble.url(), "/three");
+    let mut settings = settings;
+    settings.session_timeout = std::time::Duration::from_secs(6);
+    let store = ZooKeeper::new(&settings).expect("good settings").store();
+    let standby = ZooKeeper::new(&settings).expect("good settings").store();
+    let mut follower = standby
+        .follow()
+        .await
+        .expect("there")
+        .expect("it can be followed");
+    let epoch = store.begin_epoch(0).await.expect("begun");
+    let (mut expected, mut followed) = (Map::new(), Map::new());
+    for n in 0..100_u8 {
+        if n == 50 {
+            let leader = ensemble.leader().expect("one leads");
+            ensemble.kill(leader);
+        }
+        let batch = vec![put(&format!("key-{}", n % 10), &[n; 100])];
+        apply(&mut expected, batch.clone());
+        while let Err(error) = store.write(epoch, batch.clone()).await {
+            assert!(
+                !matches!(
+                    error,
+                    aloha_scheduler::persistence::PersistenceError::Fenced { .. }
+                ),
+                "{error}"
+            );
+        }
+    }
+    while followed != expected {
+        apply(&mut followed, follower.next().await.expect("it keeps up"));
+    }
+    assert_eq!(read(&standby).await, expected);
+}

@@ -1,0 +1,11 @@
+//! Recovery mode ZOOKEEPER against real servers.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access;
+mod cut;
+mod election;
+mod gate;
+mod ground;
+mod store;
