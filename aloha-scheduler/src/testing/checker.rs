@@ -12,7 +12,7 @@ use crate::app::{AppPhase, AppStatus};
 use crate::attempt::Outcome;
 use crate::ids::AppId;
 use crate::master::AppRecord;
-use crate::persistence::{Change, decode};
+use crate::persistence::{Change, Readable, read};
 
 /// Something a client was told, or asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,12 +74,7 @@ impl<'a> Checker<'a> {
                 let Change::Put(record) = change else {
                     continue;
                 };
-                if !record.key.starts_with("app/") {
-                    continue;
-                }
-                let decoded = decode("the store", vec![record.clone()]);
-                let decoded = decoded.expect("written by this version");
-                for app in decoded.stored.apps {
+                if let Ok(Readable::App(app)) = read(record) {
                     apps.entry(app.id.clone()).or_default().push((number, app));
                 }
             }

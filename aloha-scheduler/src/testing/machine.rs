@@ -138,7 +138,13 @@ impl Machine {
     }
 
     /// What a runner does.
-    async fn run(self, spec: LaunchSpec, attempt: Attempt, ended: watch::Sender<Option<Outcome>>) {
+    async fn run(
+        self,
+        launch: u64,
+        spec: LaunchSpec,
+        attempt: Attempt,
+        ended: watch::Sender<Option<Outcome>>,
+    ) {
         let inner = &self.inner;
         let mut deaths = inner.deaths.subscribe();
         let start = Duration::from_millis(inner.runtime.random_u64() % START_MILLIS_MAX);
