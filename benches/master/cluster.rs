@@ -1,9 +1,10 @@
 //! A cluster around the master's core: workers and clients without processes, sockets or waiting.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aloha_scheduler::master::{Effect, Event, ReplyTo, WorkerCommand};
+use aloha_scheduler::master::{Effect, Event, Record, ReplyTo, Shadow, WorkerCommand};
 use aloha_scheduler::runner::CgroupSupport;
 use aloha_scheduler::{
     AppDescription, AppId, Attributes, MasterCore, MasterSettings, Now, Outcome, Resources,
@@ -21,6 +22,8 @@ pub(crate) struct Cluster {
     pub(crate) master: MasterCore,
     pub(crate) now: Now,
     pub(crate) workers: Vec<WorkerId>,
+    /// A standby that follows what is stored.
+    pub(crate) standby: Option<Shadow>,
     random: Random,
     running: VecDeque<(AppId, u32, WorkerId)>,
 }
@@ -37,8 +40,23 @@ impl Cluster {
             master: MasterCore::new(settings, now),
             now,
             workers: Vec::new(),
+            standby: None,
             random: Random(7),
             running: VecDeque::new(),
+        }
+    }
+
+    /// A master without workers that stores what it must, and a standby that follows.
+    pub(crate) fn followed() -> Self {
+        let settings = MasterSettings {
+            durable: true,
+            ..MasterSettings::new(1)
+        };
+        let empty = Self::new();
+        Self {
+            master: MasterCore::new(settings.clone(), empty.now),
+            standby: Some(Shadow::new(settings, empty.now)),
+            ..empty
         }
     }
 
@@ -121,12 +139,28 @@ impl Cluster {
     fn tell(&mut self, event: Event) -> usize {
         let mut placed = 0;
         for effect in self.master.handle(event, self.now) {
-            if let Effect::Send(worker, WorkerCommand::LaunchApp { app, attempt, .. }) = effect {
-                self.running.push_back((app, attempt, worker));
-                placed += 1;
+            match (effect, &mut self.standby) {
+                (Effect::Send(worker, WorkerCommand::LaunchApp { app, attempt, .. }), _) => {
+                    self.running.push_back((app, attempt, worker));
+                    placed += 1;
+                }
+                // A copy of its own, as if it had come from a store.
+                (Effect::Persist(record), Some(standby)) => standby.note(copy_of(record)),
+                _ => {}
             }
         }
         placed
+    }
+}
+
+fn copy_of(record: Record) -> Record {
+    match record {
+        Record::App(app) => {
+            let mut copy = (*app).clone();
+            copy.description = Arc::new((*app.description).clone());
+            Record::App(Arc::new(copy))
+        }
+        record => record,
     }
 }
 

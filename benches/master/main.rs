@@ -1,4 +1,5 @@
-//! What the master's mind costs: how many applications it places in a second, and what each waiting one weighs.
+//! What the master's mind costs: how many applications it places in a second, what each waiting one weighs, and how long
+//! a standby takes to become it.
 //!
 //! ```text
 //! cargo bench -p aloha-benches --bench master [-- --short]
@@ -26,14 +27,15 @@ const WAITING_BYTES: u64 = 200_000_000;
 
 /// Asks this program to fill a queue and to say what that weighs.
 const WEIGH: &str = "--weigh";
+/// Likewise, what it weighs beside that to follow it.
+const WEIGH_STANDBY: &str = "--weigh-standby";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    if let Some(place) = arguments.iter().position(|argument| argument == WEIGH) {
-        let count = arguments
-            .get(place + 1)
-            .and_then(|count| count.parse().ok());
-        return weigh(count.unwrap_or(0));
+    if let [_, what, count] = &arguments[..]
+        && [WEIGH, WEIGH_STANDBY].contains(&what.as_str())
+    {
+        return weigh(count.parse().unwrap_or(0), what == WEIGH_STANDBY);
     }
     // Cargo's own runs of it, as under `cargo test --benches`, only show that it starts.
     if !arguments.iter().any(|argument| argument == "--bench") {
@@ -78,7 +80,28 @@ fn main() -> ExitCode {
         each.as_nanos(),
         HEARTBEAT.as_nanos()
     );
-    match weigh_elsewhere(waiting) {
+    println!("\na standby takes over, with 100 workers:");
+    for waiting in [1_000, 50_000, 200_000] {
+        let waiting = if short { waiting / 100 } else { waiting };
+        let (placed, time, noted) = take_over(waiting);
+        println!(
+            "{waiting:>10} waiting, {placed} placed: {:.2} ms; it had followed at {:.2} µs a record",
+            micros(time) / 1e3,
+            micros(noted)
+        );
+    }
+    match weigh_elsewhere(WEIGH_STANDBY, waiting) {
+        Ok(bytes) => println!(
+            "a standby of {waiting} waiting: {} MB beside its leader, {} bytes each",
+            bytes / 1_000_000,
+            bytes / waiting as u64
+        ),
+        Err(reason) => {
+            println!("cannot weigh a standby: {reason}");
+            return ExitCode::FAILURE;
+        }
+    }
+    match weigh_elsewhere(WEIGH, waiting) {
         Ok(bytes) => println!(
             "{waiting} waiting: {} MB resident, {} bytes each (goal {} MB for 100000)",
             bytes / 1_000_000,
@@ -160,22 +183,63 @@ fn heartbeat(workers: usize, rounds: usize, count: usize) -> Duration {
     best
 }
 
-/// Fills a queue, and prints what it weighs.
-fn weigh(count: usize) -> ExitCode {
-    let mut cluster = Cluster::new();
+/// What it takes a standby to lead while so many wait: how many are placed, how long it took, and what following had
+/// cost for each record.
+fn take_over(waiting: usize) -> (usize, Duration, Duration) {
+    let mut cluster = Cluster::followed();
+    cluster.register(100);
+    let (mut placed, mut queued) = (0, 0);
+    while queued < waiting {
+        match cluster.submit() {
+            0 => queued += 1,
+            now => placed += now,
+        }
+    }
+    let standby = cluster.standby.take().expect("it follows");
+    let now = cluster.now;
+    let started = spent();
+    let (master, effects) = standby.take_over(2, now);
+    let time = spent() - started;
+    assert!(master.is_recovering() && !effects.is_empty());
+
+    // The same once more without a standby, to know what that had cost.
+    let count = 10_000;
+    let mut cost = |mut cluster: Cluster| {
+        let started = spent();
+        for _ in 0..count {
+            cluster.submit();
+        }
+        (spent() - started) / count
+    };
+    let with = cost(Cluster::followed());
+    (placed, time, with.saturating_sub(cost(Cluster::new())))
+}
+
+/// Fills a queue, and prints what it weighs, or what it weighs to follow it.
+fn weigh(count: usize, standby: bool) -> ExitCode {
+    let mut cluster = if standby {
+        Cluster::followed()
+    } else {
+        Cluster::new()
+    };
     let before = resident_bytes();
     for _ in 0..count {
         cluster.submit();
     }
-    println!("{}", resident_bytes().saturating_sub(before));
+    let mut bytes = resident_bytes().saturating_sub(before);
+    if standby {
+        let alone = weigh_elsewhere(WEIGH, count).unwrap_or_default();
+        bytes = bytes.saturating_sub(alone);
+    }
+    println!("{bytes}");
     ExitCode::SUCCESS
 }
 
 /// What a queue weighs in a process of its own.
-fn weigh_elsewhere(count: usize) -> Result<u64, String> {
+fn weigh_elsewhere(what: &str, count: usize) -> Result<u64, String> {
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new(this)
-        .args([WEIGH, &count.to_string()])
+        .args([what, &count.to_string()])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| error.to_string())?;

@@ -129,9 +129,9 @@ impl Master {
 
     // ---- coming to lead, and ceasing to --------------------------------------------------------
 
-    /// Stands for election, and follows the store meanwhile. Where nobody else does, it is over before the first message
-    /// comes.
-    async fn campaign(&mut self, ctx: &EndpointContext<MasterMessage>) {
+    /// Stands for election, and follows the store meanwhile. At its start a master that is alone leads before the first
+    /// message comes; later nobody is kept waiting.
+    async fn campaign(&mut self, is_start: bool, ctx: &EndpointContext<MasterMessage>) {
         if self.has_handed_over {
             return;
         }
@@ -152,30 +152,32 @@ impl Master {
             elected = &mut campaign => Some(elected),
             () = std::future::ready(()) => None,
         };
-        match elected {
-            Some(Ok(leadership)) => {
+        let elected = match elected {
+            Some(Ok(leadership)) if is_start => {
                 let heir = claimant.inherit(leadership).await;
-                self.on_elected(heir, ctx);
+                return self.on_elected(heir, ctx);
             }
-            Some(Err(error)) => self.on_elected(Err(error.into()), ctx),
-            None => {
-                let engine = claimant.engine.clone();
-                claimant.follower = engine.map(|engine| {
-                    Follower::start(&claimant.runtime, engine, claimant.settings.clone())
-                });
-                let (me, end) = (ctx.self_ref().clone(), CancellationToken::new());
-                self.campaign = Some(end.clone().drop_guard());
-                ctx.spawn(async move {
-                    let heir = async {
-                        let leadership = campaign.await?;
-                        claimant.inherit(leadership).await
-                    };
-                    if let Some(heir) = end.run_until_cancelled(heir).await {
-                        post(&me, OwnMessage::Elected(heir)).await;
-                    }
-                });
-            }
+            Some(Err(error)) if is_start => return self.on_elected(Err(error.into()), ctx),
+            elected => elected,
+        };
+        if let (None, Some(engine)) = (&elected, &claimant.engine) {
+            let (engine, settings) = (Arc::clone(engine), claimant.settings.clone());
+            claimant.follower = Some(Follower::start(&claimant.runtime, engine, settings));
         }
+        let (me, end) = (ctx.self_ref().clone(), CancellationToken::new());
+        self.campaign = Some(end.clone().drop_guard());
+        ctx.spawn(async move {
+            let heir = async {
+                let leadership = match elected {
+                    Some(elected) => elected?,
+                    None => campaign.await?,
+                };
+                claimant.inherit(leadership).await
+            };
+            if let Some(heir) = end.run_until_cancelled(heir).await {
+                post(&me, OwnMessage::Elected(heir)).await;
+            }
+        });
     }
 
     fn on_elected(&mut self, heir: Result<Heir, NoHeir>, ctx: &EndpointContext<MasterMessage>) {
@@ -291,7 +293,7 @@ impl Master {
                 }
             }
             OwnMessage::Elected(heir) => self.on_elected(heir, ctx),
-            OwnMessage::Campaign => self.campaign(ctx).await,
+            OwnMessage::Campaign => self.campaign(false, ctx).await,
             OwnMessage::HandOver(done) => self.hand_over(done, ctx),
         }
     }
@@ -373,7 +375,7 @@ impl RpcEndpoint for Master {
             self.role.subscribe(),
             self.recovery_mode.election.leader(),
         ));
-        self.campaign(ctx).await;
+        self.campaign(true, ctx).await;
         Ok(())
     }
 

@@ -221,11 +221,13 @@ impl MasterCore {
     /// The stored workers that have neither come back nor been given up.
     pub(super) fn awaited(&self) -> impl Iterator<Item = &WorkerRecord> {
         let awaited = self.recovery.awaited.iter();
-        awaited.filter_map(|id| Some(&self.workers.get(id)?.record))
+        awaited.filter_map(|id| self.awaited_worker(id))
     }
 
-    pub(super) fn is_awaited(&self, worker: &WorkerId) -> bool {
-        self.recovery.awaited.contains(worker)
+    /// This one, if it is among them.
+    pub(super) fn awaited_worker(&self, id: &WorkerId) -> Option<&WorkerRecord> {
+        let is_awaited = self.recovery.awaited.contains(id);
+        Some(&self.workers.get(id).filter(|_| is_awaited)?.record)
     }
 
     /// Stores once more what is stored anyway: that it can be says that no later leadership has begun.

@@ -514,7 +514,7 @@ impl RpcEndpoint for Worker {
         let masters = masters.filter(|(_, found)| found.address().as_ref() == Some(remote));
         let masters: Vec<_> = masters.map(|(master, _)| master.clone()).collect();
         for master in masters {
-            debug!(%remote, master, "connection to a master ended");
+            warn!(%remote, master, "connection to the master ended");
             self.tell(Event::MasterDisconnected { master }, ctx);
         }
         Ok(())

@@ -5,9 +5,12 @@ mod ground;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aloha_rpc::{RpcAddress, RpcEndpointRef};
 use aloha_scheduler::election::Standing;
 use aloha_scheduler::master::WorkerState;
-use aloha_scheduler::{AppPhase, Outcome, SubmitAnswer};
+use aloha_scheduler::{
+    AppPhase, MASTER, MasterMessage, Outcome, SubmitAnswer, WORKER, WorkerMessage,
+};
 use ground::{accepted, description, now, run, until};
 use tokio::time::sleep;
 
@@ -206,5 +209,58 @@ fn a_master_that_handed_over_or_was_a_standby_never_leads_again() {
         third.leads().await;
         first.stands_by().await;
         second.stands_by().await;
+    });
+}
+
+#[test]
+fn a_master_that_stood_still_holds_no_silence_against_anybody() {
+    run(async |ground| {
+        let (_worker, apps) = ground.worker("w0").await;
+        let first = &ground.masters[0];
+        first.has_workers(1).await;
+        let app = accepted(first.client().submit(description("runs", 1)).await);
+        first.reaches(&app, AppPhase::Running).await;
+        let mut events = first.master.events();
+
+        tokio::time::advance(Duration::from_secs(300)).await;
+        sleep(Duration::from_secs(120)).await;
+        let mut happened = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            happened.push(event);
+        }
+        assert_eq!(happened, [], "nothing has happened");
+        assert_eq!(apps.started(), [(app.to_string(), 1)]);
+    });
+}
+
+#[test]
+fn a_deposed_leader_that_stood_still_acknowledges_no_heartbeat() {
+    run(async |ground| {
+        let (_worker, _) = ground.worker("w0").await;
+        let [first, second, ..] = &ground.masters[..] else {
+            panic!("there are three")
+        };
+        first.has_workers(1).await;
+        let asker = ground.sim.client("asker").await;
+        let master: RpcEndpointRef<MasterMessage> = asker
+            .retrieve_endpoint_ref(&first.address(), MASTER)
+            .await
+            .expect("it is there");
+        let worker: RpcEndpointRef<WorkerMessage> = asker
+            .retrieve_endpoint_ref(&RpcAddress::new("w0", 7077), WORKER)
+            .await
+            .expect("it is there");
+        let id = first.client().workers().await.expect("it leads")[0]
+            .id
+            .clone();
+        ground.ballot.forget_leader();
+        second.leads().await;
+        second.has_workers(1).await;
+
+        let heartbeat = |call| MasterMessage::Heartbeat { id, worker, call };
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let answer = master.ask(heartbeat).await;
+        assert!(answer.is_err(), "it would have renewed a lease");
+        first.stands_by().await;
     });
 }

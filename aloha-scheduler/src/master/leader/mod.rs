@@ -219,11 +219,11 @@ impl Leader {
     fn call_workers(&mut self, ctx: &EndpointContext<MasterMessage>) {
         let core = &self.core;
         let awaited = || core.awaited().map(|worker| worker.id.clone());
-        let due = self
-            .calls
-            .take_due(now(ctx).instant, awaited, |id| core.is_awaited(id));
+        let due = self.calls.take_due(now(ctx).instant, awaited, |id| {
+            core.awaited_worker(id).is_some()
+        });
         let epoch = core.epoch();
-        for worker in core.awaited().filter(|worker| due.contains(&worker.id)) {
+        for worker in due.iter().filter_map(|id| core.awaited_worker(id)) {
             let (id, to) = (
                 worker.id.clone(),
                 RpcAddress::new(&worker.host, worker.port),
@@ -399,6 +399,7 @@ impl Leader {
             && writer.settled().await
         {
             self.stored = self.pushed;
+            self.doubtful_until = None;
             self.release();
         }
     }
