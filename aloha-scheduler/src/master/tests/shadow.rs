@@ -147,6 +147,7 @@ fn changes_of(write: Write, now: Now) -> Vec<Change> {
                 submitted_at: now.unix_millis() - 60_000 + at % 7,
                 restarts_in_a_row: 0,
                 overran: false,
+                evicted: false,
                 history: Vec::new(),
             };
             persistence::change_of(&Record::App(record.into()))
