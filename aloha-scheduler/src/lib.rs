@@ -45,6 +45,8 @@ pub mod master;
 pub mod persistence;
 pub mod rest;
 pub mod runner;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod worker;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;

@@ -1,5 +1,6 @@
 //! What applications of a simulation did, as nobody in the cluster sees it: when each attempt began and ended, and where.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
@@ -11,6 +12,7 @@ use crate::ids::AppId;
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     runs: Arc<Mutex<Vec<Run>>>,
+    launches: Arc<AtomicU64>,
 }
 
 /// An attempt that began.
@@ -26,6 +28,8 @@ pub struct Run {
     pub is_supervised: bool,
     /// On which host.
     pub host: String,
+    /// When its runner was asked for it, as a number that rises with each.
+    pub launch: u64,
     /// When its process began.
     pub began: Instant,
     /// How many batches the store had by then.
@@ -39,6 +43,10 @@ impl Ledger {
     #[must_use]
     pub fn runs(&self) -> Vec<Run> {
         self.with(|runs| runs.clone())
+    }
+
+    pub(super) fn launch(&self) -> u64 {
+        self.launches.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn begin(&self, run: Run) -> usize {

@@ -129,7 +129,10 @@ impl Machine {
         };
         records.insert(app_id, record);
         drop(records);
-        let runner = self.clone().run(spec.clone(), attempt.clone(), ended);
+        let launch = self.inner.ledger.launch();
+        let runner = self
+            .clone()
+            .run(launch, spec.clone(), attempt.clone(), ended);
         self.inner.runtime.spawn(Box::pin(runner));
         Ok(attempt)
     }
@@ -137,6 +140,7 @@ impl Machine {
     /// What a runner does.
     async fn run(
         self,
+        launch: u64,
         spec: LaunchSpec,
         attempt: Attempt,
         ended: watch::Sender<Option<Outcome>>,
@@ -144,11 +148,12 @@ impl Machine {
         let inner = &self.inner;
         let mut deaths = inner.deaths.subscribe();
         let start = Duration::from_millis(inner.runtime.random_u64() % START_MILLIS_MAX);
-        let mut asked = attempt.asked.subscribe();
+        let asked = attempt.asked.subscribe();
+        let mut asked_early = asked.clone();
         let outcome = tokio::select! {
             biased;
             _ = deaths.changed() => lost("its machine died"),
-            _ = asked.wait_for(|it| *it != Asked::Nothing) => Outcome::Killed,
+            () = asked_to(&mut asked_early, Asked::Stop) => Outcome::Killed,
             () = tokio::time::sleep(start) => {
                 let app = SimApp::of(&spec.description);
                 let place = inner.ledger.begin(Run {
@@ -157,15 +162,16 @@ impl Machine {
                     attempt: spec.attempt,
                     is_supervised: spec.description.supervise,
                     host: inner.host.clone(),
+                    launch,
                     began: inner.runtime.now(),
                     batches: inner.disk.count(),
                     ended: None,
                 });
-                let alone = self.alone(spec.alone_max.unwrap_or(ALONE_MAX));
+                let alone_max = spec.alone_max.unwrap_or(ALONE_MAX);
                 let outcome = tokio::select! {
                     biased;
                     _ = deaths.changed() => lost("its machine died"),
-                    outcome = live(app, asked, alone) => outcome,
+                    outcome = live(app, asked, alone_max, self.alone(alone_max)) => outcome,
                 };
                 let now = inner.runtime.now();
                 inner.ledger.end(place, now, outcome.clone());
@@ -193,37 +199,43 @@ fn lost(reason: &str) -> Outcome {
     Outcome::Lost(reason.to_owned())
 }
 
-/// The life of a process.
-async fn live(app: SimApp, mut asked: watch::Receiver<Asked>, alone: impl Future<Output = ()>) -> Outcome {
+/// The life of a process, whose runner asks it to end once it was `alone`, and insists after as long again.
+async fn live(
+    app: SimApp,
+    asked: watch::Receiver<Asked>,
+    alone_max: Duration,
+    alone: impl Future<Output = ()>,
+) -> Outcome {
     let work = tokio::time::sleep(app.work);
     tokio::pin!(work, alone);
-    let mut killed = asked.clone();
-    let (stop, reason) = tokio::select! {
+    let (mut stopped, mut killed) = (asked.clone(), asked);
+    let is_alone = tokio::select! {
         biased;
         () = &mut work => return Outcome::Exited(app.exit_code),
-        _ = asked.wait_for(|it| *it != Asked::Nothing) => (15, None),
-        () = &mut alone => (15, Some("its worker was gone for too long")),
+        () = asked_to(&mut stopped, Asked::Stop) => false,
+        () = &mut alone => true,
     };
-    let grace = app.stops_within.unwrap_or(Duration::MAX);
-    let insists = async {
-        match reason {
-            // A runner that is alone insists after as long again.
-            Some(_) => alone_again(grace).await,
-            None => std::future::pending().await,
+    let insist = async {
+        if is_alone {
+            return tokio::time::sleep(alone_max).await;
         }
+        asked_to(&mut killed, Asked::Kill).await;
     };
     let signal = tokio::select! {
         biased;
-        () = insists => 9,
-        _ = killed.wait_for(|it| *it == Asked::Kill) => 9,
-        () = tokio::time::sleep(grace.min(app.work)) => stop,
+        () = &mut work => return Outcome::Exited(app.exit_code),
+        () = insist => 9,
+        () = tokio::time::sleep(app.stops_within.unwrap_or(Duration::MAX)) => 15,
     };
-    reason.map_or(Outcome::Signaled(signal), lost)
+    if is_alone {
+        return lost("its worker was gone for too long");
+    }
+    Outcome::Signaled(signal)
 }
 
-/// How long a runner gives what it asked to end for it was alone.
-async fn alone_again(grace: Duration) {
-    tokio::time::sleep(grace.min(Duration::from_secs(2))).await;
+/// Waits until so much or more was asked; the sender lives as long as the attempt.
+async fn asked_to(asked: &mut watch::Receiver<Asked>, what: Asked) {
+    drop(asked.wait_for(|it| *it >= what).await);
 }
 
 #[async_trait]

@@ -1,10 +1,10 @@
 //! A session with the coordinator: opened, kept alive, and opened anew when it is over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aloha_rpc::{AskError, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv, Runtime};
 use serde::de::DeserializeOwned;
-use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -60,7 +60,7 @@ impl Client {
         ));
         let watching = Arc::clone(&way).watch_leader(session.clone(), leader_sender);
         let watching = end.clone().run_until_cancelled_owned(watching);
-        runtime.spawn(Box::pin(async move { drop(watching.await) }));
+        runtime.spawn(Box::pin(async move { watching.await.unwrap_or(()) }));
         Self {
             way,
             session,
@@ -84,10 +84,12 @@ impl Client {
     /// Waits for a session that is not known to be over.
     pub(super) async fn session(&self) -> Session {
         let mut sessions = self.session.clone();
-        match sessions.wait_for(Option::is_some).await {
-            Ok(session) => session.clone().expect("waited for"),
+        let session = sessions.wait_for(Option::is_some).await;
+        let session = session.ok().and_then(|session| session.clone());
+        match session {
+            Some(session) => session,
             // The tasks are gone: so is whoever asks.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -168,11 +170,9 @@ impl Way {
             () = keeping => {}
         }
         if let Some(session) = id {
-            let found = self
-                .env
-                .endpoint_ref::<CoordinatorMessage>(&self.coordinator, COORDINATOR);
+            let close = |call| CoordinatorMessage::Close { session, call };
             // Where it does not get there, its time runs out.
-            drop(found.map(|found| found.send(CoordinatorMessage::Close { session })));
+            drop(self.ask::<()>(self.patience(), close).await);
         }
     }
 
@@ -226,7 +226,11 @@ impl Way {
     ) {
         let mut known = 0;
         loop {
-            let Ok(session) = sessions.wait_for(Option::is_some).await.map(|it| it.clone()) else {
+            let Ok(session) = sessions
+                .wait_for(Option::is_some)
+                .await
+                .map(|it| it.clone())
+            else {
                 return;
             };
             let session = session.expect("waited for").id;

@@ -57,6 +57,12 @@ impl Disk {
         self.batches_from(0)
     }
 
+    /// How many these are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.with(|state| state.log.len())
+    }
+
     /// Those behind the first so many.
     #[must_use]
     pub fn batches_from(&self, count: usize) -> Vec<Batch> {
@@ -218,7 +224,11 @@ impl State {
         now: Instant,
     ) -> Answer<()> {
         // Who asks again whether it was stored is told so, whatever came since.
-        if self.last_number.get(&epoch).is_some_and(|last| *last >= number) {
+        if self
+            .last_number
+            .get(&epoch)
+            .is_some_and(|last| *last >= number)
+        {
             return Answer::Done(());
         }
         let newest = self.epoch();
@@ -263,7 +273,9 @@ impl State {
         let behind = usize::try_from(position).map_or(&[][..], |position| {
             self.log.get(position..).unwrap_or_default()
         });
-        let changes = behind.iter().flat_map(|batch| batch.changes.iter().cloned());
+        let changes = behind
+            .iter()
+            .flat_map(|batch| batch.changes.iter().cloned());
         News {
             position: self.position(),
             changes: changes.map(WireChange::from).collect(),

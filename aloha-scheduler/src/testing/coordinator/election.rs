@@ -6,9 +6,7 @@ use tokio::sync::watch;
 
 use super::client::{Client, Session, Unanswered};
 use super::messages::{Answer, CoordinatorMessage, Seats};
-use crate::election::{
-    ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing,
-};
+use crate::election::{ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing};
 
 /// How long one question about the seats stays open.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,17 +36,20 @@ impl CoordinatedElection {
         let mut standing = session.standing.clone();
         loop {
             let id = session.id;
-            let ask = self.client.ask(PATIENCE + self.client.timeout() / 3, |call| {
-                CoordinatorMessage::Seats {
-                    session: id,
-                    known,
-                    patience_millis: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
-                    call,
-                }
-            });
+            let ask = self
+                .client
+                .ask(PATIENCE + self.client.timeout() / 3, |call| {
+                    CoordinatorMessage::Seats {
+                        session: id,
+                        known,
+                        patience_millis: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
+                        call,
+                    }
+                });
+            let lost = async { drop(standing.wait_for(|it| *it == Standing::Lost).await) };
             let answer = tokio::select! {
                 biased;
-                _ = standing.wait_for(|it| *it == Standing::Lost) => return Err(over()),
+                () = lost => return Err(over()),
                 answer = ask => answer,
             };
             match answer {

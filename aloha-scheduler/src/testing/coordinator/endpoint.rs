@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aloha_rpc::{EndpointContext, EndpointError, RpcCallContext, RpcEndpoint, RpcEnv};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use super::disk::{Disk, StoreTrouble};
@@ -71,7 +72,12 @@ impl Coordinator {
         });
     }
 
-    fn hears<T>(&self, session: u64, call: RpcCallContext<Answer<T>>, now: Instant) -> Heard<T> {
+    fn hears<T: Serialize>(
+        &self,
+        session: u64,
+        call: RpcCallContext<Answer<T>>,
+        now: Instant,
+    ) -> Heard<T> {
         if self.disk.with(|state| state.hear(session, now)) {
             return Some(call);
         }
@@ -134,7 +140,10 @@ impl RpcEndpoint for Coordinator {
                 let timeout = Duration::from_millis(timeout_millis);
                 call.reply(self.disk.with(|state| state.open(timeout, now)));
             }
-            Message::Close { session } => self.disk.with(|state| state.close(session)),
+            Message::Close { session, call } => {
+                self.disk.with(|state| state.close(session));
+                call.reply(());
+            }
             Message::Ping { session, call } => {
                 if let Some(call) = self.hears(session, call, now) {
                     call.reply(Answer::Done(()));
@@ -180,9 +189,8 @@ impl RpcEndpoint for Coordinator {
                 call,
             } => {
                 if let Some(call) = self.hears(session, call, now) {
-                    let begin = |state: &mut super::disk::State| {
-                        state.begin_epoch(token, at_least, now)
-                    };
+                    let begin =
+                        |state: &mut super::disk::State| state.begin_epoch(token, at_least, now);
                     call.reply(Answer::Done(self.disk.with(begin)));
                 }
             }
@@ -216,7 +224,9 @@ impl RpcEndpoint for Coordinator {
         self.answer_waiting(now);
         if let Some(alarm) = &self.alarm {
             let waits = self.waiting.iter().map(|waiting| waiting.until);
-            let next = waits.chain(self.disk.with(|state| state.next_expiry())).min();
+            let next = waits
+                .chain(self.disk.with(|state| state.next_expiry()))
+                .min();
             alarm.set(next.map(Instant::into_std));
         }
         Ok(())

@@ -113,7 +113,9 @@ impl CoordinatedFollower {
     async fn ask(&mut self, patience: Duration) -> Result<Vec<Change>, PersistenceError> {
         let limit = self.client.timeout();
         let session = tokio::time::timeout(limit, self.client.session()).await;
-        let session = session.map_err(|_| unavailable("no session".to_owned()))?.id;
+        let session = session
+            .map_err(|_| unavailable("no session".to_owned()))?
+            .id;
         let after = self.position;
         let patience_millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         let question = |call| match after {
@@ -125,7 +127,9 @@ impl CoordinatedFollower {
                 call,
             },
         };
-        let asked = self.client.ask(patience + self.client.timeout() / 3, question);
+        let asked = self
+            .client
+            .ask(patience + self.client.timeout() / 3, question);
         let answer = asked.await.map_err(|Unanswered(why)| unavailable(why))?;
         let news: News = done(answer, 0)?;
         self.position = Some(news.position);

@@ -21,6 +21,7 @@ pub(super) enum CoordinatorMessage {
     },
     Close {
         session: u64,
+        call: RpcCallContext<()>,
     },
     /// Takes a seat; the same token again is the same seat.
     Stand {

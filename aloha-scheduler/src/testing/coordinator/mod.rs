@@ -19,6 +19,8 @@ mod election;
 mod endpoint;
 mod engine;
 mod messages;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

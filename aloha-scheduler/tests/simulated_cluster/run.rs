@@ -1,0 +1,205 @@
+//! One run: the cluster starts, things go wrong while clients are busy, all is healed, and it must come to rest.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use aloha_rpc::testing::{SimConditions, Simulation};
+use aloha_scheduler::master::WorkerState;
+use aloha_scheduler::testing::{Checker, SimCluster, StoreTrouble};
+use aloha_scheduler::{AppStatus, MasterClient};
+use tokio::task::JoinSet;
+
+use crate::clients::{Notes, busy_client};
+use crate::plan::{Dice, Fault, Plan, Who};
+
+const CLIENTS: u64 = 3;
+/// How long a cluster may take to come to rest once all is healed: the longest application twice, and then some.
+const REST_WITHIN: Duration = Duration::from_secs(600);
+/// More tasks than this in a process that rests are a leak: what it is made of, and a few for each connection.
+const TASKS_MAX: usize = 400;
+
+/// What came of a run.
+pub(crate) struct Seen {
+    pub(crate) wrong: Vec<String>,
+    pub(crate) history: u64,
+    pub(crate) runs: usize,
+    pub(crate) epochs: usize,
+    pub(crate) accepted: usize,
+    pub(crate) unknown: usize,
+}
+
+pub(crate) fn run(seed: u64, is_told: bool) -> Seen {
+    let plan = Plan::new(seed);
+    if is_told {
+        println!("{plan}");
+    }
+    Simulation::run(seed, async |sim| play(&sim, plan, is_told).await)
+}
+
+async fn play(sim: &Simulation, plan: Plan, is_told: bool) -> Seen {
+    let mut cluster = SimCluster::start(sim, plan.settings.clone()).await;
+    let watcher = cluster.client("watcher").await;
+    let notes = Notes::default();
+    if let Ok(mutant) = std::env::var("ALOHA_MUTANT")
+        && mutant == "fence"
+    {
+        cluster.disk().break_the_fence();
+    }
+    let mut busy = JoinSet::new();
+    for number in 0..CLIENTS {
+        let name = format!("c{number}");
+        let client = cluster.client(&name).await;
+        let dice = Dice::new(sim.seed() ^ (number + 1) << 32);
+        let (disk, notes) = (cluster.disk().clone(), notes.clone());
+        busy.spawn(busy_client(client, name, dice, disk, notes));
+    }
+    let start = sim.runtime().now();
+    for (at, fault) in &plan.faults {
+        tokio::time::sleep_until(start + *at).await;
+        if is_told {
+            println!("{at:?} {fault:?}, leading: {:?}", cluster.leaders());
+        }
+        inflict(&mut cluster, fault).await;
+    }
+    heal(&mut cluster).await;
+    let mut wrong = Vec::new();
+    match tokio::time::timeout(REST_WITHIN, rest(&cluster, &watcher, &mut busy)).await {
+        Ok(statuses) => {
+            let promises = notes.promises();
+            wrong.extend(Checker::new(&cluster).check(&promises, &statuses));
+            for (host, tasks) in cluster.tasks() {
+                if tasks > TASKS_MAX {
+                    wrong.push(format!("{host} has {tasks} tasks"));
+                }
+            }
+        }
+        Err(_) => wrong.push(unrest(&cluster, &watcher, &busy).await),
+    }
+    let promises = notes.promises();
+    let is_accepted =
+        |promise: &&_| matches!(promise, aloha_scheduler::testing::Promise::Accepted { .. });
+    let mut history = DefaultHasher::new();
+    for run in cluster.ledger().runs() {
+        format!(
+            "{:?}",
+            (
+                run.app,
+                run.attempt,
+                run.host,
+                run.began - start,
+                run.ended.map(|(at, how)| (at - start, how))
+            )
+        )
+        .hash(&mut history);
+    }
+    for batch in cluster.disk().batches() {
+        (batch.at - start + Duration::from_secs(60)).hash(&mut history);
+        format!("{:?}", batch.changes).hash(&mut history);
+    }
+    Seen {
+        wrong,
+        history: history.finish(),
+        runs: cluster.ledger().runs().len(),
+        epochs: cluster.disk().epochs().len(),
+        accepted: promises.iter().filter(is_accepted).count(),
+        unknown: notes.unknown(),
+    }
+}
+
+async fn inflict(cluster: &mut SimCluster, fault: &Fault) {
+    let network = cluster.simulation().network().clone();
+    let name = |cluster: &SimCluster, who: &Who| match who {
+        Who::Host(host) => host.clone(),
+        Who::Leader => cluster.leaders().pop().unwrap_or_else(|| "m0".to_owned()),
+    };
+    match fault {
+        Fault::Partition(one, other) => network.partition(one, other),
+        Fault::Heal(one, other) => network.heal(one, other),
+        Fault::Isolate(host) => network.isolate(host),
+        Fault::Rejoin => network.heal_all(),
+        Fault::Cut(one, other) => network.cut(one, other),
+        Fault::Conditions(conditions) => network.set_conditions(conditions.clone()),
+        Fault::Pause(who) => cluster.pause(&name(cluster, who)),
+        Fault::Resume => {
+            for host in cluster.down() {
+                cluster.resume(&host);
+            }
+        }
+        Fault::Crash(who) => {
+            let host = name(cluster, who);
+            cluster.crash(&host);
+        }
+        Fault::CrashMachine(host) => cluster.crash_machine(host),
+        Fault::Restart => {
+            for host in cluster.down() {
+                cluster.restart(&host).await;
+            }
+        }
+        Fault::Clock(host, millis) => cluster.set_clock(host, *millis),
+        Fault::Store(trouble) => cluster.disk().set_trouble(*trouble),
+    }
+}
+
+async fn heal(cluster: &mut SimCluster) {
+    let network = cluster.simulation().network().clone();
+    network.heal_all();
+    network.set_conditions(SimConditions::default());
+    cluster.disk().set_trouble(StoreTrouble::None);
+    for host in cluster.down() {
+        cluster.resume(&host);
+        cluster.restart(&host).await;
+    }
+}
+
+/// Waits until nothing happens any more: no client waits, one master leads, all workers are there, all applications ended.
+async fn rest(
+    cluster: &SimCluster,
+    watcher: &MasterClient,
+    busy: &mut JoinSet<()>,
+) -> Vec<AppStatus> {
+    while let Some(done) = busy.join_next().await {
+        done.expect("a client does not panic");
+    }
+    loop {
+        let workers = watcher.workers().await.unwrap_or_default();
+        let alive = workers.iter().filter(|it| it.state == WorkerState::Alive);
+        let all_alive = alive.count() == cluster.settings().workers;
+        let apps = watcher.apps().await.unwrap_or_default();
+        let all_ended = apps.iter().all(|app| app.phase.is_final());
+        let is_still = cluster
+            .ledger()
+            .runs()
+            .iter()
+            .all(|run| run.ended.is_some());
+        if all_alive && all_ended && is_still && cluster.leaders().len() == 1 {
+            return apps;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// What has not come to rest.
+async fn unrest(cluster: &SimCluster, watcher: &MasterClient, busy: &JoinSet<()>) -> String {
+    let seen = async {
+        let workers = watcher.workers().await.unwrap_or_default();
+        let apps = watcher.apps().await.unwrap_or_default();
+        (workers, apps)
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
+    let (workers, apps) = seen.unwrap_or_default();
+    let away = workers.iter().filter(|it| it.state != WorkerState::Alive);
+    let away: Vec<_> = away.map(|it| (it.id.to_string(), it.state)).collect();
+    let open = apps.iter().filter(|app| !app.phase.is_final());
+    let open: Vec<_> = open
+        .map(|app| (app.name.clone(), app.phase, app.waiting_for.clone()))
+        .collect();
+    let runs = cluster.ledger().runs();
+    let running: Vec<_> = runs.iter().filter(|run| run.ended.is_none()).collect();
+    format!(
+        "no rest: leading {:?}, {} workers known, away {away:?}, {} clients busy, open {open:?}, running {running:?}",
+        cluster.leaders(),
+        workers.len(),
+        busy.len(),
+    )
+}
