@@ -153,6 +153,8 @@ fn lost(app: &Acknowledged, status: Option<&AppStatus>, runs: &[Run]) -> Option<
         // A kill goes out before it is stored: the next master knows that somebody wanted it, but not who.
         AppPhase::Error if app.is_killed && status.message.as_deref() == Some(NOT_STORED) => None,
         AppPhase::Finished if has_ended => None,
+        // It ended by itself before the kill came, and is not started again.
+        AppPhase::Failed if app.is_killed && app.is_supervised && has_ended => None,
         phase => Some(format!(
             "is {phase:?}, {}",
             match has_ended {
