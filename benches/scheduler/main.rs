@@ -10,13 +10,18 @@
 //! (`aloha local`, which logs warnings alone), beside a loop that does nothing but start and wait. Submissions are put
 //! to a master without workers, over RPC and over REST; in between it is killed and started again. The executable is built as `cargo build --release`
 //! does. `-- submissions` measures those
-//! alone, `-- rest` those over REST.
+//! alone, `-- rest` those over REST. With three ZooKeeper servers and two masters, `-- failover` measures how soon the one takes
+//! submissions after the other was killed or asked to end.
 #![expect(clippy::print_stdout, reason = "a bench talks to whoever runs it")]
 
 mod cluster;
+mod failover;
 mod rest;
 mod runner;
 mod submissions;
+#[path = "../../aloha-scheduler/tests/common/zookeeper.rs"]
+#[allow(dead_code, unreachable_pub, reason = "tests use the rest")]
+mod zookeeper;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -44,6 +49,16 @@ fn main() -> ExitCode {
     // Removed at the end alone: for some seconds after a removal, ext4 looks long for each file that is made.
     let work = std::env::temp_dir().join(format!("aloha-bench-{}", std::process::id()));
     let only = |what: &str| arguments.iter().any(|argument| argument == what);
+    if only("failover") {
+        let done = failover::run(
+            &aloha,
+            &work.join("failover"),
+            30_u32.div_ceil(divisor),
+            50_000 / divisor,
+        );
+        let _ = std::fs::remove_dir_all(&work);
+        return done.map_or_else(|error| failed("failover", error), |()| ExitCode::SUCCESS);
+    }
     let (master, count) = (work.join("master"), 100_000 / divisor);
     let submissions = match only("rest") {
         true => Ok(()),
@@ -56,6 +71,15 @@ fn main() -> ExitCode {
     if only("submissions") || only("rest") {
         let _ = std::fs::remove_dir_all(&work);
         return ExitCode::SUCCESS;
+    }
+    let done = failover::run(
+        &aloha,
+        &work.join("failover"),
+        30_u32.div_ceil(divisor),
+        50_000 / divisor,
+    );
+    if let Err(error) = done {
+        return failed("failover", error);
     }
     let measured = runner::run(&aloha, &work.join("alone"), 400 / divisor);
     let measured = measured.map_err(|error| failed("the runner's cost", error));

@@ -108,12 +108,12 @@ fn idle(aloha: &Path, work: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-struct Submissions {
+pub(crate) struct Submissions {
     took: Duration,
     times: Vec<Duration>,
 }
 
-fn report(how: &str, Submissions { took, times }: &Submissions) {
+pub(crate) fn report(how: &str, Submissions { took, times }: &Submissions) {
     let mut times = times.clone();
     println!(
         "submissions by {ASKERS} askers over RPC, {how}: {:.0} a second; p50 {:.2} ms, p99 {:.2}",
@@ -123,7 +123,7 @@ fn report(how: &str, Submissions { took, times }: &Submissions) {
     );
 }
 
-async fn submit_all(master: &Master, count: u32) -> Result<Submissions, Box<dyn Error>> {
+pub(crate) async fn submit_all(master: &Master, count: u32) -> Result<Submissions, Box<dyn Error>> {
     let (env, client) = master.client().await?;
     let taken = Arc::new(AtomicU32::new(0));
     let started = now();
@@ -248,6 +248,31 @@ impl Master {
             ]);
         }
         Self::serve(command)
+    }
+
+    /// One at these ports, with these settings.
+    pub(crate) fn start_at(
+        aloha: &Path,
+        port: u16,
+        rest: u16,
+        settings: &[String],
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(aloha);
+        command.args(["master", "-p", &port.to_string()]);
+        command.args(["--rest-port", &rest.to_string()]);
+        for setting in settings {
+            command.args(["-D", setting]);
+        }
+        Self::serve(command)
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) -> Result<(), Box<dyn Error>> {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        Ok(rustix::process::kill_process(
+            pid,
+            rustix::process::Signal::TERM,
+        )?)
     }
 
     fn start_worker(aloha: &Path, work: &Path, master: &str) -> Result<Self, Box<dyn Error>> {

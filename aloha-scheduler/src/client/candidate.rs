@@ -135,6 +135,12 @@ impl Candidate {
         }
     }
 
+    /// Looks at it once, and notes what comes of that.
+    pub(super) async fn look_once(&self) {
+        let outcome = self.look().await;
+        self.note(outcome);
+    }
+
     /// Pauses for half of it or more: clients that lost the same leader shall not come together.
     async fn pause(&self, nominal: Duration) {
         let seed = self.env.runtime().random_u64();

@@ -78,6 +78,12 @@ impl Masters {
         self.search.tried()
     }
 
+    /// What comes of each when it is looked at now, for so long at the most.
+    pub(super) async fn look_at_all(&self, patience: Duration) -> Vec<TriedMaster> {
+        self.search.look_at_all(patience).await;
+        self.tried()
+    }
+
     /// Waits until a master leads.
     pub(super) async fn find(&self, patience: Duration) -> Result<(), ClientError> {
         match timeout(patience, self.leader()).await {

@@ -26,7 +26,7 @@ use crate::ids::AppId;
 use crate::log_follower::LogFollower;
 use crate::master::WorkerStatus;
 use crate::messages::{
-    ForgetAnswer, KillAnswer, LogAnswer, LogRequest, MasterMessage, SubmitAnswer,
+    ForgetAnswer, KillAnswer, LeaderAnswer, LogAnswer, LogRequest, MasterMessage, SubmitAnswer,
 };
 
 /// How long one question about the end of an application stays open before it is asked again.
@@ -34,14 +34,16 @@ const WAIT_AT_ONCE: Duration = Duration::from_secs(30);
 /// How long the answer to a question that stays open may take once it is due, however short `aloha.rpc.askTimeout` is:
 /// that is for answers that come at once.
 const OVERDUE_AFTER: Duration = Duration::from_secs(30);
+/// How long it looks at those that do not lead, for whoever wants to know.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a client looks for a master that leads, where nobody says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client of a cluster. Cheap to clone; clones share what they know.
 ///
 /// One made by [`connect`](Self::connect) remembers which master leads. Where that is gone, silent or a standby by now, it
-/// looks at all of them at once until one leads, for as long as its [patience](Self::with_patience) lasts, and asks there
-/// what may be asked again: questions, kills, and submissions with a key ([`submit_once`](Self::submit_once)). One without
+/// looks at all of them at once until one leads, for as long as its [patience](Self::with_patience) lasts; standbys tell
+/// it at once, also of a master that was not in its list. It asks there what may be asked again: questions, kills, and submissions with a key ([`submit_once`](Self::submit_once)). One without
 /// a key is repeated only where it is certain that no master took it; else the error is
 /// [`ClientError::OutcomeUnknown`].
 ///
@@ -110,6 +112,11 @@ impl MasterClient {
         Ok(Self {
             way: Way::Found { masters, patience },
         })
+    }
+
+    /// Whether it asks a master of this process, and no other.
+    pub(crate) fn is_direct(&self) -> bool {
+        matches!(self.way, Way::Direct(_))
     }
 
     /// The same client, which looks so long for a master that leads before it gives up; 30 seconds where this is not
@@ -377,6 +384,38 @@ impl MasterClient {
     pub async fn cluster(&self) -> Result<ClusterStatus, ClientError> {
         self.ask(Repeat::Safe, |call| MasterMessage::Cluster { call })
             .await
+    }
+
+    /// Who leads, and how it is reached. Of one master: as far as that knows, and nobody where it knows of none.
+    ///
+    /// # Errors
+    ///
+    /// No master answered, or the one that leads is of a version that cannot.
+    pub async fn leader(&self) -> Result<LeaderAnswer, ClientError> {
+        self.ask(Repeat::Safe, |call| MasterMessage::AwaitLeader {
+            besides: None,
+            patience_millis: 0,
+            call,
+        })
+        .await
+    }
+
+    /// What came of each master when it was last looked at; nothing where there is only one to ask.
+    #[must_use]
+    pub fn tried(&self) -> Vec<TriedMaster> {
+        match &self.way {
+            Way::Direct(_) => Vec::new(),
+            Way::Found { masters, .. } => masters.tried(),
+        }
+    }
+
+    /// Looks at each master once, also at those that do not lead; at one that says nothing for two seconds at the most.
+    /// Nothing where there is only one to ask. Cancel safe.
+    pub async fn masters(&self) -> Vec<TriedMaster> {
+        match &self.way {
+            Way::Direct(_) => Vec::new(),
+            Way::Found { masters, .. } => masters.look_at_all(LOOK_PATIENCE).await,
+        }
     }
 
     /// A piece of an application's output; empty at the end of what there is, once the patience of the request is over.

@@ -2,10 +2,12 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::candidate::{Candidate, NewestEpoch, News, address_of};
 use super::error::{MasterOutcome, TriedMaster};
@@ -55,6 +57,17 @@ impl Search {
             outcome: candidate.outcome(),
         });
         tried.collect()
+    }
+
+    /// Looks at each once, for so long at the most.
+    pub(super) async fn look_at_all(&self, patience: Duration) {
+        let mut looking = JoinSet::new();
+        for candidate in self.candidates().iter().cloned() {
+            looking.spawn(async move { candidate.look_once().await });
+        }
+        let looked = async { while looking.join_next().await.is_some() {} };
+        // What is not heard by then stays as it was.
+        drop(timeout(patience, looked).await);
     }
 
     /// What came of one that another was found to have followed.

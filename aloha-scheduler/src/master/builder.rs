@@ -8,6 +8,7 @@ use super::own_message::OwnMessage;
 use super::{MasterRole, MasterSettings};
 use crate::client::MasterClient;
 use crate::clock;
+use crate::election::MasterAddress;
 use crate::events::AlohaEvent;
 use crate::listeners::EventBus;
 use crate::messages::{LocalOnly, MASTER, MasterMessage};
@@ -76,6 +77,7 @@ impl<'a> MasterBuilder<'a> {
     pub fn start(self) -> Result<MasterHandle, SetupError> {
         let (role, seen) = watch::channel(MasterRole::default());
         let events = self.events.clone();
+        let leader = self.recovery_mode.election.leader();
         let master = Master::new(
             self.settings,
             self.recovery_mode,
@@ -90,6 +92,7 @@ impl<'a> MasterBuilder<'a> {
             master,
             events,
             role: seen,
+            leader,
         })
     }
 }
@@ -101,6 +104,7 @@ pub struct MasterHandle {
     client: MasterClient,
     events: EventBus,
     role: watch::Receiver<MasterRole>,
+    leader: watch::Receiver<Option<MasterAddress>>,
 }
 
 impl MasterHandle {
@@ -127,6 +131,12 @@ impl MasterHandle {
     #[must_use]
     pub fn role(&self) -> watch::Receiver<MasterRole> {
         self.role.clone()
+    }
+
+    /// Who leads, as far as the election knows.
+    #[must_use]
+    pub fn leader(&self) -> watch::Receiver<Option<MasterAddress>> {
+        self.leader.clone()
     }
 }
 

@@ -9,7 +9,9 @@ use super::VERSION;
 use super::api::{self, ApiError};
 use super::gateway::GatewayError;
 use super::places::RETRY_AFTER_MILLIS;
+use super::standby::LeaderSite;
 use super::submissions::Reply;
+use crate::election::MasterAddress;
 use crate::ids::AppId;
 use crate::messages::key_reused;
 
@@ -85,8 +87,25 @@ impl RestError {
             Self::Busy { .. } | Self::Gateway(GatewayError::NotReady { .. }) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::Gateway(GatewayError::Standby { .. }) => match self.leader_site() {
+                Some(_) => StatusCode::TEMPORARY_REDIRECT,
+                None => StatusCode::SERVICE_UNAVAILABLE,
+            },
             Self::Gateway(GatewayError::Failed { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// The master that leads, where this one does not.
+    pub(super) fn leader(&self) -> Option<&MasterAddress> {
+        match self {
+            Self::Gateway(GatewayError::Standby { leader }) => leader.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Where the client goes with the same request.
+    pub(super) fn leader_site(&self) -> Option<LeaderSite> {
+        self.leader().and_then(LeaderSite::of)
     }
 
     /// The header that HTTP wants with this status.
@@ -104,6 +123,9 @@ impl RestError {
                 retry_after_millis, ..
             } => Some(retry_header(*retry_after_millis)),
             Self::Gateway(GatewayError::NotReady { .. }) => Some(retry_header(RETRY_AFTER_MILLIS)),
+            Self::Gateway(GatewayError::Standby { .. }) if self.leader_site().is_none() => {
+                Some(retry_header(RETRY_AFTER_MILLIS))
+            }
             Self::Unauthorized => {
                 Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
             }
@@ -155,6 +177,9 @@ impl IntoResponse for RestError {
         let newest = matches!(self, Self::UnknownVersion(_)).then_some(VERSION);
         let mut response = Reply::error(self.to_string(), newest).into_response(self.status());
         response.headers_mut().extend(self.header());
+        if let Some(site) = self.leader_site() {
+            response.extensions_mut().insert(site);
+        }
         response
     }
 }

@@ -9,6 +9,7 @@ use crate::app::{AppDescription, AppStatus};
 use crate::app_query::{AppsPage, AppsQuery};
 use crate::cluster_status::ClusterStatus;
 use crate::drain::{DrainAnswer, DrainRequest};
+use crate::election::MasterAddress;
 use crate::ids::AppId;
 use crate::log_follower::LogNews;
 use crate::master::WorkerStatus;
@@ -102,7 +103,13 @@ pub struct LogPiece {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayError {
-    /// Not the leader, or not yet: another master may answer, or this one later.
+    /// Another master leads, or none does.
+    #[error("this master is a standby; {}", who_leads(leader.as_ref()))]
+    Standby {
+        /// The one that leads, if that is known.
+        leader: Option<MasterAddress>,
+    },
+    /// Not now: another master may answer, or this one later.
     #[error("{reason}")]
     NotReady {
         /// What it is busy with.
@@ -120,4 +127,11 @@ pub enum GatewayError {
         /// What happened, without paths or traces.
         reason: String,
     },
+}
+
+fn who_leads(leader: Option<&MasterAddress>) -> String {
+    match leader {
+        Some(leader) => format!("{} leads", leader.rpc),
+        None => "which one leads is not known yet, try again".to_owned(),
+    }
 }

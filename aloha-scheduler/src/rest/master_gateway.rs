@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aloha_rpc::AskError;
 use async_trait::async_trait;
 
 use super::gateway::{GatewayError, LogPiece, LogSource, SubmissionGateway};
@@ -12,8 +13,10 @@ use crate::cluster_status::ClusterStatus;
 use crate::drain::{DrainAnswer, DrainRequest};
 use crate::ids::AppId;
 use crate::log_follower::{FollowError, LogFollower, LogNews};
-use crate::master::WorkerStatus;
-use crate::messages::{ForgetAnswer, KillAnswer, LogAnswer, LogRequest, SubmitAnswer};
+use crate::master::{STANDBY, WorkerStatus};
+use crate::messages::{
+    ForgetAnswer, KillAnswer, LeaderAnswer, LogAnswer, LogRequest, SubmitAnswer,
+};
 
 #[async_trait]
 impl SubmissionGateway for MasterClient {
@@ -26,27 +29,27 @@ impl SubmissionGateway for MasterClient {
             Some(key) => self.submit_once(description, key).await,
             None => Self::submit(self, description).await,
         };
-        Ok(answer?)
+        answered(self, answer).await
     }
 
     async fn kill(&self, app: AppId) -> Result<KillAnswer, GatewayError> {
-        Ok(Self::kill(self, app).await?)
+        answered(self, Self::kill(self, app).await).await
     }
 
     async fn kill_all(&self) -> Result<u64, GatewayError> {
-        Ok(Self::kill_all(self).await?)
+        answered(self, Self::kill_all(self).await).await
     }
 
     async fn forget(&self, app: AppId) -> Result<ForgetAnswer, GatewayError> {
-        Ok(Self::forget(self, app).await?)
+        answered(self, Self::forget(self, app).await).await
     }
 
     async fn clear(&self) -> Result<u64, GatewayError> {
-        Ok(Self::clear(self).await?)
+        answered(self, Self::clear(self).await).await
     }
 
     async fn status(&self, app: AppId) -> Result<Option<AppStatus>, GatewayError> {
-        Ok(Self::status(self, app).await?)
+        answered(self, Self::status(self, app).await).await
     }
 
     async fn wait(
@@ -54,15 +57,15 @@ impl SubmissionGateway for MasterClient {
         app: &AppId,
         patience: Duration,
     ) -> Result<Option<AppStatus>, GatewayError> {
-        Ok(self.wait_for(app, patience).await?)
+        answered(self, self.wait_for(app, patience).await).await
     }
 
     async fn apps(&self, query: AppsQuery) -> Result<AppsPage, GatewayError> {
-        Ok(self.apps_page(query).await?)
+        answered(self, self.apps_page(query).await).await
     }
 
     async fn workers(&self) -> Result<Vec<WorkerStatus>, GatewayError> {
-        Ok(Self::workers(self).await?)
+        answered(self, Self::workers(self).await).await
     }
 
     async fn drain(
@@ -70,15 +73,15 @@ impl SubmissionGateway for MasterClient {
         worker: &str,
         request: DrainRequest,
     ) -> Result<DrainAnswer, GatewayError> {
-        Ok(Self::drain(self, worker, request).await?)
+        answered(self, Self::drain(self, worker, request).await).await
     }
 
     async fn cluster(&self) -> Result<ClusterStatus, GatewayError> {
-        Ok(Self::cluster(self).await?)
+        answered(self, Self::cluster(self).await).await
     }
 
     async fn ready(&self) -> Result<(), GatewayError> {
-        let cluster = Self::cluster(self).await?;
+        let cluster = SubmissionGateway::cluster(self).await?;
         match cluster.store_trouble {
             None => Ok(()),
             Some(reason) => Err(GatewayError::NotReady { reason }),
@@ -107,12 +110,40 @@ impl SubmissionGateway for MasterClient {
     }
 }
 
+/// An answer, or why there is none: of a master of this process that leads no more, with the one that does. It must not
+/// be asked what a submission without a key became, for it may have been taken.
+async fn answered<T>(
+    master: &MasterClient,
+    answer: Result<T, ClientError>,
+) -> Result<T, GatewayError> {
+    let error = match answer {
+        Ok(answer) => return Ok(answer),
+        Err(error) => error,
+    };
+    if let ClientError::Unanswered { reason, .. } = &error
+        && master.is_direct()
+    {
+        let is_standby = matches!(reason, AskError::Failed { kind, .. } if kind == STANDBY);
+        match master.leader().await {
+            Ok(LeaderAnswer {
+                leader: leader @ Some(_),
+                epoch: 0,
+            }) => return Err(GatewayError::Standby { leader }),
+            Ok(LeaderAnswer { leader: None, .. }) if is_standby => {
+                return Err(GatewayError::Standby { leader: None });
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Err(error.into())
+}
+
 async fn find(
     master: &MasterClient,
     id: &AppId,
     attempt: Option<u32>,
 ) -> Result<AppStatus, GatewayError> {
-    let status = MasterClient::status(master, id.clone()).await?;
+    let status = SubmissionGateway::status(master, id.clone()).await?;
     let not_found = |reason| GatewayError::NotFound { reason };
     let status = status.ok_or_else(|| not_found(format!("there is no application {id}")))?;
     match attempt {
@@ -129,7 +160,8 @@ async fn piece(
     app: &AppStatus,
     request: LogRequest,
 ) -> Result<LogPiece, GatewayError> {
-    let answer = MasterClient::read_log(master, &app.id, request).await?;
+    let answer = MasterClient::read_log(master, &app.id, request).await;
+    let answer = answered(master, answer).await?;
     match answer {
         LogAnswer::Chunk { bytes, next_offset } => Ok(LogPiece {
             offset: next_offset.saturating_sub(bytes.len() as u64),

@@ -22,6 +22,7 @@ mod master_gateway;
 mod panics;
 mod places;
 mod server;
+mod standby;
 mod submissions;
 mod watch;
 mod watched;
@@ -56,6 +57,7 @@ fn routes(gateway: Arc<dyn SubmissionGateway>, wants_token: bool, limits: RestLi
         .merge(resources)
         .fallback(submissions::handle)
         .layer(DefaultBodyLimit::max(limits.body_bytes_max))
+        .layer(axum::middleware::from_fn(standby::add_location))
         .layer(axum::middleware::from_fn(panics::answer))
         .with_state(Server { gateway, document })
 }

@@ -5,43 +5,16 @@ use std::time::Duration;
 
 use aloha_rpc::testing::{SimConditions, Simulation};
 use aloha_rpc::{RpcAddress, RpcEnv};
-use aloha_scheduler::election::{
-    ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing,
-};
+use aloha_scheduler::election::Standing;
 use aloha_scheduler::persistence::MemoryEngine;
 use aloha_scheduler::{
-    AppDescription, AppId, ClientError, Master, MasterClient, MasterHandle, MasterRole,
-    RecoveryMode, SubmitAnswer,
+    AppDescription, AppId, ClientError, Master, MasterClient, MasterHandle, RecoveryMode,
+    SubmitAnswer,
 };
-use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Who leads, as all elections know.
-type Known = Arc<watch::Sender<Option<MasterAddress>>>;
-
-/// An election that the test decides.
-#[derive(Debug)]
-struct Decided {
-    winner: watch::Sender<Option<watch::Receiver<Standing>>>,
-    known: Known,
-}
-
-#[async_trait]
-impl LeaderElectionAgent for Decided {
-    async fn campaign(&self, candidate: &MasterAddress) -> Result<Leadership, ElectionError> {
-        let mut winner = self.winner.subscribe();
-        let seen = winner.wait_for(Option::is_some).await;
-        seen.expect("its sender is here");
-        let standing = self.winner.send_replace(None).expect("just seen");
-        self.known.send_replace(Some(candidate.clone()));
-        Ok(Leadership { epoch: 0, standing })
-    }
-
-    fn leader(&self) -> watch::Receiver<Option<MasterAddress>> {
-        self.known.subscribe()
-    }
-}
+use crate::decided::{Decided, Known};
 
 /// One of three masters that share a store.
 pub(crate) struct Candidate {
@@ -53,12 +26,7 @@ pub(crate) struct Candidate {
 impl Candidate {
     /// Makes it lead, for as long as the guard is there.
     pub(crate) async fn elect(&self) -> watch::Sender<Standing> {
-        let (standing, seen) = watch::channel(Standing::Held);
-        self.election.winner.send_replace(Some(seen));
-        let mut role = self.master.role();
-        let leads = role.wait_for(|role| matches!(role, MasterRole::Leading { .. }));
-        leads.await.expect("it lives");
-        standing
+        self.election.elect(&self.master).await
     }
 
     pub(crate) fn address(&self) -> RpcAddress {
@@ -85,10 +53,7 @@ impl Ground {
         let store = MemoryEngine::new();
         let known = Known::default();
         let candidate = async |host: &str| {
-            let election = Arc::new(Decided {
-                winner: watch::Sender::default(),
-                known: Arc::clone(&known),
-            });
+            let election = Decided::new(&known);
             let mode = RecoveryMode {
                 persistence: Some(Arc::new(store.clone())),
                 election: Arc::clone(&election) as _,

@@ -1,5 +1,7 @@
 //! A client among several masters of which one leads: on a simulated network, under a clock that jumps.
 
+#[path = "../common/decided.rs"]
+mod decided;
 mod follow;
 mod ground;
 mod news;

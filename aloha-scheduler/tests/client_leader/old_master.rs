@@ -41,7 +41,6 @@ enum MasterMessage {
     Forget(Unknown),
     Clear(Unknown),
     Own(Unknown),
-    AwaitLeader(Unknown),
 }
 
 struct OldMaster {

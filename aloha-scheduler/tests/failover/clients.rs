@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use aloha_rpc::RpcAddress;
 use aloha_scheduler::{AppDescription, AppId, MasterClient};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::cluster::{Cluster, connect};
 use crate::moments::Moments;
 
-const CLIENTS: u64 = 3;
+const CLIENTS: u64 = 4;
 /// How long a client waits for the end of an application before it does something else.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -54,6 +54,7 @@ impl Clients {
                 stop: Arc::clone(&stop),
                 count: Arc::clone(&count),
                 told: Told::default(),
+                beside: JoinSet::new(),
             };
             cluster.runtime.spawn(client.run())
         });
@@ -122,6 +123,8 @@ struct Submitter {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU32>,
     told: Told,
+    /// What goes on while it submits more.
+    beside: JoinSet<()>,
 }
 
 impl Submitter {
@@ -142,6 +145,7 @@ impl Submitter {
                 tokio::time::sleep(pause).await;
             }
         }
+        while self.beside.join_next().await.is_some() {}
         self.told
     }
 
@@ -183,12 +187,18 @@ impl Submitter {
         });
         if is_killed {
             let pause = Duration::from_millis(self.moments.below(1000));
-            tokio::time::sleep(pause).await;
-            // Without an answer it may run to its end.
-            let _ = client.kill(app).await;
+            let client = client.clone();
+            self.beside.spawn(async move {
+                tokio::time::sleep(pause).await;
+                // Without an answer it may run to its end.
+                let _ = client.kill(app).await;
+            });
         } else if self.moments.below(6) == 0 {
-            // It may take longer than anybody waits.
-            let _ = tokio::time::timeout(WAIT, client.wait(&app)).await;
+            let client = client.clone();
+            self.beside.spawn(async move {
+                // It may take longer than anybody waits.
+                let _ = tokio::time::timeout(WAIT, client.wait(&app)).await;
+            });
         }
     }
 }

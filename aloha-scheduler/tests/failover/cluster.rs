@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aloha_rpc::{RpcAddress, RpcConfig, RpcEnv, TransportConfig};
@@ -43,11 +44,15 @@ pub(crate) struct Cluster {
     pub(crate) network: Network,
     pub(crate) runtime: Runtime,
     home: TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Cluster {
-    /// Starts all, and waits until a master leads and has its workers.
+    /// Starts all, and waits until a master leads and has its workers. One cluster is there at a time: the machine is to
+    /// have the time for it that its timeouts assume.
     pub(crate) fn start() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let home = tempfile::tempdir().expect("a directory");
         let network = Network::new();
         let zookeeper = Ensemble::start_via(home.path(), 3, |from, to, address| {
@@ -63,6 +68,7 @@ impl Cluster {
             network,
             runtime: Runtime::new().expect("a runtime"),
             home,
+            _turn: turn,
         };
         this.zookeeper.wait_for_quorum();
         for seat in this.masters.iter_mut().chain(&mut this.workers) {
@@ -95,12 +101,10 @@ impl Cluster {
         leader.filter(|_| leaders.next().is_none())
     }
 
-    /// Whether this master says that it is ready.
-    pub(crate) fn leads(&self, place: usize) -> bool {
+    /// Whether this master says that it is ready; none where it says nothing.
+    fn readiness(&self, place: usize) -> Option<bool> {
         let seat = &self.masters[place];
-        let Some(rest) = seat.rest.filter(|_| seat.is_running()) else {
-            return false;
-        };
+        let rest = seat.rest.filter(|_| seat.is_running())?;
         let url = format!("http://{rest}/v1/submissions/readyz");
         let asked = async {
             let http = reqwest::Client::builder()
@@ -109,8 +113,20 @@ impl Cluster {
                 .build()?;
             http.get(url).send().await
         };
-        let answer = self.runtime.block_on(asked);
-        answer.is_ok_and(|answer| answer.status() == 200)
+        let answer = self.runtime.block_on(asked).ok()?;
+        Some(answer.status() == 200)
+    }
+
+    pub(crate) fn leads(&self, place: usize) -> bool {
+        self.readiness(place) == Some(true)
+    }
+
+    /// Waits until this master answers and does not lead.
+    #[track_caller]
+    pub(crate) fn wait_for_standby(&self, place: usize) {
+        self.wait_until("it stands by", || {
+            (self.readiness(place) == Some(false)).then_some(())
+        });
     }
 
     #[track_caller]

@@ -31,9 +31,22 @@ pub(crate) struct Verdict {
     once: usize,
     killed: usize,
     /// With its history.
-    pub(crate) twice: Vec<String>,
+    twice: Vec<String>,
     /// Likewise.
-    pub(crate) lost: Vec<String>,
+    lost: Vec<String>,
+}
+
+impl Verdict {
+    /// Asserts that nothing ran twice and nothing is lost.
+    #[track_caller]
+    pub(crate) fn assert_good(&self) {
+        assert!(
+            self.twice.is_empty(),
+            "run twice:\n{}",
+            self.twice.join("\n\n")
+        );
+        assert!(self.lost.is_empty(), "lost:\n{}", self.lost.join("\n\n"));
+    }
 }
 
 impl fmt::Display for Verdict {

@@ -2,10 +2,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/decided.rs"]
+mod decided;
 
 mod api;
 mod applications;
 mod document;
 mod idempotency;
 mod lists;
+mod standby;
 mod waiting;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use aloha_scheduler::{ClusterStatus, Moment};
+use aloha_scheduler::election::MasterAddress;
+use aloha_scheduler::{ClusterStatus, MasterClient, MasterOutcome, Moment, TriedMaster};
+use serde::Serialize;
 
 use crate::Failure;
 use crate::args::ClusterArgs;
@@ -14,13 +16,73 @@ use crate::output::{print, print_json};
 pub(crate) fn run(args: &ClusterArgs) -> Result<u8, Failure> {
     ask(&args.client, async |master, _| {
         let cluster = master.cluster().await?;
+        let masters = Masters::of(&master).await;
         if args.client.json {
-            print_json(&cluster);
+            print_json(&Report { cluster, masters });
         } else {
             print(describe(&cluster));
+            masters.describe().iter().for_each(print);
         }
         Ok(0)
     })
+}
+
+/// A cluster and its masters, as JSON.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    cluster: ClusterStatus,
+    #[serde(flatten)]
+    masters: Masters,
+}
+
+/// The masters of a cluster, as far as they were asked.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Masters {
+    /// How the one that leads is reached; null where it cannot say.
+    leader: Option<MasterAddress>,
+    /// Those that were asked and do not lead, each with what came of it.
+    other_masters: BTreeMap<String, String>,
+}
+
+impl Masters {
+    /// The one that leads, and those that were named.
+    pub(crate) async fn of(client: &MasterClient) -> Self {
+        // One of an earlier version cannot say.
+        let leader = client.leader().await.ok().and_then(|answer| answer.leader);
+        Self::new(leader, client.masters().await)
+    }
+
+    /// Those that were asked before the one that leads was found.
+    pub(crate) fn tried(client: &MasterClient) -> Self {
+        Self::new(None, client.tried())
+    }
+
+    fn new(leader: Option<MasterAddress>, tried: Vec<TriedMaster>) -> Self {
+        let is_other = |one: &TriedMaster| {
+            !matches!(one.outcome, MasterOutcome::Leads | MasterOutcome::Unheard)
+        };
+        let others = tried.into_iter().filter(is_other);
+        let others = others.map(|one| (one.address.to_string(), one.outcome.to_string()));
+        Self {
+            leader,
+            other_masters: others.collect(),
+        }
+    }
+
+    /// The addresses of those that do not lead.
+    pub(crate) fn others(&self) -> Vec<&str> {
+        self.other_masters.keys().map(String::as_str).collect()
+    }
+
+    /// A line for what the numbers of the cluster do not say.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let rest = self.leader.as_ref().and_then(|leader| leader.rest.as_ref());
+        let rest = rest.map(|url| format!("REST          {url}"));
+        let others = self.other_masters.iter();
+        let others = others.map(|(address, said)| format!("other master  {address} {said}"));
+        rest.into_iter().chain(others).collect()
+    }
 }
 
 /// A line for each number.
@@ -70,6 +132,7 @@ pub(crate) fn counts<T: Display>(counts: &BTreeMap<T, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use aloha_scheduler::AppPhase;
+    use serde_json::json;
 
     use super::*;
 
@@ -99,5 +162,32 @@ applications  2 RUNNING, 10 FINISHED
 recovering    workers known before are still awaited
 store         No space left on device";
         assert_eq!(describe(&cluster), expected);
+    }
+
+    #[test]
+    fn the_masters_are_told_with_what_each_said() {
+        let masters = Masters {
+            leader: Some(MasterAddress {
+                rpc: "m1:7077".to_owned(),
+                rest: Some("http://m1:6066".to_owned()),
+            }),
+            other_masters: [("m2:7077".to_owned(), "does not lead (it waits)".to_owned())].into(),
+        };
+        let expected = [
+            "REST          http://m1:6066",
+            "other master  m2:7077 does not lead (it waits)",
+        ];
+        assert_eq!(masters.describe(), expected);
+        let cluster = ClusterStatus::default();
+        let report = serde_json::to_value(Report { cluster, masters }).expect("JSON");
+        assert_eq!(
+            report["leader"],
+            json!({"rpc": "m1:7077", "rest": "http://m1:6066"})
+        );
+        assert_eq!(
+            report["other_masters"]["m2:7077"],
+            "does not lead (it waits)"
+        );
+        assert_eq!(report["epoch"], 0);
     }
 }

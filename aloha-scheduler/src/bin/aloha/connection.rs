@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
 use aloha_scheduler::config::Config;
-use aloha_scheduler::{AppId, ClientError, MasterClient};
+use aloha_scheduler::{AppId, ClientError, MasterClient, MasterOutcome, TriedMaster};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::ClientArgs;
@@ -88,9 +88,16 @@ impl Interrupts {
     }
 }
 
+fn stands_by(one: &TriedMaster) -> bool {
+    matches!(one.outcome, MasterOutcome::Standby { .. })
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let hint = match &error {
+            ClientError::NoMaster { tried } if tried.iter().any(stands_by) => {
+                "; an election may be on, try again".to_owned()
+            }
             ClientError::NoMaster { .. } => {
                 "; start one with `aloha master` or `aloha local`, or name it with --master"
                     .to_owned()

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `wait` and `submit --wait` exit with the application's own.
 #![allow(clippy::print_stderr, reason = "a command talks to whoever typed it")]
 
+mod announce;
 mod apps;
 mod args;
 mod cluster;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::announce::announce;
 use crate::args::{LocalArgs, MasterArgs, WorkerArgs};
 use crate::work_directory::WorkDirectory;
 use crate::{Failure, config, descriptors, machine, print};
@@ -297,17 +298,28 @@ async fn serve_master(config: &Config) -> Result<ServedMaster, Failure> {
         keys_max: master.keys_max,
         ..Master::default_settings(&env)
     };
+    // Before it stands for election: who leads is known by its addresses.
+    let listening = match guard {
+        Some(guard) => Some((listen_for_submissions(&rest).await?, guard)),
+        None => None,
+    };
+    let rest_url = listening
+        .as_ref()
+        .and_then(|((_, address), _)| rest_url(&env, *address));
     let handle = Master::builder(&env)
         .settings(settings)
         .recovery_mode(recovery_mode)
+        .rest_url(rest_url)
         .slow_store_after(master.slow_store_after)
         .events(events)
         .start()
         .map_err(Failure::new)?;
-    let rest = match guard {
-        Some(guard) => Some(serve_submissions(&rest, guard, &handle).await?),
-        None => None,
-    };
+    let rest =
+        listening.map(|(listening, guard)| serve_submissions(&rest, listening, guard, &handle));
+    tokio::spawn(announce(
+        handle.clone(),
+        env.address().map(ToString::to_string),
+    ));
     Ok(ServedMaster {
         env,
         master: handle,
@@ -325,11 +337,8 @@ fn guard(rest: &RestSettings) -> Result<RestGuard, Failure> {
     RestGuard::new(&rest.host, &rest.allowed_hosts, token, rest.insecure).map_err(Failure::new)
 }
 
-async fn serve_submissions(
-    rest: &RestSettings,
-    guard: RestGuard,
-    master: &MasterHandle,
-) -> Result<ServedRest, Failure> {
+/// Takes the port of the REST server, of which clients hear nothing yet.
+async fn listen_for_submissions(rest: &RestSettings) -> Result<(TcpListener, SocketAddr), Failure> {
     let bind = async |port| TcpListener::bind((rest.host.as_str(), port)).await;
     let taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
     let listener = first_free(rest.port, rest.port_retries, bind, taken)
@@ -342,6 +351,30 @@ async fn serve_submissions(
             ))
         })?;
     let address = listener.local_addr().map_err(Failure::new)?;
+    Ok((listener, address))
+}
+
+/// Where others find the REST server: at the host of this master, as they know it. One that listens everywhere does not
+/// know where that is.
+fn rest_url(env: &RpcEnv, address: SocketAddr) -> Option<String> {
+    let host = env.address()?.host();
+    let bare = host.trim_matches(['[', ']']);
+    if bare.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified()) {
+        info!(
+            host,
+            "standbys cannot send REST clients here: this master listens everywhere"
+        );
+        return None;
+    }
+    Some(format!("http://{}:{}", bracketed(host), address.port()))
+}
+
+fn serve_submissions(
+    rest: &RestSettings,
+    (listener, address): (TcpListener, SocketAddr),
+    guard: RestGuard,
+    master: &MasterHandle,
+) -> ServedRest {
     let stop = CancellationToken::new();
     let limits = RestLimits {
         connections_max: descriptors::rest_connections(rest.limits.connections_max),
@@ -349,11 +382,11 @@ async fn serve_submissions(
     };
     let server = RestServer::new(Arc::new(master.client().clone()), guard, limits);
     let serving = tokio::spawn(server.serve(listener, stop.clone()));
-    Ok(ServedRest {
+    ServedRest {
         address,
         stop,
         serving,
-    })
+    }
 }
 
 struct ServedWorker {

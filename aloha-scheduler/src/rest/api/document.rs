@@ -98,6 +98,9 @@ fn forbid_null(schema: &mut Value) {
     }
 }
 
+/// What every master answers for itself, whether it leads or not.
+const OF_EACH_MASTER: [&str; 2] = ["getDocument", "getReadiness"];
+
 /// Adds the errors that any operation may end with, and what an error looks like.
 fn complete(operation: &mut Value, (media_type, schema): (&str, &str), wants_token: bool) {
     let mut common = vec![
@@ -108,6 +111,15 @@ fn complete(operation: &mut Value, (media_type, schema): (&str, &str), wants_tok
         ("500", "The master failed."),
         ("503", "The master cannot answer now; nothing was done."),
     ];
+    if !OF_EACH_MASTER
+        .iter()
+        .any(|id| operation["operationId"] == *id)
+    {
+        common.push((
+            "307",
+            "Another master leads: the same request belongs there. A client that follows sends no token along of itself.",
+        ));
+    }
     if wants_token && operation.get("security").is_none() {
         common.push(("401", "The token is missing or wrong."));
     }
@@ -122,12 +134,19 @@ fn complete(operation: &mut Value, (media_type, schema): (&str, &str), wants_tok
         responses.entry(status).or_insert(response);
     }
     for (status, response) in responses {
-        if status.as_str() < "400" {
+        if status.as_str() < "300" {
             continue;
         }
         let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
         response["content"] = json!({media_type: {"schema": schema}});
         let (name, header) = match status.as_str() {
+            "307" => (
+                "Location",
+                json!({
+                    "description": "The same path and query at the master that leads.",
+                    "schema": {"type": "string", "format": "uri"},
+                }),
+            ),
             "401" => ("WWW-Authenticate", json!({"schema": {"const": "Bearer"}})),
             "503" => (
                 "Retry-After",

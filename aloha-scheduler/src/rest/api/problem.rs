@@ -21,10 +21,13 @@ pub(super) struct Problem {
     /// What the status means.
     title: &'static str,
     /// The status of the response.
-    #[schema(minimum = 400, maximum = 599)]
+    #[schema(minimum = 307, maximum = 599)]
     status: u16,
     /// What is wrong with this request, and what to do about it.
     detail: String,
+    /// The RPC address of the master that leads, where this one does not and that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<String>,
 }
 
 /// An error of this API.
@@ -45,6 +48,7 @@ pub(in crate::rest) fn problem_json(error: &RestError) -> Vec<u8> {
         title: status.canonical_reason().unwrap_or("Error"),
         status: status.as_u16(),
         detail: error.to_string(),
+        leader: error.leader().map(|leader| leader.rpc.clone()),
     };
     serde_json::to_vec(&problem).expect("texts and numbers are always JSON")
 }
@@ -56,6 +60,9 @@ impl IntoResponse for ApiError {
         let kind = HeaderValue::from_static(PROBLEM_JSON);
         let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
         response.headers_mut().extend(error.header());
+        if let Some(site) = error.leader_site() {
+            response.extensions_mut().insert(site);
+        }
         response
     }
 }

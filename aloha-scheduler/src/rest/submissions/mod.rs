@@ -113,9 +113,11 @@ async fn answer(server: &Server, request: Request) -> Result<Reply, RestError> {
         Route::Clear => Ok(Reply::cleared(server.gateway.clear().await?)),
         Route::Ready => match server.gateway.ready().await {
             // Why not is in the log; probes know Spark's words.
-            Err(GatewayError::NotReady { .. }) => Err(RestError::Gateway(GatewayError::NotReady {
-                reason: "Master is not ready.".to_owned(),
-            })),
+            Err(GatewayError::NotReady { .. } | GatewayError::Standby { .. }) => {
+                Err(RestError::Gateway(GatewayError::NotReady {
+                    reason: "Master is not ready.".to_owned(),
+                }))
+            }
             ready => Ok(ready.map(|()| Reply::ready())?),
         },
     }

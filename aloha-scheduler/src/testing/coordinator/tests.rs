@@ -139,7 +139,7 @@ fn a_leader_that_is_cut_off_is_suspended_and_lost_no_later_than_another_leads() 
         assert_eq!(*taken.standing.borrow(), Standing::Held);
         ground.sim.network().heal("master", "coordinator");
         let mut leader = first.election.leader();
-        drop(leader.wait_for(|it| *it == Some(candidate)).await);
+        drop(leader.wait_for(|it| it.as_ref() == Some(&candidate)).await);
     });
 }
 

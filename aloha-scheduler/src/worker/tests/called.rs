@@ -100,6 +100,7 @@ fn only_so_many_masters_are_remembered() {
     assert!(!t.worker.knows("m91.example:7077"));
     t.called_by("no address", 200);
     assert!(!t.worker.knows("no address"));
+    t.unclaimed.clear();
 }
 
 #[test]

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use self::snapshot::Snapshot;
 use crate::args::TopArgs;
+use crate::cluster::Masters;
 use crate::connection::ask;
 use crate::output::{print, print_json};
 use crate::table::terminal_width;
@@ -32,7 +33,14 @@ pub(crate) fn run(args: &TopArgs) -> Result<u8, Failure> {
     ask(&args.client, async |master, env| {
         if once {
             let snapshot = Snapshot::take(&master).await?;
-            print_once(snapshot, args.client.json);
+            let masters = Masters::of(&master).await;
+            print_once(
+                Snapshot {
+                    masters,
+                    ..snapshot
+                },
+                args.client.json,
+            );
             return Ok(0);
         }
         let interval = Duration::from_secs(args.interval.into());
@@ -44,6 +52,7 @@ fn print_once(snapshot: Snapshot, json: bool) {
     if json {
         print_json(&json!({
             "cluster": snapshot.cluster,
+            "masters": snapshot.masters,
             "applications": snapshot.apps,
             "workers": snapshot.workers,
         }));
@@ -51,6 +60,7 @@ fn print_once(snapshot: Snapshot, json: bool) {
     }
     let width = terminal_width();
     print(cluster::describe(&snapshot.cluster));
+    snapshot.masters.describe().iter().for_each(print);
     let left_out = left_out(&snapshot);
     print(format_args!("\n{}", apps::table(snapshot.apps, width)));
     if let Some(text) = left_out {

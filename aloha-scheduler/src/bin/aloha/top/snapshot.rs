@@ -9,6 +9,8 @@ use aloha_scheduler::{
     LogRequest, MasterClient,
 };
 
+use crate::cluster::Masters;
+
 /// How many applications of a kind are shown: those that run, wait, and have ended.
 const APPS_MAX: u32 = 500;
 /// How much of an output is shown.
@@ -18,6 +20,7 @@ const TAIL_BYTES: u32 = 8 << 10;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Snapshot {
     pub(super) cluster: ClusterStatus,
+    pub(super) masters: Masters,
     /// Those that run, then those that wait, then those that ended last; not all where there are very many.
     pub(super) apps: Vec<AppStatus>,
     pub(super) workers: Vec<WorkerStatus>,
@@ -54,6 +57,7 @@ impl Snapshot {
         apps.extend(of(AppPhase::is_final, AppsSort::Ended, true).await?.apps);
         Ok(Self {
             cluster,
+            masters: Masters::tried(master),
             apps,
             workers,
         })

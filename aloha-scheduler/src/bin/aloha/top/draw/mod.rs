@@ -94,6 +94,10 @@ fn head(model: &Model, area: Rect) -> Head<'_> {
                 lines.push(labelled("workers ", counts(&cluster.workers)));
             }
             lines.push(labelled("apps ", counts(&cluster.apps)));
+            let others = snapshot.masters.others();
+            if area.height >= HEIGHT_FOR_ALL && !others.is_empty() {
+                lines.push(labelled("masters that do not lead ", others.join(", ")));
+            }
             if let Some(trouble) = &cluster.store_trouble {
                 lines.push(Line::styled(format!("store: {trouble}"), ALARM));
             }

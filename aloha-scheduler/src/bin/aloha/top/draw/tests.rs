@@ -7,6 +7,7 @@ use ratatui::backend::TestBackend;
 use serde_json::json;
 
 use super::*;
+use crate::cluster::Masters;
 use crate::top::model::News;
 use crate::top::snapshot::Snapshot;
 
@@ -40,6 +41,7 @@ pub(in crate::top) fn model() -> Model {
         ..ClusterStatus::default()
     };
     let snapshot = Snapshot {
+        masters: Masters::default(),
         cluster,
         apps: vec![
             app("app-1", "first", AppPhase::Finished),
