@@ -32,22 +32,28 @@ pub(crate) struct Seen {
 }
 
 pub(crate) fn run(seed: u64, is_told: bool) -> Seen {
+    run_with(seed, is_told, |_| {})
+}
+
+/// As [`run`], of a cluster that has a defect.
+pub(crate) fn run_with(seed: u64, is_told: bool, spoil: impl FnOnce(&SimCluster)) -> Seen {
     let plan = Plan::new(seed);
     if is_told {
         println!("{plan}");
     }
-    Simulation::run(seed, async |sim| play(&sim, plan, is_told).await)
+    Simulation::run(seed, async |sim| play(&sim, plan, is_told, spoil).await)
 }
 
-async fn play(sim: &Simulation, plan: Plan, is_told: bool) -> Seen {
+async fn play(
+    sim: &Simulation,
+    plan: Plan,
+    is_told: bool,
+    spoil: impl FnOnce(&SimCluster),
+) -> Seen {
     let mut cluster = SimCluster::start(sim, plan.settings.clone()).await;
     let watcher = cluster.client("watcher").await;
     let notes = Notes::default();
-    if let Ok(mutant) = std::env::var("ALOHA_MUTANT")
-        && mutant == "fence"
-    {
-        cluster.disk().break_the_fence();
-    }
+    spoil(&cluster);
     let mut busy = JoinSet::new();
     for number in 0..CLIENTS {
         let name = format!("c{number}");
