@@ -271,7 +271,7 @@ fn limited() -> MasterSettings {
 /// The same records, told once each, in the order of this seed.
 fn told_once(stored: &BTreeMap<String, Change>, seed: u64, now: Now) -> Shadow {
     let mut changes: Vec<_> = stored.values().cloned().collect();
-    let mut rng = super::model::Rng(seed);
+    let mut rng = model::Rng(seed);
     for last in (1..changes.len()).rev() {
         let other = rng.below(last as u64 + 1);
         changes.swap(last, usize::try_from(other).expect("small"));
