@@ -291,7 +291,7 @@ fn what_moves_and_finds_no_room_waits_and_the_status_says_why() {
     t.ended("w1", &app, 1, Outcome::Killed);
     t.ignore();
     let status = t.drain_status("w1");
-    assert_eq!(status.waiting, [app.clone()]);
+    assert_eq!(status.waiting, std::slice::from_ref(&app));
     assert_eq!(
         status.message,
         format!(
