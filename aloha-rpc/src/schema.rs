@@ -178,7 +178,7 @@ mod tests {
         pub(super) enum Hello {
             SayHi(String),
             SayBye { name: String },
-            SayNothing,
+            Nod,
         }
     }
 
@@ -190,7 +190,7 @@ mod tests {
         pub(super) enum Hello {
             SayBye { name: String },
             SayHi(String),
-            SayNothing,
+            Nod,
         }
     }
 

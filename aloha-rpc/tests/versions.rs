@@ -9,6 +9,7 @@ use aloha_rpc::{
 use common::{Join, Pair};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 
 /// As it was.
 mod before {
@@ -45,7 +46,7 @@ mod after {
     }
 }
 
-/// Another type of the same name, and one that grew in the middle.
+/// Another type of the same name.
 mod strange {
     use aloha_rpc::RpcCallContext;
     use serde::{Deserialize, Serialize};
@@ -163,15 +164,17 @@ async fn what_lies_in_an_unknown_message_is_let_go_of_at_once() {
         let pair = Pair::new(Join::Tcp, codec).await;
         pair.server.setup_endpoint("desk", Before(3)).unwrap();
         let desk: RpcEndpointRef<after::Desk> = find(&pair, "desk").await.unwrap();
-        // An endpoint of the caller's, which keeps one call and hands it on together with another.
+        // It hands the call of its asker on, together with one of its own and a reference.
         let own = pair.caller.setup_endpoint("own", After(7)).unwrap();
-        let answer = {
-            let (desk, own) = (desk.clone(), own.clone());
-            let other = pair
-                .caller
-                .setup_endpoint("hands-on", HandsOn { desk, own });
-            other.unwrap().ask(|call| call).await
+        let (failed, mut failures) = mpsc::channel(1);
+        let hands_on = HandsOn {
+            desk: desk.clone(),
+            own,
+            failed,
         };
+        let hands_on = pair.caller.setup_endpoint("hands-on", hands_on).unwrap();
+        let answer = hands_on.ask(|call| call).await;
+        assert_unknown(&failures.recv().await.unwrap(), 4);
         let text = answer.unwrap_err().to_string();
         assert!(
             text.contains("variant 4 of Desk is not known here"),
@@ -186,6 +189,7 @@ async fn what_lies_in_an_unknown_message_is_let_go_of_at_once() {
 struct HandsOn {
     desk: RpcEndpointRef<after::Desk>,
     own: RpcEndpointRef<after::Desk>,
+    failed: mpsc::Sender<AskError>,
 }
 
 impl RpcEndpoint for HandsOn {
@@ -195,9 +199,12 @@ impl RpcEndpoint for HandsOn {
         asked: Self::Message,
         ctx: &EndpointContext<Self::Message>,
     ) -> Result<(), EndpointError> {
-        let own = self.own.clone();
+        let (own, failed) = (self.own.clone(), self.failed.clone());
         let question = self.desk.ask(|call| after::Desk::Both(own, asked, call));
-        ctx.spawn(async move { assert_unknown(&question.await.unwrap_err(), 4) });
+        ctx.spawn(async move {
+            let error = question.await.expect_err("nobody knows it");
+            failed.send(error).await.expect("the test waits for it");
+        });
         Ok(())
     }
 }

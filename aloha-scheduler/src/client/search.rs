@@ -62,7 +62,8 @@ impl Search {
     /// Looks at each once, for so long at the most.
     pub(super) async fn look_at_all(&self, patience: Duration) {
         let mut looking = JoinSet::new();
-        for candidate in self.candidates().iter().cloned() {
+        for candidate in self.candidates().iter() {
+            let candidate = Arc::clone(candidate);
             looking.spawn(async move { candidate.look_once().await });
         }
         let looked = async { while looking.join_next().await.is_some() {} };

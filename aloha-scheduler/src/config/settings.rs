@@ -519,4 +519,27 @@ mod tests {
             (0, 3)
         );
     }
+
+    #[test]
+    fn the_zookeeper_is_as_it_was_asked_for() {
+        let config = Config::builder().overrides([
+            "aloha.deploy.recoveryMode=zookeeper",
+            "aloha.deploy.zookeeper.url=h1:2181,h2:2181/chroot",
+            "aloha.deploy.zookeeper.sessionTimeout=6",
+            "aloha.deploy.zookeeper.acl=creator,ip:10.0.0.0/8:r",
+            "aloha.deploy.zookeeper.auth.file=/etc/aloha/zookeeper",
+        ]);
+        let recovery = config.load().expect("valid").master().recovery;
+        assert_eq!(recovery.kind, RecoveryKind::ZooKeeper);
+        let expected = ZooKeeperSettings {
+            url: Some("h1:2181,h2:2181/chroot".to_owned()),
+            dir: "/aloha".to_owned(),
+            session_timeout: Duration::from_secs(6),
+            acl: vec!["creator".to_owned(), "ip:10.0.0.0/8:r".to_owned()],
+            auth_file: Some("/etc/aloha/zookeeper".into()),
+        };
+        assert_eq!(recovery.zookeeper, expected);
+        let untold = Config::builder().load().expect("valid").master().recovery;
+        assert_eq!(untold.zookeeper, ZooKeeperSettings::default());
+    }
 }

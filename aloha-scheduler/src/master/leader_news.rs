@@ -1,10 +1,12 @@
 //! Who leads, told to whoever asks, and to whoever waits for it.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aloha_rpc::{EndpointContext, RpcCallContext};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::MasterRole;
@@ -23,6 +25,10 @@ pub(super) struct LeaderNews {
     role: watch::Receiver<MasterRole>,
     elected: watch::Receiver<Option<MasterAddress>>,
     places: Arc<Semaphore>,
+    /// Wakes those who wait in the order in which they came. A `watch` wakes them in any order, and a simulation could
+    /// not be had again.
+    changed: Arc<Notify>,
+    is_passing_on: Arc<AtomicBool>,
 }
 
 impl LeaderNews {
@@ -37,6 +43,8 @@ impl LeaderNews {
             role,
             elected,
             places: Arc::new(Semaphore::new(WAITING_MAX)),
+            changed: Arc::default(),
+            is_passing_on: Arc::default(),
         }
     }
 
@@ -54,7 +62,10 @@ impl LeaderNews {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return call.reply(LeaderAnswer::default());
         };
-        let mut waiter = self.waiter();
+        if !self.is_passing_on.swap(true, Ordering::Relaxed) {
+            ctx.spawn(self.waiter().pass_on());
+        }
+        let waiter = self.waiter();
         ctx.spawn(async move {
             let heard = timeout(patience.min(PATIENCE_MAX), waiter.hear(besides.as_deref()));
             tokio::select! {
@@ -72,25 +83,35 @@ impl LeaderNews {
             role: self.role.clone(),
             elected: self.elected.clone(),
             places: Arc::clone(&self.places),
+            changed: Arc::clone(&self.changed),
+            is_passing_on: Arc::clone(&self.is_passing_on),
         }
     }
 
-    /// Waits for a leader besides that one.
-    async fn hear(&mut self, besides: Option<&str>) -> LeaderAnswer {
+    /// Wakes who waits whenever there may be news, for as long as the master lives.
+    async fn pass_on(mut self) {
         loop {
-            // Seen from here on, so that no change goes by between the look and the wait.
-            self.role.mark_unchanged();
-            self.elected.mark_unchanged();
-            if let Some(known) = self.known(besides) {
-                return known;
-            }
             tokio::select! {
                 biased;
                 // A sender that is gone has no more news.
                 Ok(()) = self.role.changed() => {}
                 Ok(()) = self.elected.changed() => {}
-                else => std::future::pending().await,
+                else => return,
             }
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Waits for a leader besides that one.
+    async fn hear(&self, besides: Option<&str>) -> LeaderAnswer {
+        loop {
+            // Enabled before the look, so that no change goes by between that and the wait.
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(known) = self.known(besides) {
+                return known;
+            }
+            changed.await;
         }
     }
 

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::app::SimApp;
+use super::board::Board;
 use super::coordinator::Disk;
 use super::ledger::{Ledger, Run};
 use crate::attempt::Outcome;
@@ -38,9 +39,9 @@ struct Inner {
     /// What was launched last of each application, as its runner wrote it down.
     records: Mutex<BTreeMap<String, Record>>,
     /// Whether a worker is there, for the runners.
-    has_worker: watch::Sender<bool>,
+    has_worker: Board<bool>,
     /// How often the machine has died.
-    deaths: watch::Sender<u64>,
+    deaths: Board<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,20 +80,20 @@ impl Machine {
                 ledger: ledger.clone(),
                 disk: disk.clone(),
                 records: Mutex::default(),
-                has_worker: watch::Sender::new(false),
-                deaths: watch::Sender::new(0),
+                has_worker: Board::new(false),
+                deaths: Board::new(0),
             }),
         }
     }
 
     /// Says whether a worker is there. Where none is, runners wait for one, and in the end for nobody.
     pub fn set_worker(&self, is_there: bool) {
-        self.inner.has_worker.send_replace(is_there);
+        self.inner.has_worker.set(is_there);
     }
 
     /// Ends all that runs there at once. A later worker finds that it was lost.
     pub fn die(&self) {
-        self.inner.deaths.send_modify(|deaths| *deaths += 1);
+        self.inner.deaths.modify(|deaths| *deaths += 1);
     }
 
     fn records(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
@@ -146,13 +147,14 @@ impl Machine {
         ended: watch::Sender<Option<Outcome>>,
     ) {
         let inner = &self.inner;
-        let mut deaths = inner.deaths.subscribe();
+        let alive = inner.deaths.get();
+        let dies = || inner.deaths.wait_for(move |deaths| *deaths != alive);
         let start = Duration::from_millis(inner.runtime.random_u64() % START_MILLIS_MAX);
         let asked = attempt.asked.subscribe();
         let mut asked_early = asked.clone();
         let outcome = tokio::select! {
             biased;
-            _ = deaths.changed() => lost("its machine died"),
+            _ = dies() => lost("its machine died"),
             () = asked_to(&mut asked_early, Asked::Stop) => Outcome::Killed,
             () = tokio::time::sleep(start) => {
                 let app = SimApp::of(&spec.description);
@@ -170,7 +172,7 @@ impl Machine {
                 let alone_max = spec.alone_max.unwrap_or(ALONE_MAX);
                 let outcome = tokio::select! {
                     biased;
-                    _ = deaths.changed() => lost("its machine died"),
+                    _ = dies() => lost("its machine died"),
                     outcome = live(app, asked, alone_max, self.alone(alone_max)) => outcome,
                 };
                 let now = inner.runtime.now();
@@ -183,10 +185,9 @@ impl Machine {
 
     /// Waits until no worker was there for so long.
     async fn alone(&self, max: Duration) {
-        let mut has_worker = self.inner.has_worker.subscribe();
+        let has_worker = &self.inner.has_worker;
         loop {
-            // The sender is ours.
-            drop(has_worker.wait_for(|is_there| !is_there).await);
+            has_worker.wait_for(|is_there| !is_there).await;
             let back = has_worker.wait_for(|is_there| *is_there);
             if tokio::time::timeout(max, back).await.is_err() {
                 return;

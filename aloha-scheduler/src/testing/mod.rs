@@ -16,6 +16,7 @@
 //! - [`CoordinatedMaster`] is election and store alone, for one master.
 
 mod app;
+mod board;
 mod checker;
 mod cluster;
 mod coordinator;

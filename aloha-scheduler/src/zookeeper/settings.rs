@@ -99,9 +99,13 @@ impl Checked {
     pub(super) fn new(settings: &ZooKeeperSettings) -> Result<Self, ZooKeeperError> {
         let url = settings.url.as_deref().ok_or(ZooKeeperError::NoUrl)?;
         let (servers, chroot) = split_url(url)?;
-        let dir = &settings.dir;
-        if dir != "/" && !is_path(dir) || chroot.is_empty() && dir == "/" {
-            return Err(ZooKeeperError::BadDirectory { dir: dir.clone() });
+        let dir = settings.dir.trim_end_matches('/');
+        // The root itself is only for who has a chroot.
+        let is_root = settings.dir == "/" && !chroot.is_empty();
+        if !is_root && !is_path(dir) {
+            return Err(ZooKeeperError::BadDirectory {
+                dir: settings.dir.clone(),
+            });
         }
         let auth = match &settings.auth_file {
             Some(path) => read_auth(path)?,
@@ -117,7 +121,7 @@ impl Checked {
         }
         Ok(Self {
             servers,
-            root: format!("{chroot}{}", dir.trim_end_matches('/')),
+            root: format!("{chroot}{dir}"),
             session_timeout: settings.session_timeout,
             acl,
             auth,

@@ -273,6 +273,12 @@ fn master(place: usize, home: &TempDir, network: &Network, zookeeper: &Ensemble)
         party,
         (Ipv4Addr::LOCALHOST, port).into(),
     );
+    // A standby sends clients of REST to the host that the leader advertises.
+    network.open(
+        (host, rest).into(),
+        party,
+        (Ipv4Addr::LOCALHOST, rest).into(),
+    );
     let servers = (0..zookeeper.size()).map(|server| {
         let address = zookeeper.client_address(server);
         let gate = network.open_between(party, Party::ZooKeeper(server), address);

@@ -14,6 +14,9 @@ use crate::cluster::Cluster;
 /// How long the last may take after all is healed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What is said of an application that was killed while its master was.
+const NOT_STORED: &str = "stopped for a reason that was not stored";
+
 /// One attempt, as it wrote itself.
 #[derive(Debug, Clone)]
 struct Run {
@@ -147,7 +150,11 @@ fn lost(app: &Acknowledged, status: Option<&AppStatus>, runs: &[Run]) -> Option<
     let has_ended = runs.iter().any(|run| run.end.is_some());
     match status.phase {
         AppPhase::Killed if app.is_killed => None,
+        // A kill goes out before it is stored: the next master knows that somebody wanted it, but not who.
+        AppPhase::Error if app.is_killed && status.message.as_deref() == Some(NOT_STORED) => None,
         AppPhase::Finished if has_ended => None,
+        // It ended by itself before the kill came, and is not started again.
+        AppPhase::Failed if app.is_killed && app.is_supervised && has_ended => None,
         phase => Some(format!(
             "is {phase:?}, {}",
             match has_ended {

@@ -132,7 +132,8 @@ async fn kill(client: &MasterClient, app: &AppId, disk: &Disk, notes: &Notes) {
     loop {
         match client.kill(app.clone()).await {
             Ok(answer) => {
-                if answer.success {
+                // With a store in trouble a kill is done all the same, and the answer says what it is worth.
+                if answer.success && !answer.message.contains("is not stored") {
                     notes.promise(Promise::Killed {
                         app: app.clone(),
                         batches: disk.count(),

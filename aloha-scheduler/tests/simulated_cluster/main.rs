@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use self::plan::Plan;
-use self::run::{Seen, run};
+use self::run::{Seen, run, run_with};
 
 const SEEDS: u64 = 300;
 
@@ -97,4 +97,15 @@ fn the_same_seed_is_the_same_run() {
         assert_eq!(first.history, second.history, "seed {seed}");
     }
     assert_ne!(run(1, false).history, run(2, false).history);
+}
+
+#[test]
+fn a_store_that_takes_batches_of_older_epochs_is_noticed() {
+    let is_noticed = |seed: u64| {
+        let seen = run_with(seed, false, |cluster| cluster.disk().break_the_fence());
+        seen.wrong
+            .iter()
+            .any(|wrong| wrong.contains("after one of epoch"))
+    };
+    assert!((0..SEEDS).any(is_noticed), "the checker sees nothing");
 }

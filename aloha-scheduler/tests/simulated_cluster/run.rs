@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use aloha_rpc::testing::{SimConditions, Simulation};
 use aloha_scheduler::master::WorkerState;
+use aloha_scheduler::persistence::Change;
 use aloha_scheduler::testing::{Checker, SimCluster, StoreTrouble};
 use aloha_scheduler::{AppStatus, MasterClient};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::clients::{Notes, busy_client};
 use crate::plan::{Dice, Fault, Plan, Who};
@@ -30,22 +32,28 @@ pub(crate) struct Seen {
 }
 
 pub(crate) fn run(seed: u64, is_told: bool) -> Seen {
+    run_with(seed, is_told, |_| {})
+}
+
+/// As [`run`], of a cluster that has a defect.
+pub(crate) fn run_with(seed: u64, is_told: bool, spoil: impl FnOnce(&SimCluster)) -> Seen {
     let plan = Plan::new(seed);
     if is_told {
         println!("{plan}");
     }
-    Simulation::run(seed, async |sim| play(&sim, plan, is_told).await)
+    Simulation::run(seed, async |sim| play(&sim, plan, is_told, spoil).await)
 }
 
-async fn play(sim: &Simulation, plan: Plan, is_told: bool) -> Seen {
+async fn play(
+    sim: &Simulation,
+    plan: Plan,
+    is_told: bool,
+    spoil: impl FnOnce(&SimCluster),
+) -> Seen {
     let mut cluster = SimCluster::start(sim, plan.settings.clone()).await;
     let watcher = cluster.client("watcher").await;
     let notes = Notes::default();
-    if let Ok(mutant) = std::env::var("ALOHA_MUTANT")
-        && mutant == "fence"
-    {
-        cluster.disk().break_the_fence();
-    }
+    spoil(&cluster);
     let mut busy = JoinSet::new();
     for number in 0..CLIENTS {
         let name = format!("c{number}");
@@ -79,32 +87,50 @@ async fn play(sim: &Simulation, plan: Plan, is_told: bool) -> Seen {
     let promises = notes.promises();
     let is_accepted =
         |promise: &&_| matches!(promise, aloha_scheduler::testing::Promise::Accepted { .. });
-    let mut history = DefaultHasher::new();
-    for run in cluster.ledger().runs() {
-        format!(
-            "{:?}",
-            (
-                run.app,
-                run.attempt,
-                run.host,
-                run.began - start,
-                run.ended.map(|(at, how)| (at - start, how))
-            )
-        )
-        .hash(&mut history);
-    }
-    for batch in cluster.disk().batches() {
-        (batch.at - start + Duration::from_secs(60)).hash(&mut history);
-        format!("{:?}", batch.changes).hash(&mut history);
-    }
+    let history = history(&cluster, start, is_told);
     Seen {
         wrong,
-        history: history.finish(),
+        history,
         runs: cluster.ledger().runs().len(),
         epochs: cluster.disk().epochs().len(),
         accepted: promises.iter().filter(is_accepted).count(),
         unknown: notes.unknown(),
     }
+}
+
+/// All that was stored and all that ran, as a number; printed where somebody looks.
+fn history(cluster: &SimCluster, start: Instant, is_told: bool) -> u64 {
+    let since = |at: Instant| at.saturating_duration_since(start);
+    let mut history = DefaultHasher::new();
+    let mut add = |line: String| {
+        if is_told {
+            println!("{line}");
+        }
+        line.hash(&mut history);
+    };
+    for batch in cluster.disk().batches() {
+        let keys = batch.changes.iter().map(|change| match change {
+            Change::Put(record) => String::from_utf8_lossy(&record.value).into_owned(),
+            Change::Delete { key } => format!("without {key}"),
+        });
+        let keys: Vec<_> = keys.collect();
+        add(format!(
+            "{:?} epoch {} stores {keys:?}",
+            since(batch.at),
+            batch.epoch
+        ));
+    }
+    for run in cluster.ledger().runs() {
+        let ended = run.ended.map(|(at, how)| (since(at), how));
+        add(format!(
+            "{:?} attempt {} of {} begins on {}, ends {ended:?}",
+            since(run.began),
+            run.attempt,
+            run.app,
+            run.host
+        ));
+    }
+    history.finish()
 }
 
 async fn inflict(cluster: &mut SimCluster, fault: &Fault) {

@@ -13,7 +13,8 @@ async fn what_is_written_while_connections_are_cut_is_written_once() {
     let server = Server::shared();
     let gate = Gate::to(server.url()).await;
     let settings = ground::settings(&gate.address.to_string(), "/cut");
-    let store = ZooKeeper::new(&settings).expect("good settings").store();
+    let zookeeper = ZooKeeper::new(&settings).expect("good settings");
+    let store = zookeeper.compacting_beyond(1 << 40, 1 << 40).store();
     let epoch = store.begin_epoch(0).await.expect("begun");
     let mut expected = Map::new();
     for n in 0..BATCHES {

@@ -33,6 +33,7 @@ pub(super) struct Drain {
     message: String,
     /// What becomes of applications that may be started elsewhere; absent where the worker is not drained.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     mode: Option<DrainMode>,
     phase: DrainPhase,
     state: WorkerState,

@@ -1,6 +1,6 @@
 //! A session with the coordinator: opened, kept alive, and opened anew when it is over.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aloha_rpc::{AskError, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv, Runtime};
@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::messages::{Answer, COORDINATOR, CoordinatorMessage, Seats};
 use crate::election::{MasterAddress, Standing};
+use crate::testing::board::Board;
 
 /// Before what failed is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -21,15 +22,15 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) id: u64,
-    pub(super) standing: watch::Receiver<Standing>,
+    pub(super) standing: Arc<Board<Standing>>,
 }
 
 /// A master's way to the coordinator. Dropped, it closes its session.
 #[derive(Debug)]
 pub(super) struct Client {
     way: Arc<Way>,
-    session: watch::Receiver<Option<Session>>,
-    leader: watch::Receiver<Option<MasterAddress>>,
+    session: Arc<Board<Option<Session>>>,
+    leader: Arc<Leader>,
     _tasks: DropGuard,
 }
 
@@ -51,14 +52,14 @@ impl Client {
             coordinator: coordinator.clone(),
             timeout,
         });
-        let (session_sender, session) = watch::channel(None);
-        let (leader_sender, leader) = watch::channel(None);
+        let session = Arc::new(Board::default());
+        let leader = Arc::new(Leader::default());
         let end = CancellationToken::new();
         let runtime = env.runtime();
         runtime.spawn(Box::pin(
-            Arc::clone(&way).keep_sessions(session_sender, end.clone()),
+            Arc::clone(&way).keep_sessions(Arc::clone(&session), end.clone()),
         ));
-        let watching = Arc::clone(&way).watch_leader(session.clone(), leader_sender);
+        let watching = Arc::clone(&way).watch_leader(Arc::clone(&session), Arc::clone(&leader));
         let watching = end.clone().run_until_cancelled_owned(watching);
         runtime.spawn(Box::pin(async move { watching.await.unwrap_or(()) }));
         Self {
@@ -78,19 +79,13 @@ impl Client {
     }
 
     pub(super) fn leader(&self) -> watch::Receiver<Option<MasterAddress>> {
-        self.leader.clone()
+        self.leader.subscribe()
     }
 
     /// Waits for a session that is not known to be over.
     pub(super) async fn session(&self) -> Session {
-        let mut sessions = self.session.clone();
-        let session = sessions.wait_for(Option::is_some).await;
-        let session = session.ok().and_then(|session| session.clone());
-        match session {
-            Some(session) => session,
-            // The tasks are gone: so is whoever asks.
-            None => std::future::pending().await,
-        }
+        let session = self.session.wait_for(Option::is_some).await;
+        session.expect("waited for")
     }
 
     /// Asks once.
@@ -108,8 +103,7 @@ impl Client {
         session: &Session,
         question: impl Fn(RpcCallContext<Answer<T>>) -> CoordinatorMessage,
     ) -> Answer<T> {
-        let mut standing = session.standing.clone();
-        let over = async { drop(standing.wait_for(|it| *it == Standing::Lost).await) };
+        let over = session.standing.wait_for(|it| *it == Standing::Lost);
         let answered = async {
             loop {
                 match self.way.ask(self.way.patience(), &question).await {
@@ -120,7 +114,7 @@ impl Client {
         };
         tokio::select! {
             biased;
-            () = over => Answer::Expired,
+            _ = over => Answer::Expired,
             answer = answered => answer,
         }
     }
@@ -154,14 +148,13 @@ impl Way {
 
     async fn keep_sessions(
         self: Arc<Self>,
-        sessions: watch::Sender<Option<Session>>,
+        sessions: Arc<Board<Option<Session>>>,
         end: CancellationToken,
     ) {
-        let mut id = None;
         let keeping = async {
             loop {
-                self.keep_one(&sessions, &mut id).await;
-                sessions.send_replace(None);
+                self.keep_one(&sessions).await;
+                sessions.set(None);
             }
         };
         tokio::select! {
@@ -169,7 +162,10 @@ impl Way {
             () = end.cancelled() => {}
             () = keeping => {}
         }
-        if let Some(session) = id {
+        if let Some(Session { id, standing }) = sessions.get() {
+            let session = id;
+            standing.set(Standing::Lost);
+            sessions.set(None);
             let close = |call| CoordinatorMessage::Close { session, call };
             // Where it does not get there, its time runs out.
             drop(self.ask::<()>(self.patience(), close).await);
@@ -177,7 +173,7 @@ impl Way {
     }
 
     /// Opens a session, and keeps it until it is over.
-    async fn keep_one(&self, sessions: &watch::Sender<Option<Session>>, id: &mut Option<u64>) {
+    async fn keep_one(&self, sessions: &Board<Option<Session>>) {
         let timeout_millis = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         let mut acknowledged = self.now();
         let open = |call| CoordinatorMessage::Open {
@@ -187,11 +183,10 @@ impl Way {
         let Ok(session) = self.ask(self.patience(), open).await else {
             return tokio::time::sleep(PAUSE).await;
         };
-        *id = Some(session);
-        let (standing, seen) = watch::channel(Standing::Held);
-        sessions.send_replace(Some(Session {
+        let standing = Arc::new(Board::new(Standing::Held));
+        sessions.set(Some(Session {
             id: session,
-            standing: seen,
+            standing: Arc::clone(&standing),
         }));
         let mut pause = self.timeout / 3;
         loop {
@@ -206,33 +201,26 @@ impl Way {
                 Ok(Answer::Done(())) => {
                     acknowledged = sent;
                     pause = self.timeout / 3;
-                    set(&standing, Standing::Held);
+                    standing.set(Standing::Held);
                 }
                 Ok(_) => break,
                 Err(Unanswered(_)) => {
                     pause = PAUSE;
-                    set(&standing, Standing::Suspended);
+                    standing.set(Standing::Suspended);
                 }
             }
         }
-        *id = None;
-        standing.send_replace(Standing::Lost);
+        standing.set(Standing::Lost);
     }
 
     async fn watch_leader(
         self: Arc<Self>,
-        mut sessions: watch::Receiver<Option<Session>>,
-        leader: watch::Sender<Option<MasterAddress>>,
+        sessions: Arc<Board<Option<Session>>>,
+        leader: Arc<Leader>,
     ) {
         let mut known = 0;
         loop {
-            let Ok(session) = sessions
-                .wait_for(Option::is_some)
-                .await
-                .map(|it| it.clone())
-            else {
-                return;
-            };
+            let session = sessions.wait_for(Option::is_some).await;
             let session = session.expect("waited for").id;
             let patience_millis = u64::try_from(LEADER_PATIENCE.as_millis()).unwrap_or(u64::MAX);
             let ask = |call| CoordinatorMessage::Seats {
@@ -244,12 +232,7 @@ impl Way {
             match self.ask(LEADER_PATIENCE + self.patience(), ask).await {
                 Ok(Answer::Done(Seats { version, first })) => {
                     known = version;
-                    let first = first.map(|(_, candidate)| candidate);
-                    leader.send_if_modified(|before| {
-                        let is_new = *before != first;
-                        *before = first;
-                        is_new
-                    });
+                    leader.tell(first.map(|(_, candidate)| candidate));
                 }
                 Ok(_) | Err(Unanswered(_)) => tokio::time::sleep(PAUSE).await,
             }
@@ -261,6 +244,34 @@ impl Way {
     }
 }
 
-fn set(standing: &watch::Sender<Standing>, now: Standing) {
-    standing.send_if_modified(|before| std::mem::replace(before, now) != now);
+/// Who leads, for each who wants to know apart, so that they hear of it in the order in which they asked.
+#[derive(Debug, Default)]
+struct Leader {
+    heard: Mutex<Heard>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    leader: Option<MasterAddress>,
+    by: Vec<watch::Sender<Option<MasterAddress>>>,
+}
+
+impl Leader {
+    fn subscribe(&self) -> watch::Receiver<Option<MasterAddress>> {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sender, receiver) = watch::channel(heard.leader.clone());
+        heard.by.push(sender);
+        receiver
+    }
+
+    fn tell(&self, leader: Option<MasterAddress>) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.by.retain(|by| !by.is_closed());
+        if heard.leader != leader {
+            for by in &heard.by {
+                by.send_replace(leader.clone());
+            }
+            heard.leader = leader;
+        }
+    }
 }

@@ -33,7 +33,6 @@ impl CoordinatedElection {
     /// Waits until this seat is the first.
     async fn wait_for_turn(&self, session: &Session, seat: u64) -> Result<(), ElectionError> {
         let mut known = 0;
-        let mut standing = session.standing.clone();
         loop {
             let id = session.id;
             let ask = self
@@ -46,10 +45,10 @@ impl CoordinatedElection {
                         call,
                     }
                 });
-            let lost = async { drop(standing.wait_for(|it| *it == Standing::Lost).await) };
+            let lost = session.standing.wait_for(|it| *it == Standing::Lost);
             let answer = tokio::select! {
                 biased;
-                () = lost => return Err(over()),
+                _ = lost => return Err(over()),
                 answer = ask => answer,
             };
             match answer {
@@ -86,7 +85,7 @@ impl LeaderElectionAgent for CoordinatedElection {
             return Err(over());
         };
         self.wait_for_turn(&session, seat).await?;
-        let (sender, standing) = watch::channel(*session.standing.borrow());
+        let (sender, standing) = watch::channel(session.standing.get());
         let runtime = Arc::clone(self.client.runtime());
         runtime.spawn(Box::pin(place.hold(sender)));
         Ok(Leadership {
@@ -103,17 +102,18 @@ impl LeaderElectionAgent for CoordinatedElection {
 impl Place {
     /// Tells how the leadership stands, for as long as somebody wants to know.
     async fn hold(self, leadership: watch::Sender<Standing>) {
-        let mut session = self.session.standing.clone();
+        let session = &self.session.standing;
         loop {
-            let standing = *session.borrow_and_update();
-            leadership.send_if_modified(|before| std::mem::replace(before, standing) != standing);
+            let before = *leadership.borrow();
             tokio::select! {
                 biased;
                 () = leadership.closed() => return,
-                changed = session.changed() => if changed.is_err() {
-                    leadership.send_replace(Standing::Lost);
-                    return;
-                },
+                standing = session.wait_for(|it| *it != before) => {
+                    leadership.send_replace(standing);
+                }
+            }
+            if *leadership.borrow() == Standing::Lost {
+                return;
             }
         }
     }

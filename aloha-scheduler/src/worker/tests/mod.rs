@@ -763,6 +763,23 @@ fn applications_may_be_left_to_a_successor() {
 }
 
 #[test]
+fn a_worker_that_is_told_to_leave_says_so_and_ends() {
+    let mut t = Harness::registered();
+    t.command(WorkerCommand::Leave { epoch: 1 });
+    t.expect([leave(), Effect::Exit(ExitReason::Drained)]);
+}
+
+#[test]
+fn one_that_holds_something_all_the_same_stays_and_so_does_one_told_by_an_older_epoch() {
+    let mut t = Harness::running();
+    t.command(WorkerCommand::Leave { epoch: 1 });
+    t.expect([]);
+    let mut t = Harness::registered();
+    t.command(WorkerCommand::Leave { epoch: 0 });
+    t.expect([]);
+}
+
+#[test]
 fn an_idle_worker_says_goodbye_and_stops_at_once() {
     let mut t = Harness::registered();
     t.stop(false);
@@ -822,7 +839,10 @@ fn event() -> impl Strategy<Value = Event> {
     let again = epoch
         .clone()
         .prop_map(|epoch| WorkerCommand::Reregister { epoch });
-    let command = prop_oneof![3 => launch, 2 => kill, 1 => again];
+    let leave = epoch
+        .clone()
+        .prop_map(|epoch| WorkerCommand::Leave { epoch });
+    let command = prop_oneof![6 => launch, 4 => kill, 2 => again, 1 => leave];
     let outcome = prop_oneof![Just(Outcome::Exited(0)), Just(Outcome::Signaled(9))];
     let answer = prop_oneof![
         3 => epoch.prop_map(|epoch| RegistrationAnswer::Registered { epoch, heartbeat_interval: INTERVAL }),

@@ -210,7 +210,7 @@ impl Log {
     /// Makes the store where there is none, and looks whether it is one of ours.
     async fn ensure(&self) -> Result<(), PersistenceError> {
         let ensured = self.is_there.get_or_try_init(|| self.look_or_create());
-        ensured.await.map(|()| ())
+        ensured.await.copied()
     }
 
     async fn look_or_create(&self) -> Result<(), PersistenceError> {

@@ -141,7 +141,7 @@ Examples:
 pub(crate) struct DrainArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// Move applications that may be started elsewhere at once [default]
+    /// Move applications that may be started elsewhere at once; so it does where nothing is said
     #[arg(long = "move", conflicts_with_all = ["wait", "instead"])]
     pub(crate) moves: bool,
     /// Let them run to their end too

@@ -288,6 +288,34 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_is_asked_for_taken_back_or_looked_at() {
+        let Command::Drain(args) = parse("drain --wait --timeout 10min h:7078") else {
+            panic!("a drain");
+        };
+        assert_eq!((args.wait, args.timeout), (true, Some(600_000)));
+        assert_eq!(args.worker, "h:7078");
+        for line in [
+            "drain --status w",
+            "drain --cancel --json w",
+            "drain --move --no-wait w",
+        ] {
+            parse(line);
+        }
+        for line in [
+            "drain --move --wait w",
+            "drain --cancel --status w",
+            "drain --cancel --timeout 1s w",
+        ] {
+            assert_eq!(refused(line), ErrorKind::ArgumentConflict, "{line}");
+        }
+        assert_eq!(refused("drain"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(
+            refused("drain --timeout soon w"),
+            ErrorKind::ValueValidation
+        );
+    }
+
+    #[test]
     fn what_ends_everything_takes_no_ids_and_what_ends_one_needs_some() {
         for command in ["kill", "forget"] {
             assert_eq!(refused(command), ErrorKind::MissingRequiredArgument);
