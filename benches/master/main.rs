@@ -204,7 +204,7 @@ fn take_over(waiting: usize) -> (usize, Duration, Duration) {
 
     // The same once more without a standby, to know what that had cost.
     let count = 10_000;
-    let mut cost = |mut cluster: Cluster| {
+    let cost = |mut cluster: Cluster| {
         let started = spent();
         for _ in 0..count {
             cluster.submit();

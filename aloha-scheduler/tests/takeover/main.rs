@@ -102,7 +102,7 @@ fn a_leader_that_does_not_know_it_is_deposed_does_no_harm_and_learns_it() {
             "{refused:?}"
         );
         first.stands_by().await;
-        assert_eq!(second.apps().await, [running.clone()]);
+        assert_eq!(second.apps().await, std::slice::from_ref(&running));
         sleep(Duration::from_secs(120)).await;
         assert_eq!(apps.started(), [(running.to_string(), 1)]);
         let workers = second.client().workers().await.expect("it leads");
