@@ -460,7 +460,7 @@ impl Drop for Seat {
             self.signal(Signal::CONT);
             self.signal(Signal::TERM);
             let give_up_at = now() + Duration::from_secs(10);
-            while now() < give_up_at && matches!(self.has_ended(), None) {
+            while now() < give_up_at && self.has_ended().is_none() {
                 std::thread::sleep(PAUSE);
             }
             let _ = self.process.as_mut().map(Child::kill);
