@@ -91,15 +91,6 @@ fn report(seed: u64, seen: &Seen) -> String {
 }
 
 #[test]
-fn the_same_seed_is_the_same_run() {
-    for seed in [1, 2, 3] {
-        let (first, second) = (run(seed, false), run(seed, false));
-        assert_eq!(first.history, second.history, "seed {seed}");
-    }
-    assert_ne!(run(1, false).history, run(2, false).history);
-}
-
-#[test]
 fn a_store_that_takes_batches_of_older_epochs_is_noticed() {
     let is_noticed = |seed: u64| {
         let seen = run_with(seed, false, |cluster| cluster.disk().break_the_fence());

@@ -58,7 +58,7 @@ async fn play(
     for number in 0..CLIENTS {
         let name = format!("c{number}");
         let client = cluster.client(&name).await;
-        let dice = Dice::new(sim.seed() ^ (number + 1) << 32);
+        let dice = Dice::new(sim.seed() ^ ((number + 1) << 32));
         let (disk, notes) = (cluster.disk().clone(), notes.clone());
         busy.spawn(busy_client(client, name, dice, disk, notes));
     }

@@ -765,17 +765,17 @@ fn applications_may_be_left_to_a_successor() {
 #[test]
 fn a_worker_that_is_told_to_leave_says_so_and_ends() {
     let mut t = Harness::registered();
-    t.command(WorkerCommand::Leave { epoch: 1 });
+    t.command(WorkerCommand::Leave { epoch: 7 });
     t.expect([leave(), Effect::Exit(ExitReason::Drained)]);
 }
 
 #[test]
 fn one_that_holds_something_all_the_same_stays_and_so_does_one_told_by_an_older_epoch() {
     let mut t = Harness::running();
-    t.command(WorkerCommand::Leave { epoch: 1 });
+    t.command(WorkerCommand::Leave { epoch: 7 });
     t.expect([]);
     let mut t = Harness::registered();
-    t.command(WorkerCommand::Leave { epoch: 0 });
+    t.command(WorkerCommand::Leave { epoch: 6 });
     t.expect([]);
 }
 
