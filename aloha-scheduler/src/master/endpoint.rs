@@ -26,7 +26,7 @@ use super::MasterSettings;
 use super::leader::{Deposed, Leader, Store};
 use super::leader_news::LeaderNews;
 use super::own_message::OwnMessage;
-use super::standby::{Claimant, Follower, Heir, NoHeir};
+use super::standby::{Claimant, Follower, Heir, NoHeir, SaidOfStore};
 use crate::clock::Alarm;
 use crate::election::{LeaderElectionAgent, MasterAddress, Standing};
 use crate::listeners::EventBus;
@@ -89,6 +89,7 @@ pub struct Master {
     /// From its start on.
     news: Option<LeaderNews>,
     campaign_pause: Duration,
+    said_of_store: Arc<SaidOfStore>,
     /// Dropped, it no longer stands for election.
     campaign: Option<DropGuard>,
     /// Whether it never leads again.
@@ -115,6 +116,7 @@ impl Master {
             alarm: None,
             news: None,
             campaign_pause: CAMPAIGN_PAUSE,
+            said_of_store: Arc::default(),
             campaign: None,
             has_handed_over: false,
         }
@@ -164,7 +166,8 @@ impl Master {
         };
         if let (None, Some(engine)) = (&elected, &claimant.engine) {
             let (engine, settings) = (Arc::clone(engine), claimant.settings.clone());
-            claimant.follower = Some(Follower::start(&claimant.runtime, engine, settings));
+            let said = &self.said_of_store;
+            claimant.follower = Some(Follower::start(&claimant.runtime, engine, settings, said));
         }
         let (me, end) = (ctx.self_ref().clone(), CancellationToken::new());
         self.campaign = Some(end.clone().drop_guard());

@@ -16,7 +16,7 @@
 //! From the new epoch on the store refuses what earlier leaders write, so that what has changed until then is all there
 //! ever will be of theirs. All of it happens in tasks: the endpoint answers meanwhile.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aloha_rpc::Runtime;
@@ -49,12 +49,14 @@ impl Follower {
         runtime: &Arc<dyn Runtime>,
         engine: Arc<dyn PersistenceEngine>,
         settings: MasterSettings,
+        said: &Arc<SaidOfStore>,
     ) -> Self {
         let (wanted, asked) = mpsc::channel(1);
         let following = Following {
             runtime: Arc::clone(runtime),
             engine,
             settings,
+            said: Arc::clone(said),
             asked,
         };
         runtime.spawn(Box::pin(following.run()));
@@ -69,10 +71,29 @@ impl Follower {
     }
 }
 
+/// What the log said of a store that cannot be followed, by whichever follower: it is said once until it can, or until
+/// it is something else.
+#[derive(Debug, Default)]
+pub(super) struct SaidOfStore(Mutex<Option<String>>);
+
+impl SaidOfStore {
+    fn is_new(&self, trouble: &str) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = said.as_deref() != Some(trouble);
+        *said = Some(trouble.to_owned());
+        is_new
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 struct Following {
     runtime: Arc<dyn Runtime>,
     engine: Arc<dyn PersistenceEngine>,
     settings: MasterSettings,
+    said: Arc<SaidOfStore>,
     /// Asked once, and never again after all askers are gone.
     asked: mpsc::Receiver<oneshot::Sender<Shadow>>,
 }
@@ -80,18 +101,14 @@ struct Following {
 impl Following {
     async fn run(mut self) {
         let mut pause = PAUSE;
-        let mut said = None;
         loop {
             let mut has_begun = false;
             match self.follow(&mut has_begun).await {
                 Ok(()) => return,
-                Err(error) => {
-                    let error = Some(error.to_string());
-                    if has_begun || said != error {
-                        warn!(error, "cannot follow the store, will begin anew");
-                    }
-                    said = error;
+                Err(error) if self.said.is_new(&error.to_string()) => {
+                    warn!(%error, "cannot follow the store, will begin anew");
                 }
+                Err(error) => debug!(%error, "still cannot follow the store"),
             }
             pause = if has_begun {
                 PAUSE
@@ -139,6 +156,7 @@ impl Following {
                     take_in(&mut shadow, changes?).await;
                     if !*has_begun {
                         *has_begun = true;
+                        self.said.forget();
                         let (apps, workers) = shadow.counts();
                         info!(apps, workers, "follows the store");
                     }

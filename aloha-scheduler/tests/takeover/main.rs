@@ -55,7 +55,7 @@ fn once_elections_can_be_held_again_somebody_leads_however_long_they_could_not()
     run(async |ground| {
         ground.ballot.away(true);
         ground.ballot.tell(Standing::Lost);
-        sleep(Duration::from_secs(600)).await;
+        sleep(Duration::from_secs(615)).await;
         for master in &ground.masters {
             master.stands_by().await;
         }
