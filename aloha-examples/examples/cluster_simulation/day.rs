@@ -337,6 +337,7 @@ impl Day {
                     reply: ReplyTo(0),
                 });
             }
+            WorkerCommand::Leave { .. } => unreachable!("nobody drains a worker here"),
         }
     }
 

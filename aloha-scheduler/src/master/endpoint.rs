@@ -39,6 +39,8 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before it stands for election again after it could not take over; it doubles up to the longest.
 const CAMPAIGN_PAUSE: Duration = Duration::from_secs(1);
 const CAMPAIGN_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The longest where there was no election: the cluster has no leader as long as those who could lead pause.
+const ELECTION_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a master that hands over waits for its successor.
 const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(1);
@@ -196,7 +198,12 @@ impl Master {
                 let reason = error.to_string();
                 self.role.send_replace(MasterRole::Failed { reason });
             }
-            Err(error) => self.campaign_later(error.to_string(), ctx),
+            Err(error) => {
+                if matches!(error, NoHeir::Election(_) | NoHeir::Lost) {
+                    self.campaign_pause = self.campaign_pause.min(ELECTION_PAUSE_MAX);
+                }
+                self.campaign_later(error.to_string(), ctx);
+            }
         }
     }
 
@@ -261,14 +268,24 @@ impl Master {
             return;
         }
         let pause = self.campaign_pause;
-        warn!(
-            reason,
-            ?pause,
-            "does not lead, and stands for election again"
-        );
+        let role = MasterRole::Standby {
+            reason: Some(reason.clone()),
+        };
+        if *self.role.borrow() == role {
+            debug!(reason, ?pause, "stands for election again");
+        } else {
+            warn!(
+                reason,
+                ?pause,
+                "does not lead, and stands for election again"
+            );
+        }
         self.campaign_pause = (pause * 2).min(CAMPAIGN_PAUSE_MAX);
-        let reason = Some(reason);
-        self.role.send_replace(MasterRole::Standby { reason });
+        self.role.send_if_modified(|said| {
+            let changes = *said != role;
+            *said = role;
+            changes
+        });
         ctx.send_after(pause, MasterMessage::Own(LocalOnly(OwnMessage::Campaign)));
     }
 

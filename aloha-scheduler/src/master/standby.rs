@@ -80,11 +80,18 @@ struct Following {
 impl Following {
     async fn run(mut self) {
         let mut pause = PAUSE;
+        let mut said = None;
         loop {
             let mut has_begun = false;
             match self.follow(&mut has_begun).await {
                 Ok(()) => return,
-                Err(error) => warn!(%error, "cannot follow the store, will begin anew"),
+                Err(error) => {
+                    let error = Some(error.to_string());
+                    if has_begun || said != error {
+                        warn!(error, "cannot follow the store, will begin anew");
+                    }
+                    said = error;
+                }
             }
             pause = if has_begun {
                 PAUSE

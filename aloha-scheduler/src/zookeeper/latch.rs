@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 use zookeeper_client::{Client, CreateMode, Error, EventType, OneshotWatcher};
 
 use super::line::{self, Place};
@@ -18,8 +18,9 @@ use super::settings::Checked;
 use super::trouble::{Trouble, is_refusal};
 use crate::election::{ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing};
 
-/// The pause before something is tried again.
+/// The pause before something is tried again; for who looks on in vain it doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The node by which this master leads, for the store to see to it that it still does.
 #[derive(Debug, Clone, Default)]
@@ -118,7 +119,7 @@ impl ZooKeeperElection {
         if is_held.map_or(true, |standing| *standing == Standing::Lost) {
             return Err(lost());
         }
-        info!(node = path, epoch, "elected");
+        info!(node = path, "elected");
         *self.own.lock() = Some(path.clone());
         let (sender, standing) = watch::channel(Standing::Held);
         let tenure = Tenure {
@@ -299,13 +300,26 @@ struct Observer {
 
 impl Observer {
     async fn run(self) {
+        let mut pause = PAUSE;
+        let mut said = None;
         while !self.links.is_closed() {
             if let Ok(link) = self.links.link().await {
                 let trouble = self.observe(&link).await;
-                warn!(reason = %trouble, "does not see who leads");
+                if matches!(trouble, Trouble::Refused(_)) {
+                    let reason = Some(trouble.to_string());
+                    if said != reason {
+                        error!(reason, "does not see who leads");
+                    }
+                    said = reason;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                } else {
+                    // The session says so itself.
+                    debug!(reason = %trouble, "does not see who leads");
+                    (said, pause) = (None, PAUSE);
+                }
             }
             self.tell(None);
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 

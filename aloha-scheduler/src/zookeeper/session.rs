@@ -15,11 +15,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use zookeeper_client::{Client, CreateMode, Error, SessionState};
 
 use super::settings::Checked;
-use super::trouble::{Trouble, is_refusal};
+use super::trouble::{Said, Trouble, is_refusal};
 use crate::election::Standing;
 
 /// The pause before connecting again; it doubles up to the longest.
@@ -223,12 +223,14 @@ impl Manager {
     async fn keep_connected(&self) {
         let mut failures = 0;
         let mut pause = CONNECT_PAUSE;
+        let mut said = Said::default();
         loop {
             let since = now();
             let reason = match self.connect().await {
                 Ok(client) => {
                     pause = CONNECT_PAUSE;
-                    info!(session = %client.session_id(), timeout = ?client.session_timeout(), "has a session of ZooKeeper");
+                    said = Said::default();
+                    self.greet(&client);
                     let (standing, seen) = watch::channel(Standing::Held);
                     self.states.send_replace(State::Up(Link {
                         client: client.clone(),
@@ -242,8 +244,13 @@ impl Manager {
                     failures += 1;
                     let reason = trouble.to_string();
                     match trouble {
-                        Trouble::Away(_) => warn!(reason, "has no session of ZooKeeper"),
-                        Trouble::Refused(_) => error!(reason, "ZooKeeper refuses this master"),
+                        _ if !said.is_worth_saying(&reason, now()) => {
+                            debug!(reason, "has no session of ZooKeeper yet");
+                        }
+                        Trouble::Away(_) => warn!(reason, failures, "has no session of ZooKeeper"),
+                        Trouble::Refused(_) => {
+                            error!(reason, failures, "ZooKeeper refuses this master");
+                        }
                     }
                     Some(reason)
                 }
@@ -255,6 +262,20 @@ impl Manager {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(CONNECT_PAUSE_MAX);
             }
+        }
+    }
+
+    /// Says which session there is, and where it is another than was asked for.
+    fn greet(&self, client: &Client) {
+        let (session, timeout) = (client.session_id(), client.session_timeout());
+        let wanted = self.settings.session_timeout;
+        if timeout == wanted {
+            info!(%session, ?timeout, "has a session of ZooKeeper");
+        } else {
+            warn!(
+                %session, ?timeout, ?wanted,
+                "has a session of ZooKeeper, whose servers do not allow aloha.deploy.zookeeper.sessionTimeout: theirs holds"
+            );
         }
     }
 
@@ -363,8 +384,15 @@ impl Keeper {
     fn stand(&self, standing: Standing) {
         self.standing.send_if_modified(|stands| {
             let changes = *stands != standing;
-            if changes && standing == Standing::Suspended {
-                warn!(session = %self.client.session_id(), "the session of ZooKeeper is in doubt");
+            let session = self.client.session_id();
+            match standing {
+                Standing::Suspended if changes => {
+                    warn!(%session, "the session of ZooKeeper is in doubt");
+                }
+                Standing::Held if changes => {
+                    info!(%session, "the session of ZooKeeper is in doubt no more");
+                }
+                _ => {}
             }
             *stands = standing;
             changes

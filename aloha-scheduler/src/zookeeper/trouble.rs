@@ -1,6 +1,29 @@
 //! What may be wrong with a ZooKeeper, in words that say what to do.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use zookeeper_client::Error;
+
+/// How often the log repeats what is still the matter.
+const REPEATED_AFTER: Duration = Duration::from_secs(60);
+
+/// What the log has said of a trouble that lasts: it is said once, again when it changes, and once a minute.
+#[derive(Debug, Default)]
+pub(super) struct Said(Option<(String, Instant)>);
+
+impl Said {
+    /// Whether this is to be said now; if so, it counts as said.
+    pub(super) fn is_worth_saying(&mut self, reason: &str, now: Instant) -> bool {
+        let is_news = self.0.as_ref().is_none_or(|(said, since)| {
+            said != reason || now.saturating_duration_since(*since) >= REPEATED_AFTER
+        });
+        if is_news {
+            self.0 = Some((reason.to_owned(), now));
+        }
+        is_news
+    }
+}
 
 /// Why something could not be done.
 #[derive(Debug, Clone)]
@@ -53,4 +76,27 @@ pub(super) fn is_refusal(error: &Error) -> bool {
             | Error::UnexpectedErrorCode(_)
             | Error::RuntimeInconsistent
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "some moment, of a clock that stands still"
+    )]
+    async fn a_trouble_that_lasts_is_said_once_a_minute_and_a_new_one_at_once() {
+        let start = Instant::now();
+        let mut said = Said::default();
+        let mut at =
+            |seconds, reason| said.is_worth_saying(reason, start + Duration::from_secs(seconds));
+        assert_eq!(
+            [at(0, "down"), at(1, "down"), at(59, "down")],
+            [true, false, false]
+        );
+        assert_eq!([at(60, "down"), at(61, "down")], [true, false]);
+        assert_eq!([at(62, "refused"), at(63, "down")], [true, true]);
+    }
 }

@@ -31,6 +31,7 @@ pub(crate) struct Ballot {
     seat: Arc<Semaphore>,
     leader: Arc<watch::Sender<Option<MasterAddress>>>,
     standing: Arc<Mutex<Option<watch::Sender<Standing>>>>,
+    is_away: Arc<watch::Sender<bool>>,
 }
 
 impl Ballot {
@@ -39,6 +40,7 @@ impl Ballot {
             seat: Arc::new(Semaphore::new(1)),
             leader: Arc::new(watch::Sender::new(None)),
             standing: Arc::default(),
+            is_away: Arc::default(),
         }
     }
 
@@ -47,6 +49,11 @@ impl Ballot {
         let sender = self.standing.lock().expect("not poisoned");
         let sender = sender.as_ref().expect("somebody leads");
         sender.send_replace(standing);
+    }
+
+    /// Whether no election can be held, as where its servers are away.
+    pub(crate) fn away(&self, is_away: bool) {
+        self.is_away.send_replace(is_away);
     }
 
     /// Has the next one lead, and the one that does know nothing of it.
@@ -61,7 +68,15 @@ impl Ballot {
 #[async_trait]
 impl LeaderElectionAgent for Ballot {
     async fn campaign(&self, candidate: &MasterAddress) -> Result<Leadership, ElectionError> {
-        let seat = self.seat.acquire().await.expect("it is never closed");
+        let mut away = self.is_away.subscribe();
+        let seat = tokio::select! {
+            biased;
+            _ = away.wait_for(|is_away| *is_away) => {
+                let reason = "nobody holds one".to_owned();
+                return Err(ElectionError { reason });
+            }
+            seat = self.seat.acquire() => seat.expect("it is never closed"),
+        };
         seat.forget();
         let (sender, standing) = watch::channel(Standing::Held);
         *self.standing.lock().expect("not poisoned") = Some(sender.clone());

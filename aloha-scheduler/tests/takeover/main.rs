@@ -9,7 +9,7 @@ use aloha_rpc::{RpcAddress, RpcEndpointRef};
 use aloha_scheduler::election::Standing;
 use aloha_scheduler::master::WorkerState;
 use aloha_scheduler::{
-    AppPhase, MASTER, MasterMessage, Outcome, SubmitAnswer, WORKER, WorkerMessage,
+    AppPhase, MASTER, MasterMessage, MasterRole, Outcome, SubmitAnswer, WORKER, WorkerMessage,
 };
 use ground::{accepted, description, now, run, until};
 use tokio::time::sleep;
@@ -47,6 +47,30 @@ fn what_runs_goes_on_and_workers_come_at_once_to_a_leader_they_were_never_told_o
         second.reaches(&waiting, AppPhase::Running).await;
         let expected = [(running.to_string(), 1), (waiting.to_string(), 1)];
         assert_eq!(apps.started(), expected);
+    });
+}
+
+#[test]
+fn once_elections_can_be_held_again_somebody_leads_however_long_they_could_not() {
+    run(async |ground| {
+        ground.ballot.away(true);
+        ground.ballot.tell(Standing::Lost);
+        sleep(Duration::from_secs(600)).await;
+        for master in &ground.masters {
+            master.stands_by().await;
+        }
+        ground.ballot.away(false);
+        let back = now();
+        until(async || {
+            let mut roles = ground.masters.iter().map(|it| it.master.role());
+            roles.any(|role| matches!(*role.borrow(), MasterRole::Leading { .. }))
+        })
+        .await;
+        assert!(
+            back.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            back.elapsed()
+        );
     });
 }
 

@@ -48,12 +48,20 @@ fn sentence(
             Some(format!("this master leads the cluster (epoch {epoch})"))
         }
         MasterRole::Standby { .. } => Some(match leader {
-            Some(leader) if own == Some(&leader.rpc) => {
-                "this master is elected and takes the cluster over".to_owned()
-            }
+            // Its node of the election may be one of an earlier session or process, or be given up just now.
+            Some(leader) if own == Some(&leader.rpc) => return first_in_line(role),
             Some(leader) => format!("this master is a standby; {} leads the cluster", leader.rpc),
             None => "this master is a standby; no master is known to lead the cluster".to_owned(),
         }),
+        _ => None,
+    }
+}
+
+fn first_in_line(role: &MasterRole) -> Option<String> {
+    match role {
+        MasterRole::Standby { reason: None } => {
+            Some("this master is first in line to lead the cluster".to_owned())
+        }
         _ => None,
     }
 }
@@ -81,7 +89,14 @@ mod tests {
         let other = said(&standby, Some("m2:7077"));
         assert_eq!(other, "this master is a standby; m2:7077 leads the cluster");
         let own = said(&standby, Some("m1:7077"));
-        assert_eq!(own, "this master is elected and takes the cluster over");
+        assert_eq!(own, "this master is first in line to lead the cluster");
+        let stops = MasterRole::Standby {
+            reason: Some("it is about to stop".to_owned()),
+        };
+        assert_eq!(
+            sentence(&stops, Some(&address("m1:7077")), Some("m1:7077")),
+            None
+        );
         let nobody = said(&standby, None);
         assert_eq!(
             nobody,

@@ -113,11 +113,15 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))
 }
 
-/// Logs go to stderr; `RUST_LOG` says which, `info` and above by default.
+/// Logs go to stderr; `RUST_LOG` says which, `info` and above by default. What ZooKeeper's client has to say of each
+/// attempt is left out then: how a session stands is said without it.
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .from_env_lossy();
+    let builder = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into());
+    let filter = match environment("RUST_LOG") {
+        Some(_) => builder.from_env_lossy(),
+        None => builder.parse_lossy("info,zookeeper_client=error"),
+    };
     let ansi = io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)

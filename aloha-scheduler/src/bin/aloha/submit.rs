@@ -14,8 +14,9 @@ use crate::connection::{Interrupts, ask, patient};
 use crate::output::{note, print};
 use crate::{Failure, logs, wait};
 
-/// How often a submission is repeated that the master has no time for.
-const BUSY_TRIES: u32 = 5;
+/// For how long a submission is repeated that the master has no time for, or does not take while it is not sure that it
+/// leads: within that another leads, by the session timeout that is the default.
+const BUSY_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The longest name that is taken from a command: a word that is longer is none to look at.
 const DEFAULT_NAME_CHARS_MAX: usize = 64;
@@ -65,7 +66,7 @@ async fn submit(
     key: &str,
     json: bool,
 ) -> Result<AppId, Failure> {
-    let mut tries = 1;
+    let mut waited = Duration::ZERO;
     loop {
         let answer = master.submit_once(description.clone(), key).await?;
         match answer {
@@ -78,7 +79,7 @@ async fn submit(
                     "refused: the key {key} is that of {app}, which is another submission; give this one its own"
                 )));
             }
-            SubmitAnswer::Busy { reason, .. } if tries == BUSY_TRIES => {
+            SubmitAnswer::Busy { reason, .. } if waited >= BUSY_PATIENCE => {
                 return Err(Failure::new(format_args!(
                     "{reason}; repeat the command later with --key {key}, and it runs once"
                 )));
@@ -87,11 +88,12 @@ async fn submit(
                 reason,
                 retry_after_millis,
             } => {
-                if tries == 1 {
+                if waited.is_zero() {
                     note(json, format_args!("trying again: {reason}"));
                 }
-                tokio::time::sleep(Duration::from_millis(retry_after_millis)).await;
-                tries += 1;
+                let pause = Duration::from_millis(retry_after_millis.max(1));
+                tokio::time::sleep(pause).await;
+                waited += pause;
             }
         }
     }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use aloha_rpc::{EndpointContext, RpcAddress, RpcEndpointRef};
 use tokio_util::sync::DropGuard;
-use tracing::{debug, trace, warn};
+use tracing::{debug, info, trace, warn};
 
 use crate::clock;
 use crate::election::{Leadership, Standing};
@@ -166,7 +166,13 @@ impl Leader {
         }
         let is_suspended = standing == Standing::Suspended;
         if is_suspended != self.is_suspended {
-            warn!(is_suspended, "the election is uncertain, or certain again");
+            if is_suspended {
+                warn!(
+                    "is not sure that it still leads: nothing is acknowledged or launched until it is"
+                );
+            } else {
+                info!("is sure again that it leads");
+            }
             self.is_suspended = is_suspended;
             self.release();
         }
