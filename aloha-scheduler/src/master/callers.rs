@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use aloha_rpc::{RpcCallContext, RpcEndpointRef};
 use tracing::{debug, warn};
@@ -52,7 +52,8 @@ impl Caller {
 /// The callers who wait, each under the token by which the core knows it.
 #[derive(Debug, Default)]
 pub(super) struct Callers {
-    callers: HashMap<ReplyTo, Caller>,
+    /// Where all are given up, they are told in the order in which they asked.
+    callers: BTreeMap<ReplyTo, Caller>,
     newest: u64,
     submissions: usize,
     submission_bytes: usize,

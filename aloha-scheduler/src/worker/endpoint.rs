@@ -1,6 +1,6 @@
 //! The shell around [`WorkerCore`]: messages, the timer and the launcher's news in, effects out.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,9 +38,9 @@ pub struct Worker {
     settings: WorkerSettings,
     work_directory: PathBuf,
     launcher: Arc<dyn Launcher>,
-    apps: HashMap<Key, App>,
+    apps: BTreeMap<Key, App>,
     /// The masters found so far.
-    masters: HashMap<String, RpcEndpointRef<MasterMessage>>,
+    masters: BTreeMap<String, RpcEndpointRef<MasterMessage>>,
     alarm: Option<Alarm>,
     exit: watch::Sender<Option<ExitReason>>,
 }
@@ -167,8 +167,8 @@ impl Worker {
             settings,
             work_directory,
             launcher,
-            apps: HashMap::new(),
-            masters: HashMap::new(),
+            apps: BTreeMap::new(),
+            masters: BTreeMap::new(),
             alarm: None,
             exit,
         };

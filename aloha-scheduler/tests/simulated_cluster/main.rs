@@ -49,6 +49,7 @@ fn whatever_befalls_a_cluster_it_keeps_its_promises_and_comes_to_rest() {
     let seeds = number("ALOHA_SEEDS").unwrap_or(SEEDS);
     let (next, failed) = (AtomicU64::new(0), AtomicUsize::new(0));
     let [runs, takeovers, accepted, unknown] = [const { AtomicUsize::new(0) }; 4];
+    let histories = AtomicU64::new(0);
     let threads = thread::available_parallelism().map_or(2, usize::from);
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -59,6 +60,7 @@ fn whatever_befalls_a_cluster_it_keeps_its_promises_and_comes_to_rest() {
                         return;
                     }
                     let seen = run(seed, false);
+                    histories.fetch_xor(seen.history, Ordering::Relaxed);
                     runs.fetch_add(seen.runs, Ordering::Relaxed);
                     takeovers.fetch_add(seen.epochs - 1, Ordering::Relaxed);
                     accepted.fetch_add(seen.accepted, Ordering::Relaxed);
@@ -67,17 +69,22 @@ fn whatever_befalls_a_cluster_it_keeps_its_promises_and_comes_to_rest() {
                         failed.fetch_add(1, Ordering::Relaxed);
                         eprintln!("{}", report(seed, &seen));
                     }
+                    if seed % 500 == 499 {
+                        println!("{} seeds", seed + 1);
+                    }
                 }
             });
         }
     });
     println!(
-        "{seeds} seeds: {} submissions acknowledged, {} of unknown outcome, {} attempts, {} take-overs, {} failed",
+        "{seeds} seeds: {} submissions acknowledged, {} of unknown outcome, {} attempts, {} take-overs, {} failed, \
+         histories {:016x}",
         accepted.into_inner(),
         unknown.into_inner(),
         runs.into_inner(),
         takeovers.into_inner(),
         failed.load(Ordering::Relaxed),
+        histories.into_inner(),
     );
     assert_eq!(failed.into_inner(), 0, "seeds failed");
 }
@@ -88,6 +95,15 @@ fn report(seed: u64, seen: &Seen) -> String {
         "seed {seed} failed (ALOHA_SEED={seed} replays it):\n  {}\n{plan}",
         seen.wrong.join("\n  ")
     )
+}
+
+#[test]
+fn a_seed_gives_the_same_history_each_time() {
+    for seed in 0..6 {
+        let again = thread::spawn(move || run(seed, false).history);
+        let history = run(seed, false).history;
+        assert_eq!(again.join().expect("no panic"), history, "seed {seed}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::trace;
 
 use super::random::SplitMix64;
 
@@ -158,7 +159,9 @@ impl Links {
         if self.random.chance(conditions.reset) {
             return Fate::Breaks;
         }
-        Fate::Arrives(now + conditions.flight(&mut self.random))
+        let flight = conditions.flight(&mut self.random);
+        trace!(one = %pair.0, other = %pair.1, ?flight, "segment");
+        Fate::Arrives(now + flight)
     }
 
     /// When a sign that belongs to no open connection arrives; never, while the hosts are parted.
@@ -167,7 +170,9 @@ impl Links {
             return None;
         }
         let conditions = self.between.get(pair).unwrap_or(&self.conditions);
-        Some(now + conditions.flight(&mut self.random))
+        let flight = conditions.flight(&mut self.random);
+        trace!(one = %pair.0, other = %pair.1, ?flight, "sign");
+        Some(now + flight)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
+use tracing::trace;
 
 use super::now;
 use super::random::SplitMix64;
@@ -76,7 +77,9 @@ impl Runtime for SimRuntime {
 
     fn random_u64(&self) -> u64 {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        random.next()
+        let number = random.next();
+        trace!(number, "random");
+        number
     }
 
     fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {

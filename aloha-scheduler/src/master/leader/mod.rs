@@ -21,7 +21,7 @@ mod calls;
 mod pulse;
 mod requests;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ pub(in crate::master) struct Store {
 pub(in crate::master) struct Leader {
     core: MasterCore,
     callers: Callers,
-    workers: HashMap<WorkerId, RpcEndpointRef<WorkerMessage>>,
+    workers: BTreeMap<WorkerId, RpcEndpointRef<WorkerMessage>>,
     events: EventBus,
     /// The address of this master, as workers know it.
     address: String,
@@ -124,7 +124,7 @@ impl Leader {
         let mut this = Self {
             core,
             callers: Callers::default(),
-            workers: HashMap::new(),
+            workers: BTreeMap::new(),
             events,
             address: address.unwrap_or_default(),
             leading_since: now.unix_millis(),
