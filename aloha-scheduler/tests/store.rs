@@ -37,6 +37,8 @@ struct Moody {
     mood: watch::Sender<Mood>,
     /// How many changes each batch had.
     batches: Arc<Mutex<Vec<usize>>>,
+    /// What was ever put there.
+    put: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Moody {
@@ -45,6 +47,7 @@ impl Moody {
             store: MemoryEngine::new(),
             mood: watch::Sender::new(Mood::Well),
             batches: Arc::default(),
+            put: Arc::default(),
         }
     }
 
@@ -86,6 +89,12 @@ impl PersistenceEngine for Moody {
             });
         }
         let count = changes.len();
+        let puts = changes.iter().filter_map(|change| match change {
+            Change::Put(record) => Some(record.key.clone()),
+            Change::Delete { .. } => None,
+        });
+        let put = self.put.lock();
+        put.unwrap_or_else(PoisonError::into_inner).extend(puts);
         self.store.write(epoch, changes).await?;
         let batches = self.batches.lock();
         batches.unwrap_or_else(PoisonError::into_inner).push(count);
@@ -316,6 +325,34 @@ async fn what_cannot_be_stored_is_refused_and_a_store_that_heals_heals_the_maste
     let mut expected = BTreeSet::from(apps);
     expected.extend(["meta/next-number".to_owned(), "worker/worker-1".to_owned()]);
     assert_eq!(store.keys().await, expected);
+    ground.stop().await;
+}
+
+/// A master that ends between two batches must not leave behind what it has refused.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_not_stored_even_for_a_moment() {
+    // More than one batch has.
+    const SUBMISSIONS: usize = 1500;
+    let store = Moody::new();
+    let ground = Ground::on(&store).await;
+    store.set(Mood::Hangs);
+    let submissions: Vec<_> = (0..SUBMISSIONS).map(|_| ground.submit("refused")).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.set(Mood::Fails);
+    for submission in submissions {
+        let answer = submission.await.expect("no panic").expect("an answer");
+        assert!(matches!(answer, SubmitAnswer::Busy { .. }), "{answer:?}");
+    }
+    store.set(Mood::Well);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let accepted = ground.accepted("accepted").await;
+    let put = store
+        .put
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let apps: Vec<_> = put.iter().filter(|key| key.starts_with("app/")).collect();
+    assert_eq!(apps, [&format!("app/{accepted}")]);
     ground.stop().await;
 }
 

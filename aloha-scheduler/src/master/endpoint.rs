@@ -318,6 +318,13 @@ impl Master {
         }
     }
 
+    /// Before anything is done as a leader.
+    fn look_around(&mut self, ctx: &EndpointContext<MasterMessage>) {
+        if let Some(Err(deposed)) = self.leader.as_mut().map(|leader| leader.look_around(ctx)) {
+            self.step_down(deposed, ctx);
+        }
+    }
+
     fn set_alarm(&self) {
         if let (Some(alarm), Some(leader)) = (&self.alarm, &self.leader) {
             alarm.set(leader.next_deadline());
@@ -404,9 +411,7 @@ impl RpcEndpoint for Master {
         message: MasterMessage,
         ctx: &EndpointContext<MasterMessage>,
     ) -> Result<(), EndpointError> {
-        if let Some(Err(deposed)) = self.leader.as_mut().map(|leader| leader.look_around(ctx)) {
-            self.step_down(deposed, ctx);
-        }
+        self.look_around(ctx);
         match (message, &mut self.leader) {
             (MasterMessage::Own(LocalOnly(message)), _) => self.on_own(message, ctx).await,
             (
@@ -440,6 +445,7 @@ impl RpcEndpoint for Master {
         remote: &RpcAddress,
         ctx: &EndpointContext<MasterMessage>,
     ) -> Result<(), EndpointError> {
+        self.look_around(ctx);
         if let Some(leader) = &mut self.leader {
             leader.on_disconnected(remote, ctx);
         }

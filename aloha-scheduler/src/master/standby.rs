@@ -17,7 +17,7 @@
 //! ever will be of theirs. All of it happens in tasks: the endpoint answers meanwhile.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aloha_rpc::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -185,6 +185,8 @@ pub struct Heir {
     pub(super) leadership: Leadership,
     /// The epoch that it has begun.
     pub(super) epoch: u64,
+    /// Before it began: nobody else led since, as far as is known then.
+    pub(super) since: Instant,
     /// What was stored before it; `None` where nothing ever is.
     pub(super) shadow: Option<Box<Shadow>>,
 }
@@ -224,12 +226,14 @@ impl Claimant {
             Ok(Standing::Suspended | Standing::Lost) | Err(_) => return Err(NoHeir::Lost),
         }
         // As without a store: whichever mode comes after which, a later master has a higher one.
-        let wall = clock::now(&*self.runtime).unix_millis();
+        let now = clock::now(&*self.runtime);
+        let (wall, since) = (now.unix_millis(), now.instant);
         let at_least = leadership.epoch.max(wall).max(self.settings.epoch);
         let Some(engine) = &self.engine else {
             return Ok(Heir {
                 leadership,
                 epoch: at_least,
+                since,
                 shadow: None,
             });
         };
@@ -253,6 +257,7 @@ impl Claimant {
         Ok(Heir {
             leadership,
             epoch,
+            since,
             shadow: Some(Box::new(shadow)),
         })
     }

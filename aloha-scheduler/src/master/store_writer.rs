@@ -195,6 +195,9 @@ impl Writer {
                     });
                     self.tell().await;
                     tokio::time::sleep(pause).await;
+                    // What was refused meanwhile is not stored in one batch and withdrawn in another, before which this
+                    // master may end.
+                    self.keep_the_latest();
                     pause = (pause * 2).min(RETRY_PAUSE_MAX);
                     continue;
                 }

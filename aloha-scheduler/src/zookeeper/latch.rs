@@ -24,14 +24,26 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The node by which this master leads, for the store to see to it that it still does.
 #[derive(Debug, Clone, Default)]
-pub(super) struct OwnLatch(Arc<Mutex<Option<String>>>);
+pub(super) struct OwnLatch(Arc<Mutex<Claim>>);
+
+/// What this master has won.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Nothing yet: the store may be used without an election.
+    #[default]
+    None,
+    /// It leads by this node.
+    Node(String),
+    /// It led, and does no more.
+    Over,
+}
 
 impl OwnLatch {
-    pub(super) fn get(&self) -> Option<String> {
+    pub(super) fn get(&self) -> Claim {
         self.lock().clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Claim> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,7 +132,7 @@ impl ZooKeeperElection {
             return Err(lost());
         }
         info!(node = path, "elected");
-        *self.own.lock() = Some(path.clone());
+        *self.own.lock() = Claim::Node(path.clone());
         let (sender, standing) = watch::channel(Standing::Held);
         let tenure = Tenure {
             link,
@@ -284,8 +296,8 @@ impl Tenure {
         };
         // Nothing is written by it any more.
         let mut own = self.own.lock();
-        if own.as_ref() == Some(&self.path) {
-            *own = None;
+        if *own == Claim::Node(self.path.clone()) {
+            *own = Claim::Over;
         }
         drop(own);
         self.standing.send_replace(standing);

@@ -1,5 +1,7 @@
 //! Connections that are lost in the middle of something.
 
+use std::time::Duration;
+
 use aloha_scheduler::persistence::PersistenceEngine;
 use aloha_scheduler::zookeeper::ZooKeeper;
 
@@ -44,6 +46,33 @@ async fn what_is_written_while_connections_are_cut_is_written_once() {
     assert_eq!(stat.num_children, 100, "a segment for each batch");
 }
 
+/// Whoever is told that a write failed tells others that nothing will come of it.
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_is_never_said_to_have_failed() {
+    // Longer than the session lasts: another cannot be had at first.
+    const AWAY: Duration = Duration::from_secs(5);
+    let server = Server::shared();
+    let gate = Gate::to(server.url()).await;
+    let settings = ground::settings(&gate.address.to_string(), "/unanswered");
+    let store = ZooKeeper::new(&settings).expect("good settings").store();
+    let epoch = store.begin_epoch(0).await.expect("begun");
+    store
+        .write(epoch, vec![put("before", b"1")])
+        .await
+        .expect("written");
+    gate.swallow();
+    let comes_back = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        gate.shut();
+        tokio::time::sleep(AWAY).await;
+        gate.open();
+    };
+    let (written, ()) = tokio::join!(store.write(epoch, vec![put("key", b"2")]), comes_back);
+    let other = server.zookeeper("/unanswered").store();
+    assert!(read(&other).await.contains_key("key"), "it got there");
+    written.expect("it is stored");
+}
+
 #[tokio::test]
 async fn a_caller_that_goes_away_leaves_a_large_batch_whole_or_not_there() {
     let server = Server::shared();
@@ -72,7 +101,7 @@ async fn three_servers_lose_their_leader_and_nothing_that_was_written() {
     let mut ensemble = Ensemble::start(directory.path(), 3);
     let settings = ground::settings(&ensemble.url(), "/three");
     let mut settings = settings;
-    settings.session_timeout = std::time::Duration::from_secs(6);
+    settings.session_timeout = Duration::from_secs(6);
     let store = ZooKeeper::new(&settings).expect("good settings").store();
     let standby = ZooKeeper::new(&settings).expect("good settings").store();
     let mut follower = standby

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +14,7 @@ pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
     /// How often it has been cut, and whether it is open.
     state: Arc<watch::Sender<(u64, bool)>>,
+    swallows: Arc<AtomicBool>,
     _accepting: AbortOnDropHandle<()>,
 }
 
@@ -22,18 +24,22 @@ impl Gate {
         let address = listener.local_addr().expect("bound");
         let state = Arc::new(watch::Sender::new((0, true)));
         let shared = Arc::clone(&state);
+        let swallows = Arc::new(AtomicBool::new(false));
+        let swallowing = Arc::clone(&swallows);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (server, state) = (server.clone(), shared.subscribe());
+                let swallows = Arc::clone(&swallowing);
                 tokio::spawn(async move {
                     // Either end closed it, or it was cut.
-                    let _over = carry(client, &server, state).await;
+                    let _over = carry(client, &server, state, &swallows).await;
                 });
             }
         });
         Self {
             address,
             state,
+            swallows,
             _accepting: AbortOnDropHandle::new(accepting),
         }
     }
@@ -49,7 +55,13 @@ impl Gate {
             .send_modify(|(cuts, open)| (*cuts, *open) = (*cuts + 1, false));
     }
 
+    /// Passes questions on and no answers, until it is opened again.
+    pub(crate) fn swallow(&self) {
+        self.swallows.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn open(&self) {
+        self.swallows.store(false, Ordering::SeqCst);
         self.state.send_modify(|(_, open)| *open = true);
     }
 }
@@ -58,6 +70,7 @@ async fn carry(
     mut client: TcpStream,
     server: &str,
     mut state: watch::Receiver<(u64, bool)>,
+    swallows: &AtomicBool,
 ) -> std::io::Result<()> {
     let (before, open) = *state.borrow_and_update();
     if !open {
@@ -79,6 +92,7 @@ async fn carry(
             },
             read = server.read(&mut from_server) => match read? {
                 0 => return Ok(()),
+                _ if swallows.load(Ordering::SeqCst) => {}
                 read => client.write_all(&from_server[..read]).await?,
             },
         }

@@ -104,6 +104,7 @@ impl Leader {
         let Heir {
             leadership,
             epoch,
+            since,
             shadow,
         } = heir;
         let now = now(ctx);
@@ -138,7 +139,8 @@ impl Leader {
             leadership,
             is_suspended: false,
             doubtful_until: None,
-            pulse: Pulse::new(now.instant),
+            // It may have stood still since it began its epoch.
+            pulse: Pulse::new(since),
             calls,
         };
         this.perform_all(effects, now);

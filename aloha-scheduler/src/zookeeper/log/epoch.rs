@@ -5,6 +5,7 @@ use zookeeper_client::Error;
 
 use super::Log;
 use crate::persistence::PersistenceError;
+use crate::zookeeper::latch::Claim;
 use crate::zookeeper::line;
 use crate::zookeeper::trouble::Trouble;
 
@@ -55,7 +56,12 @@ impl Log {
             let epoch = at_least.max(newest.epoch + 1);
             let by = by.clone();
             let begun = Begun { epoch, by }.encode();
-            let latch = self.own.get();
+            let latch = match self.own.get() {
+                Claim::None => None,
+                Claim::Node(node) => Some(node),
+                // Whoever leads by now must not be deposed by one who does not.
+                Claim::Over => return Err(self.leads_no_more()),
+            };
             let done = self.multi(|writer| {
                 if let Some(latch) = &latch {
                     writer.add_check_version(latch, -1)?;
@@ -69,13 +75,17 @@ impl Log {
                 }
                 Err((_, Error::BadVersion)) => may_be_ours = true,
                 Err((0, Error::NoNode)) if latch.is_some() => {
-                    let reason = "this master leads no more, its node of the election is gone";
-                    return Err(self.unavailable(reason.to_owned()));
+                    return Err(self.leads_no_more());
                 }
                 Err((_, error)) => return Err(self.trouble(&Trouble::Refused(error))),
             }
         }
         Err(self.unavailable("other masters begin one epoch after the other".to_owned()))
+    }
+
+    fn leads_no_more(&self) -> PersistenceError {
+        let reason = "this master leads no more, its node of the election is gone";
+        self.unavailable(reason.to_owned())
     }
 
     /// With the version of its node.

@@ -1,5 +1,7 @@
 //! The writing end of the log.
 
+use std::time::Duration;
+
 use zookeeper_client::{CreateMode, Error};
 
 use super::Log;
@@ -7,8 +9,11 @@ use super::epoch::Fence;
 use super::ledger::Ledger;
 use super::segment::{Assembler, Run, encode};
 use crate::persistence::{Change, PersistenceError};
+use crate::zookeeper::session::Link;
 use crate::zookeeper::trouble::Trouble;
 
+/// The pause before a session is asked for again.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How often the next number may turn out to be taken.
 const ATTEMPTS_MAX: u32 = 10;
 
@@ -98,6 +103,31 @@ impl Writer {
 }
 
 impl Log {
+    async fn link(&self) -> Result<Link, PersistenceError> {
+        let link = self.session.link().await;
+        link.map_err(|trouble| self.trouble(&trouble))
+    }
+
+    async fn next_link(&self) -> Link {
+        loop {
+            match self.session.link().await {
+                Ok(link) => return link,
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// What this session sees under this number, after all that it has asked for before.
+    async fn look_for(&self, link: &Link, number: u64) -> Result<Option<Vec<u8>>, Trouble> {
+        let (path, segment) = (self.path(), self.segment(number));
+        link.on(|| link.client.sync(&path)).await?;
+        match link.on(|| link.client.get_data(&segment)).await {
+            Ok((there, _)) => Ok(Some(there)),
+            Err(Trouble::Refused(Error::NoNode)) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
     /// Follows the log to its end from where this ledger ends.
     async fn read_on(&self, ledger: Option<Ledger>) -> Result<Ledger, PersistenceError> {
         self.ensure().await?;
@@ -167,7 +197,29 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Has it done. An error says that it was not, and will not be: who is told so may promise that to others.
     async fn send(&self, log: &Log) -> Result<Result<(), Taken>, PersistenceError> {
+        let mut link = log.link().await?;
+        loop {
+            let error = match self.try_once(log).await {
+                Err(error @ PersistenceError::Unavailable { .. }) => error,
+                known => return known,
+            };
+            let Some((number, segment)) = self.segment else {
+                return Err(error); // nobody counts on a trim
+            };
+            match log.look_for(&link, number).await {
+                Ok(Some(there)) if there == segment => return Ok(Ok(())),
+                Ok(Some(_)) => return Ok(Err(Taken)),
+                Ok(None) | Err(Trouble::Refused(_)) => return Err(error),
+                // What was asked for under a session that is over may be done yet. It is asked for again: either it is
+                // there then, or a newer epoch has begun.
+                Err(Trouble::Away(_)) => link = log.next_link().await,
+            }
+        }
+    }
+
+    async fn try_once(&self, log: &Log) -> Result<Result<(), Taken>, PersistenceError> {
         let options = CreateMode::Persistent.with_acls(log.session.settings().acls());
         let done = log.multi(|writer| {
             writer.add_check_version(&log.epoch_path(), self.fence.version)?;
