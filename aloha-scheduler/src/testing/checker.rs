@@ -60,6 +60,8 @@ pub struct Checker<'a> {
     runs: Vec<Run>,
     /// What was stored of each application, in order, with the number of the batch.
     apps: BTreeMap<AppId, Vec<(usize, AppRecord)>>,
+    /// What was removed before it ended: submissions that the store was too slow for, which were refused.
+    withdrawn: BTreeSet<AppId>,
     wrong: Vec<String>,
 }
 
@@ -68,14 +70,23 @@ impl<'a> Checker<'a> {
     #[must_use]
     pub fn new(cluster: &'a SimCluster) -> Self {
         let batches = cluster.disk().batches();
-        let mut apps: BTreeMap<AppId, Vec<_>> = BTreeMap::new();
+        let mut apps: BTreeMap<AppId, Vec<(usize, AppRecord)>> = BTreeMap::new();
+        let mut withdrawn = BTreeSet::new();
         for (number, batch) in batches.iter().enumerate() {
             for change in &batch.changes {
-                let Change::Put(record) = change else {
-                    continue;
-                };
-                if let Ok(Readable::App(app)) = read(record) {
-                    apps.entry(app.id.clone()).or_default().push((number, app));
+                match change {
+                    Change::Put(record) => {
+                        if let Ok(Readable::App(app)) = read(record) {
+                            apps.entry(app.id.clone()).or_default().push((number, app));
+                        }
+                    }
+                    Change::Delete { key } => {
+                        let is_it = |id: &&AppId| key.ends_with(&format!("/{id}"));
+                        let last = apps.keys().find(is_it).and_then(|id| apps[id].last());
+                        if let Some((_, app)) = last.filter(|(_, app)| !app.phase().is_final()) {
+                            withdrawn.insert(app.id.clone());
+                        }
+                    }
                 }
             }
         }
@@ -84,6 +95,7 @@ impl<'a> Checker<'a> {
             batches,
             runs: cluster.ledger().runs(),
             apps,
+            withdrawn,
             wrong: Vec::new(),
         }
     }
@@ -137,6 +149,9 @@ impl<'a> Checker<'a> {
                 wrong.push(format!("{} runs, and was never stored: {run:?}", run.name));
                 continue;
             };
+            if self.withdrawn.contains(&run.app) {
+                wrong.push(format!("{} was withdrawn, and runs: {run:?}", run.name));
+            }
             if stored >= run.batches {
                 wrong.push(format!("{} ran before it was stored: {run:?}", run.name));
             }
@@ -201,6 +216,9 @@ impl<'a> Checker<'a> {
     fn check_names(&mut self) {
         let mut names: BTreeMap<&str, BTreeSet<&AppId>> = BTreeMap::new();
         for (id, stored) in &self.apps {
+            if self.withdrawn.contains(id) {
+                continue;
+            }
             let name = &stored[0].1.description.name;
             names.entry(name).or_default().insert(id);
         }
@@ -213,7 +231,9 @@ impl<'a> Checker<'a> {
 
     /// Among equals, who came first is launched first.
     fn check_order(&mut self) {
-        let mut apps: Vec<_> = self.apps.values().collect();
+        let is_meant = |(id, _): &(&AppId, _)| !self.withdrawn.contains(*id);
+        let apps = self.apps.iter().filter(is_meant);
+        let mut apps: Vec<_> = apps.map(|(_, stored)| stored).collect();
         apps.sort_by_key(|stored| stored[0].1.number);
         let mut latest: BTreeMap<(i32, u32, u64), (usize, &AppId)> = BTreeMap::new();
         let mut wrong = Vec::new();

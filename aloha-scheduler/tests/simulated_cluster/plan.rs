@@ -7,7 +7,7 @@ use aloha_rpc::testing::SimConditions;
 use aloha_scheduler::testing::{SimClusterSettings, StoreTrouble};
 
 /// How long things go wrong.
-const TROUBLE: Duration = Duration::from_secs(90);
+const TROUBLE: Duration = Duration::from_secs(60);
 
 /// A run.
 pub(crate) struct Plan {
@@ -83,7 +83,7 @@ impl Plan {
         let lasts = match dice.below(3) {
             0 => dice.millis(100, 3_000),
             1 => dice.millis(3_000, 15_000),
-            _ => dice.millis(15_000, 60_000),
+            _ => dice.millis(15_000, 40_000),
         };
         let end = at + lasts;
         let (one, other) = (any_host(dice), any_host(dice));
