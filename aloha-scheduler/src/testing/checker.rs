@@ -52,7 +52,8 @@ pub enum Promise {
 /// - **Nothing acknowledged is lost**: it was stored when it was acknowledged, it is known, it has ended, and as it did.
 /// - **No second live attempt**: none beside another on one worker, none at all where workers stop what may be started
 ///   elsewhere or nothing may be, and else none before the worker of the first was given up for a full timeout.
-/// - **A name is one application**, a kill is obeyed, and among equals who came first is launched first.
+/// - **A name is one application**, unless it was withdrawn and never ran; a kill is stored when it is promised, and obeyed;
+///   among equals who came first is launched first.
 #[derive(Debug)]
 pub struct Checker<'a> {
     cluster: &'a SimCluster,
@@ -139,6 +140,19 @@ impl<'a> Checker<'a> {
         launches.next().map(|(number, _)| *number)
     }
 
+    /// The batch that stored that an attempt was given up, or what came after it.
+    fn loss_of(&self, run: &Run) -> Option<usize> {
+        let launched = self.launch_of(run)?;
+        let stored = self.apps.get(&run.app)?.iter();
+        let mut later = stored.filter(|(number, _)| *number >= launched);
+        let is_over = |app: &AppRecord| {
+            app.attempt > run.attempt
+                || (app.attempt == run.attempt && app.phase() == AppPhase::Relaunching)
+        };
+        let lost = later.find(|(_, app)| is_over(app))?;
+        Some(lost.0)
+    }
+
     fn check_launches(&mut self) {
         let mut newest: BTreeMap<&str, (u64, &Run)> = BTreeMap::new();
         let mut wrong = Vec::new();
@@ -202,7 +216,7 @@ impl<'a> Checker<'a> {
         if earlier.host == later.host || !later.is_supervised || settings.stop_when_cut_off {
             return Some(format!("two attempts ran at once: {earlier:?}, {later:?}"));
         }
-        let batch = &self.batches[self.launch_of(later)?];
+        let batch = &self.batches[self.loss_of(earlier)?];
         let epochs = self.cluster.disk().epochs();
         let (began, _) = epochs.iter().find(|(_, epoch)| *epoch == batch.epoch)?;
         let waited = batch.at - *began;
@@ -284,6 +298,12 @@ impl<'a> Checker<'a> {
             }
             Promise::KillAsked { .. } => {}
             Promise::Killed { app, batches } => {
+                let stored = self.apps.get(app).into_iter().flatten();
+                let before = stored.filter(|(number, _)| number < batches).last();
+                if before.is_none_or(|(_, it)| !it.kill_requested && !it.phase().is_final()) {
+                    self.wrong
+                        .push(format!("a kill of {app} was promised before it was stored"));
+                }
                 let stored = self.apps.get(app).into_iter().flatten();
                 let mut later = stored.filter(|(number, _)| number >= batches);
                 let launch = later.find(|(_, it)| it.phase() == AppPhase::Launching);
