@@ -298,8 +298,8 @@ impl<'a> Checker<'a> {
             }
             Promise::KillAsked { .. } => {}
             Promise::Killed { app, batches } => {
-                let stored = self.apps.get(app).into_iter().flatten();
-                let before = stored.filter(|(number, _)| number < batches).last();
+                let mut stored = self.apps.get(app).into_iter().flatten();
+                let before = stored.rfind(|(number, _)| number < batches);
                 if before.is_none_or(|(_, it)| !it.kill_requested && !it.phase().is_final()) {
                     self.wrong
                         .push(format!("a kill of {app} was promised before it was stored"));
