@@ -52,7 +52,8 @@ pub enum Promise {
 /// - **Nothing acknowledged is lost**: it was stored when it was acknowledged, it is known, it has ended, and as it did.
 /// - **No second live attempt**: none beside another on one worker, none at all where workers stop what may be started
 ///   elsewhere or nothing may be, and else none before the worker of the first was given up for a full timeout.
-/// - **A name is one application**, a kill is obeyed, and among equals who came first is launched first.
+/// - **A name is one application**, unless it was withdrawn and never ran; a kill is stored when it is promised, and obeyed;
+///   among equals who came first is launched first.
 #[derive(Debug)]
 pub struct Checker<'a> {
     cluster: &'a SimCluster,
@@ -60,6 +61,8 @@ pub struct Checker<'a> {
     runs: Vec<Run>,
     /// What was stored of each application, in order, with the number of the batch.
     apps: BTreeMap<AppId, Vec<(usize, AppRecord)>>,
+    /// What was removed before it ended: submissions that the store was too slow for, which were refused.
+    withdrawn: BTreeSet<AppId>,
     wrong: Vec<String>,
 }
 
@@ -68,14 +71,23 @@ impl<'a> Checker<'a> {
     #[must_use]
     pub fn new(cluster: &'a SimCluster) -> Self {
         let batches = cluster.disk().batches();
-        let mut apps: BTreeMap<AppId, Vec<_>> = BTreeMap::new();
+        let mut apps: BTreeMap<AppId, Vec<(usize, AppRecord)>> = BTreeMap::new();
+        let mut withdrawn = BTreeSet::new();
         for (number, batch) in batches.iter().enumerate() {
             for change in &batch.changes {
-                let Change::Put(record) = change else {
-                    continue;
-                };
-                if let Ok(Readable::App(app)) = read(record) {
-                    apps.entry(app.id.clone()).or_default().push((number, app));
+                match change {
+                    Change::Put(record) => {
+                        if let Ok(Readable::App(app)) = read(record) {
+                            apps.entry(app.id.clone()).or_default().push((number, app));
+                        }
+                    }
+                    Change::Delete { key } => {
+                        let is_it = |id: &&AppId| key.ends_with(&format!("/{id}"));
+                        let last = apps.keys().find(is_it).and_then(|id| apps[id].last());
+                        if let Some((_, app)) = last.filter(|(_, app)| !app.phase().is_final()) {
+                            withdrawn.insert(app.id.clone());
+                        }
+                    }
                 }
             }
         }
@@ -84,6 +96,7 @@ impl<'a> Checker<'a> {
             batches,
             runs: cluster.ledger().runs(),
             apps,
+            withdrawn,
             wrong: Vec::new(),
         }
     }
@@ -127,6 +140,19 @@ impl<'a> Checker<'a> {
         launches.next().map(|(number, _)| *number)
     }
 
+    /// The batch that stored that an attempt was given up, or what came after it.
+    fn loss_of(&self, run: &Run) -> Option<usize> {
+        let launched = self.launch_of(run)?;
+        let stored = self.apps.get(&run.app)?.iter();
+        let mut later = stored.filter(|(number, _)| *number >= launched);
+        let is_over = |app: &AppRecord| {
+            app.attempt > run.attempt
+                || (app.attempt == run.attempt && app.phase() == AppPhase::Relaunching)
+        };
+        let lost = later.find(|(_, app)| is_over(app))?;
+        Some(lost.0)
+    }
+
     fn check_launches(&mut self) {
         let mut newest: BTreeMap<&str, (u64, &Run)> = BTreeMap::new();
         let mut wrong = Vec::new();
@@ -137,6 +163,9 @@ impl<'a> Checker<'a> {
                 wrong.push(format!("{} runs, and was never stored: {run:?}", run.name));
                 continue;
             };
+            if self.withdrawn.contains(&run.app) {
+                wrong.push(format!("{} was withdrawn, and runs: {run:?}", run.name));
+            }
             if stored >= run.batches {
                 wrong.push(format!("{} ran before it was stored: {run:?}", run.name));
             }
@@ -187,7 +216,7 @@ impl<'a> Checker<'a> {
         if earlier.host == later.host || !later.is_supervised || settings.stop_when_cut_off {
             return Some(format!("two attempts ran at once: {earlier:?}, {later:?}"));
         }
-        let batch = &self.batches[self.launch_of(later)?];
+        let batch = &self.batches[self.loss_of(earlier)?];
         let epochs = self.cluster.disk().epochs();
         let (began, _) = epochs.iter().find(|(_, epoch)| *epoch == batch.epoch)?;
         let waited = batch.at - *began;
@@ -201,6 +230,9 @@ impl<'a> Checker<'a> {
     fn check_names(&mut self) {
         let mut names: BTreeMap<&str, BTreeSet<&AppId>> = BTreeMap::new();
         for (id, stored) in &self.apps {
+            if self.withdrawn.contains(id) {
+                continue;
+            }
             let name = &stored[0].1.description.name;
             names.entry(name).or_default().insert(id);
         }
@@ -213,7 +245,9 @@ impl<'a> Checker<'a> {
 
     /// Among equals, who came first is launched first.
     fn check_order(&mut self) {
-        let mut apps: Vec<_> = self.apps.values().collect();
+        let is_meant = |(id, _): &(&AppId, _)| !self.withdrawn.contains(*id);
+        let apps = self.apps.iter().filter(is_meant);
+        let mut apps: Vec<_> = apps.map(|(_, stored)| stored).collect();
         apps.sort_by_key(|stored| stored[0].1.number);
         let mut latest: BTreeMap<(i32, u32, u64), (usize, &AppId)> = BTreeMap::new();
         let mut wrong = Vec::new();
@@ -264,6 +298,12 @@ impl<'a> Checker<'a> {
             }
             Promise::KillAsked { .. } => {}
             Promise::Killed { app, batches } => {
+                let mut stored = self.apps.get(app).into_iter().flatten();
+                let before = stored.rfind(|(number, _)| number < batches);
+                if before.is_none_or(|(_, it)| !it.kill_requested && !it.phase().is_final()) {
+                    self.wrong
+                        .push(format!("a kill of {app} was promised before it was stored"));
+                }
                 let stored = self.apps.get(app).into_iter().flatten();
                 let mut later = stored.filter(|(number, _)| number >= batches);
                 let launch = later.find(|(_, it)| it.phase() == AppPhase::Launching);

@@ -45,7 +45,7 @@ pub(crate) async fn busy_client(
 ) {
     let mut waits: Vec<JoinHandle<()>> = Vec::new();
     for number in 0..APPS {
-        tokio::time::sleep(dice.millis(0, 14_000)).await;
+        tokio::time::sleep(dice.millis(0, 10_000)).await;
         let name = format!("{name}-{number}");
         let Some(app) = submit(&client, &name, &mut dice, &disk, &notes).await else {
             continue;
@@ -80,7 +80,7 @@ async fn submit(
         work: match dice.below(3) {
             0 => dice.millis(100, 2_000),
             1 => dice.millis(2_000, 20_000),
-            _ => dice.millis(20_000, 80_000),
+            _ => dice.millis(20_000, 50_000),
         },
         // A supervised one that fails is run again for ever.
         exit_code: i32::from(!supervise && dice.below(3) == 0) * 3,

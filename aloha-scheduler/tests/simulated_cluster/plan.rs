@@ -7,7 +7,7 @@ use aloha_rpc::testing::SimConditions;
 use aloha_scheduler::testing::{SimClusterSettings, StoreTrouble};
 
 /// How long things go wrong.
-const TROUBLE: Duration = Duration::from_secs(90);
+const TROUBLE: Duration = Duration::from_secs(60);
 
 /// A run.
 pub(crate) struct Plan {
@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Partition(String, String),
     Heal(String, String),
     Isolate(String),
+    /// The network falls apart: these on the one side, all others on the other.
+    Split(Vec<String>),
     Rejoin,
     Cut(String, String),
     Conditions(SimConditions),
@@ -65,6 +67,8 @@ impl Plan {
         let mut dice = Dice::new(seed);
         let settings = SimClusterSettings {
             stop_when_cut_off: dice.below(2) == 0,
+            // With few of them applications have to wait.
+            workers: if dice.below(2) == 0 { 20 } else { 4 },
             ..SimClusterSettings::default()
         };
         let mut plan = Self {
@@ -83,11 +87,12 @@ impl Plan {
         let lasts = match dice.below(3) {
             0 => dice.millis(100, 3_000),
             1 => dice.millis(3_000, 15_000),
-            _ => dice.millis(15_000, 60_000),
+            _ => dice.millis(15_000, 40_000),
         };
         let end = at + lasts;
-        let (one, other) = (any_host(dice), any_host(dice));
-        match dice.below(16) {
+        let workers = self.settings.workers as u64;
+        let (one, other) = (any_host(workers, dice), any_host(workers, dice));
+        match dice.below(18) {
             0..=2 => {
                 if one != other {
                     self.push(at, Fault::Partition(one.clone(), other.clone()));
@@ -122,12 +127,20 @@ impl Plan {
                 self.push(end, Fault::Restart);
             }
             13 => {
-                self.push(at, Fault::CrashMachine(format!("w{}", dice.below(20))));
+                self.push(at, Fault::CrashMachine(format!("w{}", dice.below(workers))));
                 self.push(end, Fault::Restart);
             }
             14 => {
                 let millis = i64::try_from(dice.below(7_200_000)).expect("small");
                 self.push(at, Fault::Clock(one, millis - 3_600_000));
+            }
+            15 | 16 => {
+                // One that leads, cut off from who says so, with some of its workers.
+                let mut side = vec![format!("m{}", dice.below(3))];
+                let workers = (0..workers).filter(|_| dice.below(2) == 0);
+                side.extend(workers.map(|number| format!("w{number}")));
+                self.push(at, Fault::Split(side));
+                self.push(at + dice.millis(10_000, 50_000), Fault::Rejoin);
             }
             _ => {
                 let trouble = match dice.below(2) {
@@ -146,11 +159,11 @@ impl Plan {
 }
 
 /// Masters and the coordinator as often as all workers.
-fn any_host(dice: &mut Dice) -> String {
+fn any_host(workers: u64, dice: &mut Dice) -> String {
     match dice.below(8) {
         0..=2 => format!("m{}", dice.below(3)),
         3 => "coordinator".to_owned(),
-        _ => format!("w{}", dice.below(20)),
+        _ => format!("w{}", dice.below(workers)),
     }
 }
 

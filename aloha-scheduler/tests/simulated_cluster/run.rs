@@ -143,6 +143,11 @@ async fn inflict(cluster: &mut SimCluster, fault: &Fault) {
         Fault::Partition(one, other) => network.partition(one, other),
         Fault::Heal(one, other) => network.heal(one, other),
         Fault::Isolate(host) => network.isolate(host),
+        Fault::Split(side) => {
+            for other in cluster.hosts().iter().filter(|it| !side.contains(it)) {
+                side.iter().for_each(|one| network.partition(one, other));
+            }
+        }
         Fault::Rejoin => network.heal_all(),
         Fault::Cut(one, other) => network.cut(one, other),
         Fault::Conditions(conditions) => network.set_conditions(conditions.clone()),

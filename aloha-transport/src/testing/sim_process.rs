@@ -10,17 +10,23 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::now;
 use crate::runtime::Runtime;
 
 const RUNS: u8 = 0;
 const PAUSED: u8 = 1;
 const ENDED: u8 = 2;
+/// How often the tasks of a process may run while no time passes.
+const POLLS_MAX: u32 = 200_000;
 
 /// A [`Runtime`] over another one, which stands for one process: all its tasks can be paused, as by SIGSTOP, or ended,
 /// as by SIGKILL, and its wall clock can be stepped. Clones are the same process.
 ///
 /// What a task of a paused process waits for comes to pass meanwhile; the task hears of all of it at once when the
 /// process goes on. The monotonic clock goes on, too.
+///
+/// Time stands still while tasks run, so a process that wakes itself over and over would be waited for for ever: its task
+/// panics instead.
 ///
 /// # Examples
 ///
@@ -61,6 +67,8 @@ struct Shared {
 #[derive(Default)]
 struct Tasks {
     last_id: u64,
+    /// When one of them ran last, and how often any did since without time passing.
+    ran: Option<(Instant, u32)>,
     /// In the order in which they were spawned, so that they are woken in that order.
     live: BTreeMap<u64, Option<Waker>>,
 }
@@ -68,6 +76,17 @@ struct Tasks {
 impl Shared {
     fn tasks(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a task runs; false where the process does nothing but wake itself.
+    fn may_run(&self, now: Instant) -> bool {
+        let mut tasks = self.tasks();
+        let count = match tasks.ran {
+            Some((at, count)) if at == now => count + 1,
+            _ => 0,
+        };
+        tasks.ran = Some((now, count));
+        count < POLLS_MAX
     }
 }
 
@@ -207,7 +226,10 @@ impl Future for Task {
         match self.shared.life.load(Ordering::Relaxed) {
             PAUSED => return Poll::Pending,
             ENDED => self.task = None,
-            _ => {}
+            _ => assert!(
+                self.shared.may_run(now()),
+                "a simulated process spins: its tasks wake each other while no time passes"
+            ),
         }
         let Some(task) = &mut self.task else {
             return Poll::Ready(());
@@ -277,6 +299,20 @@ mod tests {
             kept.send(()).await.expect("heard");
         }));
         assert_eq!(held.recv().await, None, "nothing runs, nothing is held");
+        assert_eq!(process.tasks(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_only_wakes_itself_is_ended() {
+        let process = process();
+        let (kept, mut held) = tokio::sync::mpsc::channel::<()>(1);
+        process.spawn(Box::pin(async move {
+            let _kept = kept;
+            loop {
+                tokio::task::yield_now().await;
+            }
+        }));
+        assert_eq!(held.recv().await, None, "it spins no more");
         assert_eq!(process.tasks(), 0);
     }
 

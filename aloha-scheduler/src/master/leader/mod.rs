@@ -212,7 +212,9 @@ impl Leader {
     pub(in crate::master) fn next_deadline(&self) -> Option<Instant> {
         // Without a store nobody else can lead, nor know better.
         let pulse = self.writer.as_ref().map(|_| self.pulse.next_deadline());
-        let deadlines = [self.core.next_deadline(), self.calls.next_deadline(), pulse];
+        // Who may let nothing out calls nobody, and would be woken for that over and over.
+        let calls = self.calls.next_deadline().filter(|_| !self.is_silent());
+        let deadlines = [self.core.next_deadline(), calls, pulse];
         deadlines.into_iter().flatten().min()
     }
 
