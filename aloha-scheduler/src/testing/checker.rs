@@ -304,9 +304,11 @@ impl<'a> Checker<'a> {
                     self.wrong
                         .push(format!("a kill of {app} was promised before it was stored"));
                 }
+                // An attempt whose worker comes back is where it was, as its first launch was stored before.
+                let attempt = before.map_or(0, |(_, it)| it.attempt);
                 let stored = self.apps.get(app).into_iter().flatten();
                 let mut later = stored.filter(|(number, _)| number >= batches);
-                let launch = later.find(|(_, it)| it.phase() == AppPhase::Launching);
+                let launch = later.find(|(_, it)| it.attempt > attempt);
                 if let Some((number, _)) = launch {
                     self.wrong.push(format!(
                         "a kill of {app} was promised, and batch {number} launched it"
