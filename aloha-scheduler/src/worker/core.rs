@@ -262,6 +262,10 @@ impl WorkerCore {
             }
             return;
         }
+        if self.is_cut_off() && description.survives_its_worker() {
+            // It may be an old one, whose application was started elsewhere since. A master that wants it says so again.
+            return info!(app = %key.0, attempt = key.1, "not launched while cut off");
+        }
         let (needs, free) = (description.needs(), self.attempts.free());
         if self.stopping.is_some() {
             self.conclude(key, Outcome::Declined("the worker is stopping".into()), now);
@@ -466,13 +470,9 @@ impl WorkerCore {
     pub(super) fn start_next(&mut self, app: &AppId) {
         let held = self.attempts.held_of(app);
         let [key] = held.as_slice() else { return };
-        let is_cut_off = self.is_cut_off();
         let Some(held) = self.attempts.get_mut(key) else {
             return;
         };
-        if is_cut_off && held.description.survives_its_worker() {
-            return; // it waits for word from a master
-        }
         if held.stage == Stage::Queued {
             let description = Arc::clone(&held.description);
             held.stage = Stage::Starting;

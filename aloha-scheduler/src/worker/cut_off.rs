@@ -1,6 +1,5 @@
 //! What a worker does that no master answers.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use tracing::warn;
@@ -35,24 +34,12 @@ impl WorkerCore {
         self.lease.is_some_and(|lease| lease.is_over())
     }
 
-    /// The master that has taken us acknowledged what was sent then. What was launched while we were cut off and is
-    /// still wanted may start: a launch may overtake the answer to a registration.
+    /// The master that has taken us acknowledged what was sent then.
     pub(super) fn renew_lease(&mut self, sent: Instant) {
         if let (Some(lease), Registration::Registered { timeout, .. }) =
             (&mut self.lease, &self.registration)
         {
-            let was_over = lease.is_over();
             lease.renew(sent, *timeout);
-            if was_over && !lease.is_over() {
-                let apps: BTreeSet<_> = self
-                    .attempts
-                    .held()
-                    .map(|((app, _), _)| app.clone())
-                    .collect();
-                for app in apps {
-                    self.start_next(&app);
-                }
-            }
         }
     }
 }
