@@ -51,6 +51,11 @@ pub struct AppRecord {
 const HISTORY_MAX: usize = 16;
 
 impl AppRecord {
+    /// Whether its current attempt is to be ended by its worker.
+    pub(crate) fn is_to_end(&self) -> bool {
+        self.kill_requested || self.overran || self.evicted
+    }
+
     /// Notes the state it is in now, and forgets the oldest change beyond the limit.
     pub(crate) fn note(&mut self, at: u64, reason: Option<String>) {
         if self.history.len() >= HISTORY_MAX {

@@ -123,6 +123,7 @@ impl MasterCore {
             Some(WorkerState::Alive | WorkerState::Leaving) => {
                 self.workers.heard_from(&worker, now.instant);
                 self.reply(reply, Reply::HeartbeatNoted);
+                self.remind(&worker);
             }
             Some(WorkerState::Disconnected | WorkerState::Dead) | None => {
                 self.effects.push(Effect::Send(
@@ -131,6 +132,24 @@ impl MasterCore {
                         epoch: self.settings.epoch,
                     },
                 ));
+            }
+        }
+    }
+
+    /// Says again what a worker has not said it has done: a command can be lost on its way, as to a worker that was just
+    /// being connected to, and nobody is told of that. A worker ignores what it has heard before.
+    fn remind(&mut self, worker: &WorkerId) {
+        let attempts = self.workers.get(worker).into_iter();
+        let attempts: Vec<AttemptKey> = attempts.flat_map(|it| it.attempts()).cloned().collect();
+        for key in attempts {
+            let is_current = self.is_current(worker, &key).is_some();
+            let (app, attempt) = key;
+            match self.apps.get(&app).filter(|_| is_current) {
+                None if self.set_aside.contains(&app) => {} // nobody can say whether it is wanted
+                None => self.send_kill(worker, &app, attempt),
+                Some(it) if it.is_to_end() => self.send_kill(worker, &app, attempt),
+                Some(it) if it.state.since().is_none() => self.send_launch(worker, &app),
+                Some(_) => {}
             }
         }
     }
@@ -298,8 +317,7 @@ impl MasterCore {
             warn!(%app, attempt, %worker, "worker holds an attempt that is not wanted");
             self.outnumber(&app, attempt);
         }
-        let is_to_end = |app: &AppRecord| app.kill_requested || app.overran || app.evicted;
-        if !current || self.apps.get(&app).is_some_and(is_to_end) {
+        if !current || self.apps.get(&app).is_some_and(AppRecord::is_to_end) {
             self.send_kill(worker, &app, attempt);
         }
     }

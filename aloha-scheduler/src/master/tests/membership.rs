@@ -459,3 +459,25 @@ fn what_a_leaving_worker_still_has_runs_nowhere_else_before_that_is_dead() {
     );
     t.ignore();
 }
+
+#[test]
+fn what_a_worker_has_not_done_by_its_next_heartbeat_is_said_again() {
+    let mut t = Harness::new();
+    t.register("w1", 4, 1024);
+    let app = t.submit(2, 256, false);
+    t.ignore();
+    t.heartbeat("w1");
+    t.expect(["tell w1: launch app 0 #1"]);
+    t.started("w1", &app, 1);
+    t.ignore();
+    t.heartbeat("w1");
+    t.expect([]);
+    t.kill(&app);
+    t.ignore();
+    t.heartbeat("w1");
+    t.expect(["tell w1: kill app 0 #1"]);
+    t.ended("w1", &app, 1, Outcome::Killed);
+    t.ignore();
+    t.heartbeat("w1");
+    t.expect([]);
+}
