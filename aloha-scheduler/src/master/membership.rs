@@ -226,6 +226,11 @@ impl MasterCore {
         }
     }
 
+    /// Whether this is the current attempt of an application, and this the worker that has it or is to have it.
+    pub(super) fn is_placed_on(&self, worker: &WorkerId, app: &AppId, attempt: u32) -> bool {
+        self.is_current(worker, &(app.clone(), attempt)).is_some()
+    }
+
     /// What an application needs, if this is its current attempt and this is the worker that has it.
     pub(super) fn is_current(
         &self,

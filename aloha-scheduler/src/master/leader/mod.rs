@@ -393,6 +393,12 @@ impl Leader {
     }
 
     fn send(&self, id: &WorkerId, command: WorkerCommand) {
+        if let WorkerCommand::LaunchApp { app, attempt, .. } = &command
+            && !self.core.is_placed_on(id, app, *attempt)
+        {
+            // It waited for the store, and was given up meanwhile: another may run elsewhere.
+            return debug!(worker = %id, %app, attempt, "a launch came too late");
+        }
         let Some(worker) = self.workers.get(id) else {
             return debug!(worker = %id, "no way to a worker");
         };

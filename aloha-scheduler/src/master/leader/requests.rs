@@ -13,8 +13,8 @@ use crate::clock;
 use crate::cluster_status::ClusterStatus;
 use crate::drain::{DrainAnswer, DrainRequest};
 use crate::ids::{AppId, WorkerId};
-use crate::master::Event;
 use crate::master::callers::Caller;
+use crate::master::{Effect, Event, WorkerCommand};
 use crate::messages::{
     KillAnswer, LogAnswer, LogRequest, MasterMessage, RegisterAnswer, SubmitAnswer, WorkerMessage,
 };
@@ -124,8 +124,13 @@ impl Leader {
             // Only for as long as it takes to tell it to register.
             self.workers.insert(id.clone(), worker);
         }
-        let worker = id.clone();
-        self.tell(Event::Heartbeat { worker, reply }, ctx);
+        let (worker, now) = (id.clone(), now(ctx));
+        let mut effects = self.core.handle(Event::Heartbeat { worker, reply }, now);
+        if !self.held.is_empty() {
+            // What is said again with each heartbeat must not pile up where nothing gets out.
+            effects.retain(|it| !matches!(it, Effect::Send(_, WorkerCommand::LaunchApp { .. })));
+        }
+        self.perform_all(effects, now);
         // Not answered by now, it is not to be: an answer that is held back would be one of before.
         self.callers.remove(reply);
         if is_stranger {
