@@ -35,6 +35,9 @@ const PIECE: usize = 256;
 /// The pause before a store is followed anew; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How long an heir waits for its epoch, and for what followed the store. A store that answers neither must not keep who
+/// is elected, and with it the cluster, waiting for ever.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How many changes are stored at a time to set damaged records aside.
 const SET_ASIDE_AT_ONCE: usize = 100;
 
@@ -200,6 +203,9 @@ pub enum NoHeir {
     /// It was over before it began.
     #[error("the leadership was lost before it began")]
     Lost,
+    /// The store did not begin the epoch.
+    #[error("the store did not answer for {} seconds", PATIENCE.as_secs())]
+    Stuck,
     /// What is stored cannot be had.
     #[error(transparent)]
     Store(#[from] PersistenceError),
@@ -237,9 +243,16 @@ impl Claimant {
                 shadow: None,
             });
         };
-        let epoch = engine.begin_epoch(at_least).await?;
+        let epoch = tokio::time::timeout(PATIENCE, engine.begin_epoch(at_least)).await;
+        let epoch = epoch.map_err(|_| NoHeir::Stuck)??;
         let followed = match self.follower {
-            Some(follower) => follower.caught_up().await,
+            Some(follower) => {
+                let followed = tokio::time::timeout(PATIENCE, follower.caught_up()).await;
+                followed.unwrap_or_else(|_| {
+                    warn!("what followed the store does not catch up with it: it is read anew");
+                    None
+                })
+            }
             None => None,
         };
         let mut shadow = match followed {
