@@ -245,6 +245,7 @@ impl Claimant {
         };
         let epoch = tokio::time::timeout(PATIENCE, engine.begin_epoch(at_least)).await;
         let epoch = epoch.map_err(|_| NoHeir::Stuck)??;
+        debug!(epoch, "began its epoch");
         let followed = match self.follower {
             Some(follower) => {
                 let followed = tokio::time::timeout(PATIENCE, follower.caught_up()).await;
@@ -256,8 +257,12 @@ impl Claimant {
             None => None,
         };
         let mut shadow = match followed {
-            Some(shadow) => shadow,
+            Some(shadow) => {
+                debug!("caught up with the store");
+                shadow
+            }
             None => {
+                debug!("reads the store anew");
                 let now = clock::now(&*self.runtime);
                 let mut shadow = Shadow::new(self.settings, now);
                 let records = engine.read_all().await?;

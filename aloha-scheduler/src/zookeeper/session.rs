@@ -64,11 +64,7 @@ pub(super) struct Link {
 impl Link {
     /// Waits until the session is lost.
     pub(super) async fn lost(&self) {
-        let mut standing = self.standing.clone();
-        // A sender that is gone is a session that is.
-        let _lost = standing
-            .wait_for(|standing| *standing == Standing::Lost)
-            .await;
+        until_lost(&self.standing).await;
     }
 
     /// Asks for as long as this session lasts.
@@ -76,18 +72,7 @@ impl Link {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        loop {
-            let answer = tokio::select! {
-                biased;
-                answer = ask() => answer,
-                () = self.lost() => return Err(lost()),
-            };
-            match answer {
-                Ok(answer) => return Ok(answer),
-                Err(error) if is_refusal(&error) => return Err(Trouble::Refused(error)),
-                Err(_) => tokio::time::sleep(ATTEMPT_PAUSE).await,
-            }
-        }
+        ask_until_lost(&self.standing, ask).await
     }
 
     fn is_lost(&self) -> bool {
@@ -199,6 +184,36 @@ impl Links {
                 Err(_) => attempt += 1,
             }
             tokio::time::sleep(ATTEMPT_PAUSE * attempt).await;
+        }
+    }
+}
+
+async fn until_lost(standing: &watch::Receiver<Standing>) {
+    let mut standing = standing.clone();
+    // A sender that is gone is a session that is.
+    let _lost = standing
+        .wait_for(|standing| *standing == Standing::Lost)
+        .await;
+}
+
+async fn ask_until_lost<T, F>(
+    standing: &watch::Receiver<Standing>,
+    ask: impl Fn() -> F,
+) -> Result<T, Trouble>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    loop {
+        let answer = tokio::select! {
+            biased;
+            // First: a client that is closed answers at once, again and again.
+            () = until_lost(standing) => return Err(lost()),
+            answer = ask() => answer,
+        };
+        match answer {
+            Ok(answer) => return Ok(answer),
+            Err(error) if is_refusal(&error) => return Err(Trouble::Refused(error)),
+            Err(_) => tokio::time::sleep(ATTEMPT_PAUSE).await,
         }
     }
 }
@@ -406,4 +421,24 @@ impl Keeper {
 )]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_is_lost_is_asked_no_more() {
+        let (standing, seen) = watch::channel(Standing::Suspended);
+        let asked = ask_until_lost(&seen, async || Err::<(), _>(Error::SessionExpired));
+        let end = async {
+            tokio::time::sleep(ATTEMPT_PAUSE * 10).await;
+            standing.send_replace(Standing::Lost);
+        };
+        let (answer, ()) =
+            tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(asked, end) })
+                .await
+                .expect("it is not asked for ever");
+        assert!(matches!(answer, Err(Trouble::Away(_))), "{answer:?}");
+    }
 }

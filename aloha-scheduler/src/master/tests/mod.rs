@@ -15,6 +15,7 @@ mod recovery;
 mod reservation;
 mod restarts;
 mod shadow;
+mod standby;
 mod store;
 mod stored;
 mod waiting_for;
