@@ -73,6 +73,35 @@ async fn a_write_whose_answer_is_lost_is_never_said_to_have_failed() {
     written.expect("it is stored");
 }
 
+/// Whoever still asks for something under a session that is over must notice, or what it holds is held for ever.
+#[tokio::test]
+async fn a_write_that_outlives_its_session_ends_and_the_next_epoch_begins() {
+    // Until the client has given its session up, and no other could be had of any of three that do not answer.
+    const SILENT: Duration = Duration::from_secs(6);
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let server = Server::shared();
+    let mut gates = Vec::new();
+    for _ in 0..3 {
+        gates.push(Gate::to(server.url()).await);
+    }
+    let addresses: Vec<_> = gates.iter().map(|gate| gate.address.to_string()).collect();
+    let settings = ground::settings(&addresses.join(","), "/outlived");
+    let store = ZooKeeper::new(&settings).expect("good settings").store();
+    let epoch = store.begin_epoch(0).await.expect("begun");
+    let before = store.write(epoch, vec![put("before", b"1")]).await;
+    before.expect("written");
+    gates.iter().for_each(Gate::swallow);
+    let answers_again = async {
+        tokio::time::sleep(SILENT).await;
+        gates.iter().for_each(Gate::open);
+    };
+    let written = tokio::time::timeout(PATIENCE, store.write(epoch, vec![put("key", b"2")]));
+    let (written, ()) = tokio::join!(written, answers_again);
+    written.expect("it ends").expect("it got there");
+    let next = tokio::time::timeout(PATIENCE, store.begin_epoch(0)).await;
+    next.expect("nobody holds the log").expect("begun");
+}
+
 #[tokio::test]
 async fn a_caller_that_goes_away_leaves_a_large_batch_whole_or_not_there() {
     let server = Server::shared();
