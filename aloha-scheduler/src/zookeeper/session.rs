@@ -76,7 +76,7 @@ impl Link {
     }
 
     fn is_lost(&self) -> bool {
-        *self.standing.borrow() == Standing::Lost || self.standing.has_changed().is_err()
+        is_lost(&self.standing)
     }
 }
 
@@ -188,6 +188,11 @@ impl Links {
     }
 }
 
+/// Whether a session that stands so is over.
+pub(super) fn is_lost(standing: &watch::Receiver<Standing>) -> bool {
+    *standing.borrow() == Standing::Lost || standing.has_changed().is_err()
+}
+
 async fn until_lost(standing: &watch::Receiver<Standing>) {
     let mut standing = standing.clone();
     // A sender that is gone is a session that is.
@@ -213,7 +218,10 @@ where
         match answer {
             Ok(answer) => return Ok(answer),
             Err(error) if is_refusal(&error) => return Err(Trouble::Refused(error)),
-            Err(_) => tokio::time::sleep(ATTEMPT_PAUSE).await,
+            Err(error) => {
+                debug!(%error, "asks again");
+                tokio::time::sleep(ATTEMPT_PAUSE).await;
+            }
         }
     }
 }
@@ -307,13 +315,24 @@ impl Manager {
             Err(Error::AuthFailed) => return Err(Trouble::Refused(Error::AuthFailed)),
             Err(_) => return Err(Trouble::Away(super::diagnosis::of(&settings.servers).await)),
         };
-        let latches = super::latches(&settings.root);
-        let options = CreateMode::Persistent.with_acls(settings.acls());
+        // A server that has lost the others may go on answering pings.
+        let made = tokio::time::timeout(settings.session_timeout, self.make_directory(&client));
+        match made.await {
+            Ok(made) => made.map(|()| client),
+            Err(_) => Err(Trouble::Away(
+                "the servers give sessions, but do not carry out a write".to_owned(),
+            )),
+        }
+    }
+
+    async fn make_directory(&self, client: &Client) -> Result<(), Trouble> {
+        let latches = super::latches(&self.settings.root);
+        let options = CreateMode::Persistent.with_acls(self.settings.acls());
         match client.mkdir(&latches, &options).await {
-            Ok(()) => Ok(client),
+            Ok(()) => Ok(()),
             // Who may not create what is there already may still use it.
             Err(Error::NoAuth) if matches!(client.check_stat(&latches).await, Ok(Some(_))) => {
-                Ok(client)
+                Ok(())
             }
             Err(error) if is_refusal(&error) => Err(Trouble::Refused(error)),
             Err(error) => Err(Trouble::Away(error.to_string())),

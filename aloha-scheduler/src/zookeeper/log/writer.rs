@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tracing::debug;
 use zookeeper_client::{CreateMode, Error};
 
 use super::Log;
@@ -9,7 +10,7 @@ use super::epoch::Fence;
 use super::ledger::Ledger;
 use super::segment::{Assembler, Run, encode};
 use crate::persistence::{Change, PersistenceError};
-use crate::zookeeper::session::Link;
+use crate::zookeeper::session::{Link, is_lost};
 use crate::zookeeper::trouble::Trouble;
 
 /// The pause before a session is asked for again.
@@ -199,7 +200,8 @@ struct Request<'a> {
 impl Request<'_> {
     /// Has it done. An error says that it was not, and will not be: who is told so may promise that to others.
     async fn send(&self, log: &Log) -> Result<Result<(), Taken>, PersistenceError> {
-        let mut link = log.link().await?;
+        // The link itself would keep its session from ending.
+        let first = log.link().await?.standing;
         loop {
             let error = match self.try_once(log).await {
                 Err(error @ PersistenceError::Unavailable { .. }) => error,
@@ -208,13 +210,17 @@ impl Request<'_> {
             let Some((number, segment)) = self.segment else {
                 return Err(error); // nobody counts on a trim
             };
+            let link = log.next_link().await;
             match log.look_for(&link, number).await {
                 Ok(Some(there)) if there == segment => return Ok(Ok(())),
                 Ok(Some(_)) => return Ok(Err(Taken)),
-                Ok(None) | Err(Trouble::Refused(_)) => return Err(error),
+                Ok(None) | Err(Trouble::Refused(_)) if !is_lost(&first) => return Err(error),
                 // What was asked for under a session that is over may be done yet. It is asked for again: either it is
                 // there then, or a newer epoch has begun.
-                Err(Trouble::Away(_)) => link = log.next_link().await,
+                _ => {
+                    debug!(%error, "asks for a write again whose session was lost");
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
     }
