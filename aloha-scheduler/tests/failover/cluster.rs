@@ -90,9 +90,12 @@ impl Cluster {
     }
 
     /// A client of all masters that gives up soon.
+    #[track_caller]
     pub(crate) fn client(&self) -> MasterClient {
-        let connecting = connect(self.addresses());
-        self.runtime.block_on(connecting).expect("a master leads")
+        // A machine that is busy may not connect it within its short timeouts.
+        self.wait_until("a client is connected", || {
+            self.runtime.block_on(connect(self.addresses())).ok()
+        })
     }
 
     /// The master that says it is ready, if exactly one does.
