@@ -69,6 +69,10 @@ pub trait LeaderElectionAgent: fmt::Debug + Send + Sync + 'static {
     fn leader(&self) -> watch::Receiver<Option<MasterAddress>> {
         watch::channel(None).1
     }
+
+    /// Waits until nothing is left, for others, of the candidacies and leaderships that were dropped here: a process that
+    /// ends before may stay in their way for a while. It may take for ever where the election is out of reach.
+    async fn withdrawn(&self) {}
 }
 
 /// The election of a master that is alone: it leads at once, for as long as it lives.

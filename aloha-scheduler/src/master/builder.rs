@@ -145,7 +145,8 @@ impl MasterHandle {
     ///
     /// From now on it answers that it is a standby, and clients go elsewhere. What it took on before is stored and
     /// acknowledged. This returns when another master leads, or a second later, or at once where nobody can tell: then
-    /// its environment can be shut down.
+    /// its environment can be shut down. Of a standby it returns when that is no longer a candidate for others either, or
+    /// a second later.
     ///
     /// # Cancel safety
     ///

@@ -171,6 +171,7 @@ impl Master {
         }
         let (me, end) = (ctx.self_ref().clone(), CancellationToken::new());
         self.campaign = Some(end.clone().drop_guard());
+        let (observed, own) = (Arc::clone(&self.recovery_mode.election), self.address(ctx));
         ctx.spawn(async move {
             let heir = async {
                 let leadership = match elected {
@@ -179,10 +180,36 @@ impl Master {
                 };
                 claimant.inherit(leadership).await
             };
+            let stands_by = async {
+                if wait_for_other_leader(&*observed, &own).await {
+                    post(&me, OwnMessage::StandsBy).await;
+                }
+                std::future::pending().await
+            };
+            let heir = async {
+                tokio::select! {
+                    biased;
+                    heir = heir => heir,
+                    never = stands_by => never,
+                }
+            };
             if let Some(heir) = end.run_until_cancelled(heir).await {
                 post(&me, OwnMessage::Elected(heir)).await;
             }
         });
+    }
+
+    /// Nothing keeps it from standing for election any more.
+    fn stand_by(&self) {
+        if self.campaign.is_some() {
+            self.role.send_if_modified(|role| {
+                let is_kept = matches!(role, MasterRole::Standby { reason: Some(_) });
+                if is_kept {
+                    *role = MasterRole::Standby { reason: None };
+                }
+                is_kept
+            });
+        }
     }
 
     fn on_elected(&mut self, heir: Result<Heir, NoHeir>, ctx: &EndpointContext<MasterMessage>) {
@@ -247,11 +274,16 @@ impl Master {
         self.campaign = None;
         let reason = Some("it is about to stop".to_owned());
         self.role.send_replace(MasterRole::Standby { reason });
+        let election = Arc::clone(&self.recovery_mode.election);
         let Some(mut leader) = self.leader.take() else {
+            ctx.env().runtime().spawn(Box::pin(async move {
+                // Its place in the line would be in the way of whoever starts in its stead.
+                drop(tokio::time::timeout(SUCCESSOR_TIMEOUT, election.withdrawn()).await);
+                drop(done);
+            }));
             return;
         };
         info!("hands over");
-        let election = Arc::clone(&self.recovery_mode.election);
         let me = self.address(ctx);
         ctx.env().runtime().spawn(Box::pin(async move {
             let settled = tokio::time::timeout(SETTLE_TIMEOUT, leader.settle()).await;
@@ -259,9 +291,12 @@ impl Master {
                 warn!("hands over before all was stored");
             }
             drop(leader);
-            let successor = wait_for_successor(&*election, &me);
+            let succeeded = async {
+                election.withdrawn().await;
+                wait_for_other_leader(&*election, &me).await;
+            };
             // There may be none.
-            drop(tokio::time::timeout(SUCCESSOR_TIMEOUT, successor).await);
+            drop(tokio::time::timeout(SUCCESSOR_TIMEOUT, succeeded).await);
             drop(done);
         }));
     }
@@ -314,6 +349,7 @@ impl Master {
             }
             OwnMessage::Elected(heir) => self.on_elected(heir, ctx),
             OwnMessage::Campaign => self.campaign(false, ctx).await,
+            OwnMessage::StandsBy => self.stand_by(),
             OwnMessage::HandOver(done) => self.hand_over(done, ctx),
         }
     }
@@ -481,9 +517,9 @@ pub(super) fn watch_standing(
     end.drop_guard()
 }
 
-/// Waits until somebody else leads; not at all where the election does not say who leads.
-async fn wait_for_successor(election: &dyn LeaderElectionAgent, me: &MasterAddress) {
+/// Waits until somebody else leads; false, and at once, where the election does not say who leads.
+async fn wait_for_other_leader(election: &dyn LeaderElectionAgent, own: &MasterAddress) -> bool {
     let mut leader = election.leader();
-    let is_other = |it: &Option<MasterAddress>| it.as_ref().is_some_and(|it| it.rpc != me.rpc);
-    drop(leader.wait_for(is_other).await);
+    let is_other = |it: &Option<MasterAddress>| it.as_ref().is_some_and(|it| it.rpc != own.rpc);
+    leader.wait_for(is_other).await.is_ok()
 }

@@ -15,6 +15,8 @@ pub enum OwnMessage {
     StandingChanged,
     /// It is time to stand for election again.
     Campaign,
+    /// While it stands for election it sees who leads: what kept it from that before is over.
+    StandsBy,
     /// It is to lead no more, and to say when that is done.
     HandOver(oneshot::Sender<()>),
 }

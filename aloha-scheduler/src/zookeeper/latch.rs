@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, error, info, warn};
 use zookeeper_client::{Client, CreateMode, Error, EventType, OneshotWatcher};
 
@@ -55,15 +57,21 @@ pub struct ZooKeeperElection {
     own: OwnLatch,
     leader: Arc<watch::Sender<Option<MasterAddress>>>,
     is_observing: AtomicBool,
+    /// Those that are not deleted yet.
+    nodes: TaskTracker,
 }
 
 impl ZooKeeperElection {
     pub(super) fn new(session: Session, own: OwnLatch) -> Self {
+        let nodes = TaskTracker::new();
+        // Whoever waits for it waits until there are none.
+        nodes.close();
         Self {
             session,
             own,
             leader: Arc::new(watch::Sender::new(None)),
             is_observing: AtomicBool::new(false),
+            nodes,
         }
     }
 
@@ -83,7 +91,8 @@ impl ZooKeeperElection {
         let link = self.session.link().await?;
         let data = serde_json::to_vec(candidate).expect("texts are JSON");
         let settings = self.session.settings();
-        let mut node = Node::new(&link, super::latches(&settings.root));
+        let parent = super::latches(&settings.root);
+        let mut node = Node::new(&link, parent, self.nodes.token());
         node.create(&link, &data, settings).await?;
         loop {
             let nodes = link.on(|| node.client.list_children(&node.parent)).await?;
@@ -163,6 +172,10 @@ impl LeaderElectionAgent for ZooKeeperElection {
         }
         self.leader.subscribe()
     }
+
+    async fn withdrawn(&self) {
+        self.nodes.wait().await;
+    }
 }
 
 async fn changed(link: &Link, watcher: OneshotWatcher) -> Result<(), Trouble> {
@@ -181,16 +194,19 @@ struct Node {
     parent: String,
     prefix: String,
     may_exist: bool,
+    /// Kept until it is deleted.
+    token: TaskTrackerToken,
 }
 
 impl Node {
-    fn new(link: &Link, parent: String) -> Self {
+    fn new(link: &Link, parent: String, token: TaskTrackerToken) -> Self {
         Self {
             client: link.client.clone(),
             link: link.clone(),
             parent,
             prefix: line::prefix(link.client.session_id().0),
             may_exist: false,
+            token,
         }
     }
 
@@ -239,7 +255,9 @@ impl Drop for Node {
         }
         let (link, client) = (self.link.clone(), self.client.clone());
         let (parent, prefix) = (self.parent.clone(), self.prefix.clone());
+        let token = self.token.clone();
         runtime.spawn(async move {
+            let _until_deleted = token;
             // A session that is lost takes its nodes along.
             let Ok(nodes) = link.on(|| client.list_children(&parent)).await else {
                 return;

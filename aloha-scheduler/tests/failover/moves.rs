@@ -140,6 +140,24 @@ fn a_master_that_is_asked_to_end_hands_over_within_a_second() {
 }
 
 #[test]
+fn a_standby_that_was_started_anew_is_not_behind_what_it_was() {
+    let mut cluster = Cluster::start();
+    let leader = cluster.wait_for_leader();
+    let standby = (leader + 1) % 2;
+    cluster.wait_for_standby(standby);
+    cluster.masters[standby].terminate();
+    cluster.masters[standby].reap();
+    cluster.masters[standby].start(&cluster.network);
+    cluster.wait_for_standby(standby);
+    let asked = now();
+    cluster.masters[leader].terminate();
+    cluster.masters[leader].reap();
+    assert_eq!(cluster.wait_for_leader(), standby);
+    let gap = asked.elapsed();
+    assert!(gap <= GAP_MAX, "{gap:?}\n{}", cluster.ends_of_logs());
+}
+
+#[test]
 fn a_deposed_master_stands_by_and_leads_again() {
     let mut cluster = Cluster::start();
     let first = cluster.wait_for_leader();

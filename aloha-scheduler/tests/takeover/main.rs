@@ -71,6 +71,15 @@ fn once_elections_can_be_held_again_somebody_leads_however_long_they_could_not()
             "{:?}",
             back.elapsed()
         );
+        // What kept the others from standing for election is no news of them any more.
+        for master in &ground.masters {
+            let mut role = master.master.role();
+            let is_well = |role: &MasterRole| {
+                let leads = matches!(role, MasterRole::Leading { .. });
+                leads || *role == MasterRole::Standby { reason: None }
+            };
+            drop(role.wait_for(is_well).await.expect("it lives"));
+        }
     });
 }
 

@@ -56,6 +56,27 @@ async fn everybody_hears_who_leads() {
 }
 
 #[tokio::test]
+async fn who_withdraws_is_gone_from_the_line() {
+    let server = Server::shared();
+    let [first, second, third] = [(); 3].map(|()| server.zookeeper("/withdrawn").election());
+    let leads = first.campaign(&address("a:1")).await.expect("alone");
+    let address_of_second = address("b:1");
+    let campaign = second.campaign(&address_of_second);
+    let stood = tokio::time::timeout(Duration::from_secs(1), campaign);
+    stood.await.expect_err("somebody leads");
+    second.withdrawn().await;
+    drop(leads);
+    first.withdrawn().await;
+    let mut seen = third.leader();
+    let address_of_third = address("c:1");
+    let campaign = third.campaign(&address_of_third);
+    let stands = tokio::time::timeout(Duration::from_secs(30), campaign).await;
+    let _leads = stands.expect("nobody is before it").expect("a session");
+    let leader = seen.wait_for(Option::is_some).await.expect("told").clone();
+    assert_eq!(leader, Some(address_of_third));
+}
+
+#[tokio::test]
 async fn a_cut_suspends_a_leadership_and_a_lost_session_ends_it_but_not_its_master() {
     let server = Server::shared();
     let gate = Gate::to(server.url()).await;
