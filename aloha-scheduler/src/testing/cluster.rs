@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aloha_rpc::testing::{SimProcess, Simulation};
-use aloha_rpc::{RpcAddress, RpcConfig, RpcEnv};
-use tokio::sync::watch;
+use aloha_rpc::{RpcAddress, RpcConfig, RpcEnv, Runtime};
 
-use super::coordinator::{CoordinatedMaster, Disk, start_coordinator};
+use super::coordinator::{CoordinatedMaster, Disk, SessionEnd, start_coordinator};
 use super::ledger::Ledger;
 use super::machine::Machine;
 use crate::client::MasterClient;
 use crate::ids::WorkerId;
-use crate::master::{Master, MasterRole};
+use crate::master::{Master, MasterHandle, MasterRole};
 use crate::resources::Resources;
 use crate::worker::Worker;
 
@@ -32,6 +31,8 @@ pub struct SimClusterSettings {
     pub cores: u32,
     /// How long the coordinator hears nothing of a master before its session is over.
     pub session_timeout: Duration,
+    /// How a master learns that its session is over.
+    pub session_end: SessionEnd,
     /// How long a master hears nothing of a worker before it is dead.
     pub worker_timeout: Duration,
     /// Whether workers end supervised applications in time where no master answers.
@@ -45,6 +46,7 @@ impl Default for SimClusterSettings {
             workers: 20,
             cores: 2,
             session_timeout: Duration::from_secs(6),
+            session_end: SessionEnd::Noted,
             worker_timeout: Duration::from_secs(20),
             stop_when_cut_off: false,
         }
@@ -89,11 +91,13 @@ struct Node {
     kind: Kind,
     wall_offset_millis: i64,
     process: Option<Process>,
+    /// Whether it has handed over, and is about to end.
+    is_leaving: bool,
 }
 
 enum Kind {
     Coordinator,
-    Master(Option<watch::Receiver<MasterRole>>),
+    Master(Option<MasterHandle>),
     Worker { machine: Machine, id: WorkerId },
 }
 
@@ -135,6 +139,7 @@ impl SimCluster {
             kind,
             wall_offset_millis: 0,
             process: None,
+            is_leaving: false,
         });
         self.restart(&host).await;
     }
@@ -173,7 +178,8 @@ impl SimCluster {
     #[must_use]
     pub fn leaders(&self) -> Vec<String> {
         let leads = |node: &&Node| match &node.kind {
-            Kind::Master(Some(role)) => {
+            Kind::Master(Some(master)) => {
+                let role = master.role();
                 node.process.is_some() && matches!(*role.borrow(), MasterRole::Leading { .. })
             }
             Kind::Master(None) | Kind::Coordinator | Kind::Worker { .. } => false,
@@ -182,11 +188,11 @@ impl SimCluster {
         leaders.map(|node| node.host.clone()).collect()
     }
 
-    /// The hosts whose process does not run: it crashed, or is paused.
+    /// The hosts whose process does not run: it crashed, is paused, or has handed over and only waits to be restarted.
     #[must_use]
     pub fn down(&self) -> Vec<String> {
         let is_down = |node: &&Node| match &node.process {
-            Some(process) => process.process.is_paused(),
+            Some(process) => process.process.is_paused() || node.is_leaving,
             None => true,
         };
         let down = self.nodes.iter().filter(is_down);
@@ -247,7 +253,7 @@ impl SimCluster {
         process.end();
         drop(env);
         match &mut node.kind {
-            Kind::Master(role) => *role = None,
+            Kind::Master(master) => *master = None,
             Kind::Worker { machine, .. } => machine.set_worker(false),
             Kind::Coordinator => {}
         }
@@ -261,12 +267,29 @@ impl SimCluster {
         }
     }
 
+    /// Has a master hand over, as SIGTERM does. What is left of its process ends when it is restarted.
+    pub fn hand_over(&mut self, host: &str) {
+        let node = self.node_mut(host);
+        let (Some(Process { process, .. }), Kind::Master(Some(master))) =
+            (&node.process, &node.kind)
+        else {
+            return;
+        };
+        node.is_leaving = true;
+        let master = master.clone();
+        process.spawn(Box::pin(async move { master.hand_over().await }));
+    }
+
     /// Starts the process of a host where it does not run. What it has on its disk it has still.
     ///
     /// # Panics
     ///
     /// There is no such host.
     pub async fn restart(&mut self, host: &str) {
+        if self.node(host).is_leaving {
+            self.crash(host);
+            self.node_mut(host).is_leaving = false;
+        }
         if self.node(host).process.is_some() {
             return;
         }
@@ -280,7 +303,7 @@ impl SimCluster {
         let node = self.node_mut(host);
         match &mut node.kind {
             Kind::Coordinator => start_coordinator(&env, &disk),
-            Kind::Master(role) => *role = Some(start_master(&env, &settings)),
+            Kind::Master(master) => *master = Some(start_master(&env, &settings)),
             Kind::Worker { machine, id } => {
                 start_worker(&env, &settings, machine, id.clone(), masters);
             }
@@ -322,14 +345,19 @@ impl fmt::Debug for SimCluster {
     }
 }
 
-fn start_master(env: &RpcEnv, settings: &SimClusterSettings) -> watch::Receiver<MasterRole> {
+fn start_master(env: &RpcEnv, settings: &SimClusterSettings) -> MasterHandle {
     let coordinator = RpcAddress::new(COORDINATOR, PORT);
-    let coordinated = CoordinatedMaster::join(env, &coordinator, settings.session_timeout);
+    let SimClusterSettings {
+        session_timeout,
+        session_end,
+        ..
+    } = settings;
+    let coordinated = CoordinatedMaster::join(env, &coordinator, *session_timeout, *session_end);
     let mut master = Master::default_settings(env);
     master.worker_timeout = settings.worker_timeout;
     let builder = Master::builder(env).settings(master);
     let started = builder.recovery_mode(coordinated.recovery_mode()).start();
-    started.expect("the first of its environment").role()
+    started.expect("the first of its environment")
 }
 
 fn start_worker(

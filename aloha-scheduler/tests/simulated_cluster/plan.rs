@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use aloha_rpc::testing::SimConditions;
-use aloha_scheduler::testing::{SimClusterSettings, StoreTrouble};
+use aloha_scheduler::testing::{SessionEnd, SimClusterSettings, StoreTrouble};
 
 /// How long things go wrong.
 const TROUBLE: Duration = Duration::from_secs(60);
@@ -21,18 +21,25 @@ pub(crate) enum Fault {
     Partition(String, String),
     Heal(String, String),
     Isolate(String),
-    /// The network falls apart: these on the one side, all others on the other.
-    Split(Vec<String>),
+    Return(String),
+    /// The network falls apart: a master and these on the one side, all others on the other.
+    Split(Who, Vec<String>),
+    /// These workers hear the next leader only after it gave them up, and after that what the one before it had told
+    /// them.
+    Strand(Vec<String>),
     Rejoin,
     Cut(String, String),
     Conditions(SimConditions),
     Pause(Who),
     Resume,
     Crash(Who),
+    HandOver(Who),
     CrashMachine(String),
     Restart,
     Clock(String, i64),
     Store(StoreTrouble),
+    /// Masters that follow the store hear of what is stored so much later.
+    News(Duration),
 }
 
 /// A host by name, or whichever leads then.
@@ -69,6 +76,12 @@ impl Plan {
             stop_when_cut_off: dice.below(2) == 0,
             // With few of them applications have to wait.
             workers: if dice.below(2) == 0 { 20 } else { 4 },
+            session_end: match dice.below(2) {
+                0 => SessionEnd::Noted,
+                _ => SessionEnd::Told,
+            },
+            // With little time others are started elsewhere before what is under way has come to nothing.
+            worker_timeout: Duration::from_secs(if dice.below(2) == 0 { 20 } else { 8 }),
             ..SimClusterSettings::default()
         };
         let mut plan = Self {
@@ -78,6 +91,9 @@ impl Plan {
         for _ in 0..3 + dice.below(10) {
             let at = dice.millis(0, TROUBLE.as_millis() as u64);
             plan.add(at, &mut dice);
+        }
+        if dice.below(2) == 0 {
+            plan.push(Duration::ZERO, Fault::News(dice.millis(100, 15_000)));
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
@@ -92,7 +108,7 @@ impl Plan {
         let end = at + lasts;
         let workers = self.settings.workers as u64;
         let (one, other) = (any_host(workers, dice), any_host(workers, dice));
-        match dice.below(18) {
+        match dice.below(24) {
             0..=2 => {
                 if one != other {
                     self.push(at, Fault::Partition(one.clone(), other.clone()));
@@ -100,8 +116,8 @@ impl Plan {
                 }
             }
             3 | 4 => {
-                self.push(at, Fault::Isolate(one));
-                self.push(end, Fault::Rejoin);
+                self.push(at, Fault::Isolate(one.clone()));
+                self.push(end, Fault::Return(one));
             }
             5 => self.push(at, Fault::Cut(one, other)),
             6 => {
@@ -134,14 +150,26 @@ impl Plan {
                 let millis = i64::try_from(dice.below(7_200_000)).expect("small");
                 self.push(at, Fault::Clock(one, millis - 3_600_000));
             }
-            15 | 16 => {
+            15..=17 => {
                 // One that leads, cut off from who says so, with some of its workers.
-                let mut side = vec![format!("m{}", dice.below(3))];
-                let workers = (0..workers).filter(|_| dice.below(2) == 0);
-                side.extend(workers.map(|number| format!("w{number}")));
-                self.push(at, Fault::Split(side));
-                self.push(at + dice.millis(10_000, 50_000), Fault::Rejoin);
+                let workers = some_workers(workers, dice);
+                self.push(at, Fault::Split(master(dice), workers));
+                self.push(at + dice.millis(15_000, 50_000), Fault::Rejoin);
             }
+            18 | 19 => {
+                self.push(at, Fault::HandOver(master(dice)));
+                self.push(end, Fault::Restart);
+            }
+            20 => {
+                if !self.settings.stop_when_cut_off {
+                    self.push(
+                        at,
+                        Fault::Pause(Who::Host(format!("w{}", dice.below(workers)))),
+                    );
+                    self.push(end, Fault::Resume);
+                }
+            }
+            21 | 22 => self.push(at, Fault::Strand(some_workers(workers, dice))),
             _ => {
                 let trouble = match dice.below(2) {
                     0 => StoreTrouble::Refuses,
@@ -165,6 +193,11 @@ fn any_host(workers: u64, dice: &mut Dice) -> String {
         3 => "coordinator".to_owned(),
         _ => format!("w{}", dice.below(workers)),
     }
+}
+
+fn some_workers(workers: u64, dice: &mut Dice) -> Vec<String> {
+    let some = (0..workers).filter(|_| dice.below(2) == 0);
+    some.map(|number| format!("w{number}")).collect()
 }
 
 fn master(dice: &mut Dice) -> Who {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aloha_rpc::testing::{SimConditions, Simulation};
 use aloha_scheduler::master::WorkerState;
 use aloha_scheduler::persistence::Change;
-use aloha_scheduler::testing::{Checker, SimCluster, StoreTrouble};
+use aloha_scheduler::testing::{Batch, Checker, SimCluster, StoreTrouble};
 use aloha_scheduler::{AppStatus, MasterClient};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,6 +18,10 @@ use crate::plan::{Dice, Fault, Plan, Who};
 const CLIENTS: u64 = 3;
 /// How long a cluster may take to come to rest once all is healed: the longest application twice, and then some.
 const REST_WITHIN: Duration = Duration::from_secs(600);
+/// How long what a plan waits for may take: a launch, and the next leader.
+const LAUNCH_WITHIN: Duration = Duration::from_secs(4);
+const LED_WITHIN: Duration = Duration::from_secs(10);
+const MOMENT: Duration = Duration::from_millis(200);
 /// More tasks than this in a process that rests are a leak: what it is made of, and a few for each connection.
 const TASKS_MAX: usize = 400;
 
@@ -143,7 +147,11 @@ async fn inflict(cluster: &mut SimCluster, fault: &Fault) {
         Fault::Partition(one, other) => network.partition(one, other),
         Fault::Heal(one, other) => network.heal(one, other),
         Fault::Isolate(host) => network.isolate(host),
-        Fault::Split(side) => {
+        Fault::Return(host) => network.rejoin(host),
+        Fault::Split(who, workers) => {
+            await_launch(cluster, workers).await;
+            let mut side = workers.clone();
+            side.push(name(cluster, who));
             for other in cluster.hosts().iter().filter(|it| !side.contains(it)) {
                 side.iter().for_each(|one| network.partition(one, other));
             }
@@ -167,9 +175,67 @@ async fn inflict(cluster: &mut SimCluster, fault: &Fault) {
                 cluster.restart(&host).await;
             }
         }
+        Fault::HandOver(who) => {
+            let host = name(cluster, who);
+            cluster.hand_over(&host);
+        }
+        Fault::Strand(workers) => strand(cluster, workers).await,
+        Fault::News(delay) => cluster.disk().delay_news(*delay),
         Fault::Clock(host, millis) => cluster.set_clock(host, *millis),
         Fault::Store(trouble) => cluster.disk().set_trouble(*trouble),
     }
+}
+
+/// Parts workers from their leader once that has launched something there, and has it led by another; lets that one reach
+/// them only after it gave them up, and then what they were told before.
+async fn strand(cluster: &mut SimCluster, workers: &[String]) {
+    let network = cluster.simulation().network().clone();
+    let masters = 0..cluster.settings().masters;
+    let masters: Vec<_> = masters.map(|number| format!("m{number}")).collect();
+    let Some(leader) = cluster.leaders().pop() else {
+        return;
+    };
+    for worker in workers {
+        masters
+            .iter()
+            .for_each(|master| network.partition(worker, master));
+    }
+    await_launch(cluster, workers).await;
+    let epochs = cluster.disk().epochs().len();
+    cluster.hand_over(&leader);
+    let is_led = || cluster.disk().epochs().len() > epochs;
+    within(LED_WITHIN, is_led).await;
+    tokio::time::sleep(cluster.settings().worker_timeout + MOMENT).await;
+    for worker in workers {
+        let others = masters.iter().filter(|master| **master != leader);
+        others.for_each(|master| network.heal(worker, master));
+    }
+    tokio::time::sleep(MOMENT * 2).await;
+    workers
+        .iter()
+        .for_each(|worker| network.heal(worker, &leader));
+}
+
+/// Waits until something that may be started elsewhere is launched on one of these.
+async fn await_launch(cluster: &SimCluster, workers: &[String]) {
+    let before = cluster.disk().count();
+    let is_launched = || {
+        let batches = cluster.disk().batches_from(before);
+        let mut hosts = batches.iter().flat_map(Batch::movable_launches);
+        hosts.any(|host| workers.contains(&host))
+    };
+    within(LAUNCH_WITHIN, is_launched).await;
+}
+
+/// Waits until this is so, but no longer.
+async fn within(patience: Duration, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    // If it is not, then it is not.
+    drop(tokio::time::timeout(patience, waiting).await);
 }
 
 async fn heal(cluster: &mut SimCluster) {

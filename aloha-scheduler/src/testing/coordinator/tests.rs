@@ -5,7 +5,7 @@ use aloha_rpc::{RpcAddress, RpcEnv};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{CoordinatedMaster, Disk, StoreTrouble, start_coordinator};
+use super::{CoordinatedMaster, Disk, SessionEnd, StoreTrouble, start_coordinator};
 use crate::election::{
     self, ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing,
 };
@@ -36,7 +36,7 @@ impl Ground {
     }
 
     fn join(&self) -> CoordinatedMaster {
-        CoordinatedMaster::join(&self.master, self.address(), TIMEOUT)
+        CoordinatedMaster::join(&self.master, self.address(), TIMEOUT, SessionEnd::Noted)
     }
 
     fn address(&self) -> &RpcAddress {
@@ -121,7 +121,7 @@ fn a_leader_that_is_cut_off_is_suspended_and_lost_no_later_than_another_leads() 
         let leads = first.election.campaign(&address("m0:1")).await;
         let mut standing = leads.expect("it is held").standing;
         let other = ground.sim.env("other").await;
-        let second = CoordinatedMaster::join(&other, ground.address(), TIMEOUT);
+        let second = CoordinatedMaster::join(&other, ground.address(), TIMEOUT, SessionEnd::Noted);
         let mut leader = second.election.leader();
         let known = leader.wait_for(|it| it == &Some(address("m0:1"))).await;
         drop(known.expect("it is told"));
