@@ -10,9 +10,9 @@ use super::coordinator::Batch;
 use super::ledger::Run;
 use crate::app::{AppPhase, AppStatus};
 use crate::attempt::Outcome;
-use crate::ids::AppId;
+use crate::ids::{AppId, WorkerId};
 use crate::master::AppRecord;
-use crate::persistence::{Change, Readable, read};
+use crate::persistence::{Change, Named, Readable, named, read};
 
 /// Something a client was told, or asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,7 @@ pub enum Promise {
 /// - **Nothing acknowledged is lost**: it was stored when it was acknowledged, it is known, it has ended, and as it did.
 /// - **No second live attempt**: none beside another on one worker, none at all where workers stop what may be started
 ///   elsewhere or nothing may be, and else none before the worker of the first was given up for a full timeout.
+/// - **A worker that is drained takes nothing**: nothing is launched there once that is stored.
 /// - **A name is one application**, unless it was withdrawn and never ran; a kill is stored when it is promised, and obeyed;
 ///   among equals who came first is launched first.
 #[derive(Debug)]
@@ -109,6 +110,7 @@ impl<'a> Checker<'a> {
         self.check_attempts();
         self.check_names();
         self.check_order();
+        self.check_drains();
         for promise in promises {
             self.check_promise(promise, promises, statuses);
         }
@@ -269,6 +271,45 @@ impl<'a> Checker<'a> {
             }
         }
         self.wrong.extend(wrong);
+    }
+
+    /// Nothing is launched on a worker that is drained.
+    fn check_drains(&mut self) {
+        let mut drained: BTreeSet<WorkerId> = BTreeSet::new();
+        let mut latest: BTreeMap<AppId, u32> = BTreeMap::new();
+        for (number, batch) in self.batches.iter().enumerate() {
+            // Of one batch nobody knows what was decided first.
+            let before = drained.clone();
+            for change in &batch.changes {
+                match change {
+                    Change::Delete { key } => {
+                        if let Named::Worker(worker) = named(key) {
+                            drained.remove(&worker);
+                        }
+                    }
+                    Change::Put(record) => match read(record) {
+                        Ok(Readable::Worker(worker)) if worker.drain.is_some() => {
+                            drained.insert(worker.id);
+                        }
+                        Ok(Readable::Worker(worker)) => drop(drained.remove(&worker.id)),
+                        Ok(Readable::App(app)) => {
+                            let on = app.state.placement().map(|on| &on.worker);
+                            let is_new =
+                                latest.insert(app.id.clone(), app.attempt) < Some(app.attempt);
+                            let is_there =
+                                |on: &&WorkerId| before.contains(on) && drained.contains(on);
+                            if let Some(worker) = on.filter(is_there).filter(|_| is_new) {
+                                self.wrong.push(format!(
+                                    "batch {number} launches attempt {} of {} on {worker}, which is drained",
+                                    app.attempt, app.id
+                                ));
+                            }
+                        }
+                        Ok(_) | Err(_) => {}
+                    },
+                }
+            }
+        }
     }
 
     fn check_promise(&mut self, promise: &Promise, all: &[Promise], statuses: &[AppStatus]) {

@@ -15,7 +15,7 @@ use crate::client::MasterClient;
 use crate::ids::WorkerId;
 use crate::master::{Master, MasterHandle, MasterRole};
 use crate::resources::Resources;
-use crate::worker::Worker;
+use crate::worker::{Worker, WorkerHandle};
 
 const PORT: u16 = 7077;
 const COORDINATOR: &str = "coordinator";
@@ -99,6 +99,18 @@ enum Kind {
     Coordinator,
     Master(Option<MasterHandle>),
     Worker { machine: Machine, id: WorkerId },
+}
+
+impl Node {
+    /// Whether its process is there, and will do nothing more.
+    fn has_left(&self) -> bool {
+        let has_ended = match &self.kind {
+            Kind::Worker { machine, .. } => !machine.has_worker(),
+            Kind::Master(_) => self.is_leaving,
+            Kind::Coordinator => false,
+        };
+        has_ended && self.process.is_some()
+    }
 }
 
 /// A process, with its environment.
@@ -188,11 +200,18 @@ impl SimCluster {
         leaders.map(|node| node.host.clone()).collect()
     }
 
-    /// The hosts whose process does not run: it crashed, is paused, or has handed over and only waits to be restarted.
+    /// Where a worker is reached.
+    #[must_use]
+    pub fn worker_address(&self, host: &str) -> String {
+        format!("{host}:{PORT}")
+    }
+
+    /// The hosts whose process does not run: it crashed, is paused, or has only to be restarted, for it has handed over or
+    /// was drained.
     #[must_use]
     pub fn down(&self) -> Vec<String> {
         let is_down = |node: &&Node| match &node.process {
-            Some(process) => process.process.is_paused() || node.is_leaving,
+            Some(process) => process.process.is_paused() || node.has_left(),
             None => true,
         };
         let down = self.nodes.iter().filter(is_down);
@@ -246,6 +265,7 @@ impl SimCluster {
     pub fn crash(&mut self, host: &str) {
         let network = self.sim.network().clone();
         let node = self.node_mut(host);
+        node.is_leaving = false;
         let Some(Process { process, env }) = node.process.take() else {
             return;
         };
@@ -286,9 +306,8 @@ impl SimCluster {
     ///
     /// There is no such host.
     pub async fn restart(&mut self, host: &str) {
-        if self.node(host).is_leaving {
+        if self.node(host).has_left() {
             self.crash(host);
-            self.node_mut(host).is_leaving = false;
         }
         if self.node(host).process.is_some() {
             return;
@@ -305,7 +324,8 @@ impl SimCluster {
             Kind::Coordinator => start_coordinator(&env, &disk),
             Kind::Master(master) => *master = Some(start_master(&env, &settings)),
             Kind::Worker { machine, id } => {
-                start_worker(&env, &settings, machine, id.clone(), masters);
+                let worker = start_worker(&env, &settings, machine, id.clone(), masters);
+                process.spawn(Box::pin(note_end(worker, machine.clone())));
             }
         }
         node.process = Some(Process { process, env });
@@ -366,7 +386,7 @@ fn start_worker(
     machine: &Machine,
     id: WorkerId,
     masters: Vec<String>,
-) {
+) -> WorkerHandle {
     let offers = Resources {
         cores: settings.cores,
         memory_mib: 1024 * u64::from(settings.cores),
@@ -379,5 +399,10 @@ fn start_worker(
     machine.set_worker(true);
     let launcher = Arc::new(machine.clone());
     let started = Worker::start(env, worker, PathBuf::from("work"), launcher);
-    drop(started.expect("the first of its environment"));
+    started.expect("the first of its environment")
+}
+
+async fn note_end(mut worker: WorkerHandle, machine: Machine) {
+    worker.ended().await;
+    machine.set_worker(false);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aloha_rpc::testing::SimConditions;
 use aloha_scheduler::testing::{SessionEnd, SimClusterSettings, StoreTrouble};
+use aloha_scheduler::{DrainMode, DrainRequest};
 
 /// How long things go wrong.
 const TROUBLE: Duration = Duration::from_secs(60);
@@ -36,6 +37,8 @@ pub(crate) enum Fault {
     HandOver(Who),
     CrashMachine(String),
     Restart,
+    /// A worker is drained, or no more. One that has left comes back with those that crashed.
+    Drain(String, DrainRequest),
     Clock(String, i64),
     Store(StoreTrouble),
     /// Masters that follow the store hear of what is stored so much later.
@@ -73,15 +76,19 @@ impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let settings = SimClusterSettings {
-            stop_when_cut_off: dice.below(2) == 0,
+            stop_when_cut_off: dice.below(3) > 0,
             // With few of them applications have to wait.
-            workers: if dice.below(2) == 0 { 20 } else { 4 },
+            workers: match dice.below(6) {
+                0 => 20,
+                1..=3 => 12,
+                _ => 4,
+            },
             session_end: match dice.below(2) {
                 0 => SessionEnd::Noted,
                 _ => SessionEnd::Told,
             },
             // With little time others are started elsewhere before what is under way has come to nothing.
-            worker_timeout: Duration::from_secs(if dice.below(2) == 0 { 20 } else { 8 }),
+            worker_timeout: Duration::from_secs(if dice.below(3) == 0 { 20 } else { 8 }),
             ..SimClusterSettings::default()
         };
         let mut plan = Self {
@@ -108,7 +115,7 @@ impl Plan {
         let end = at + lasts;
         let workers = self.settings.workers as u64;
         let (one, other) = (any_host(workers, dice), any_host(workers, dice));
-        match dice.below(24) {
+        match dice.below(26) {
             0..=2 => {
                 if one != other {
                     self.push(at, Fault::Partition(one.clone(), other.clone()));
@@ -170,6 +177,18 @@ impl Plan {
                 }
             }
             21 | 22 => self.push(at, Fault::Strand(some_workers(workers, dice))),
+            23 | 24 => {
+                let mode = match dice.below(2) {
+                    0 => DrainMode::Move,
+                    _ => DrainMode::Wait,
+                };
+                let timeout = (dice.below(2) == 0).then(|| dice.millis(0, 15_000));
+                let worker = format!("w{}", dice.below(workers));
+                let begin = DrainRequest::begin(mode, timeout);
+                self.push(at, Fault::Drain(worker.clone(), begin));
+                self.push(end, Fault::Drain(worker, DrainRequest::Cancel));
+                self.push(end + dice.millis(0, 10_000), Fault::Restart);
+            }
             _ => {
                 let trouble = match dice.below(2) {
                     0 => StoreTrouble::Refuses,
