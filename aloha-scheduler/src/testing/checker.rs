@@ -48,7 +48,8 @@ pub enum Promise {
 /// Checks a cluster at rest: what its store took, what its applications did, and what its clients were told must agree.
 ///
 /// - **One leader's commands take effect**: the store takes no batch of an older epoch after one of a newer; each attempt
-///   that runs was stored first, on the worker that it runs on; on one worker, launches are of rising epochs.
+///   that runs was stored first, on the worker that it runs on; a worker that was told something by a newer leader begins
+///   nothing that an older one told it and that was given up since.
 /// - **Nothing acknowledged is lost**: it was stored when it was acknowledged, it is known, it has ended, and as it did.
 /// - **No second live attempt**: none beside another on one worker, none at all where workers stop what may be started
 ///   elsewhere or nothing may be, and else none before the worker of the first was given up for a full timeout.
@@ -155,6 +156,16 @@ impl<'a> Checker<'a> {
         Some(lost.0)
     }
 
+    /// Whether an attempt had been given up, or its application had ended, when it began.
+    fn was_over(&self, run: &Run) -> bool {
+        let stored = self.apps.get(&run.app).into_iter().flatten();
+        let mut before = stored.filter(|(number, _)| *number < run.batches);
+        before.any(|(_, app)| {
+            let is_again = app.attempt == run.attempt && app.phase() == AppPhase::Relaunching;
+            app.attempt > run.attempt || is_again || app.phase().is_final()
+        })
+    }
+
     fn check_launches(&mut self) {
         let mut newest: BTreeMap<&str, (u64, &Run)> = BTreeMap::new();
         let mut wrong = Vec::new();
@@ -172,11 +183,11 @@ impl<'a> Checker<'a> {
                 wrong.push(format!("{} ran before it was stored: {run:?}", run.name));
             }
             let epoch = self.batches[stored].epoch;
-            // One that waited for the end of an attempt before it, or for a lease, was launched earlier than it began.
-            let may_have_waited =
-                run.attempt > 1 || (run.is_supervised && self.cluster.settings().stop_when_cut_off);
+            // One that waited for the end of an attempt before it was launched earlier than it began. A newer leader says
+            // again what an older one said, for as long as it is wanted.
+            let is_late = run.attempt == 1 && self.was_over(run);
             match newest.get(&*run.host) {
-                Some((newer, by)) if *newer > epoch && !may_have_waited => wrong.push(format!(
+                Some((newer, by)) if *newer > epoch && is_late => wrong.push(format!(
                     "{} launched {run:?} of epoch {epoch} after {by:?} of epoch {newer}",
                     run.host
                 )),

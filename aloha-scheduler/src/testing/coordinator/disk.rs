@@ -108,6 +108,11 @@ impl Disk {
         self.with(|state| state.is_fenceless = true);
     }
 
+    /// Has those who catch up with the store hear nothing more than they have heard: a defect, to see that somebody notices.
+    pub fn break_catching_up(&self) {
+        self.with(|state| state.is_secretive = true);
+    }
+
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -117,6 +122,7 @@ impl Disk {
 pub(super) struct State {
     pub(super) trouble: StoreTrouble,
     is_fenceless: bool,
+    is_secretive: bool,
     news_delay: Duration,
     epochs: Vec<(Instant, u64)>,
     /// Of whom raised the epoch last.
@@ -308,6 +314,15 @@ impl State {
     pub(super) fn next_news(&self, position: u64) -> Option<Instant> {
         let next = self.log.get(usize::try_from(position).ok()?)?;
         Some(next.at + self.news_delay)
+    }
+
+    /// All that those do not know who have heard up to there.
+    pub(super) fn all_news(&self, after: u64) -> News {
+        let after = match self.is_secretive {
+            false => after,
+            true => self.position(),
+        };
+        self.news_between(after, self.position())
     }
 
     /// What lies between two positions.

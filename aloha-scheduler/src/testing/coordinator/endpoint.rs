@@ -218,10 +218,8 @@ impl RpcEndpoint for Coordinator {
             } => {
                 if let Some(call) = self.hears(session, call, now) {
                     if patience_millis == 0 {
-                        let all = |state: &mut super::disk::State| {
-                            state.news_between(after, state.position())
-                        };
-                        call.reply(Answer::Done(self.disk.with(all)));
+                        let news = self.disk.with(|state| state.all_news(after));
+                        call.reply(Answer::Done(news));
                     } else {
                         self.wait(patience_millis, What::News(after, call), now);
                     }
