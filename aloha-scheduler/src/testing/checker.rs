@@ -10,9 +10,9 @@ use super::coordinator::Batch;
 use super::ledger::Run;
 use crate::app::{AppPhase, AppStatus};
 use crate::attempt::Outcome;
-use crate::ids::AppId;
+use crate::ids::{AppId, WorkerId};
 use crate::master::AppRecord;
-use crate::persistence::{Change, Readable, read};
+use crate::persistence::{Change, Named, Readable, named, read};
 
 /// Something a client was told, or asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +48,12 @@ pub enum Promise {
 /// Checks a cluster at rest: what its store took, what its applications did, and what its clients were told must agree.
 ///
 /// - **One leader's commands take effect**: the store takes no batch of an older epoch after one of a newer; each attempt
-///   that runs was stored first, on the worker that it runs on; on one worker, launches are of rising epochs.
+///   that runs was stored first, on the worker that it runs on; a worker that was told something by a newer leader begins
+///   nothing that an older one told it and that was given up since.
 /// - **Nothing acknowledged is lost**: it was stored when it was acknowledged, it is known, it has ended, and as it did.
 /// - **No second live attempt**: none beside another on one worker, none at all where workers stop what may be started
 ///   elsewhere or nothing may be, and else none before the worker of the first was given up for a full timeout.
+/// - **A worker that is drained takes nothing**: nothing is launched there once that is stored.
 /// - **A name is one application**, unless it was withdrawn and never ran; a kill is stored when it is promised, and obeyed;
 ///   among equals who came first is launched first.
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl<'a> Checker<'a> {
         self.check_attempts();
         self.check_names();
         self.check_order();
+        self.check_drains();
         for promise in promises {
             self.check_promise(promise, promises, statuses);
         }
@@ -153,6 +156,16 @@ impl<'a> Checker<'a> {
         Some(lost.0)
     }
 
+    /// Whether an attempt had been given up, or its application had ended, when it began.
+    fn was_over(&self, run: &Run) -> bool {
+        let stored = self.apps.get(&run.app).into_iter().flatten();
+        let mut before = stored.filter(|(number, _)| *number < run.batches);
+        before.any(|(_, app)| {
+            let is_again = app.attempt == run.attempt && app.phase() == AppPhase::Relaunching;
+            app.attempt > run.attempt || is_again || app.phase().is_final()
+        })
+    }
+
     fn check_launches(&mut self) {
         let mut newest: BTreeMap<&str, (u64, &Run)> = BTreeMap::new();
         let mut wrong = Vec::new();
@@ -170,11 +183,11 @@ impl<'a> Checker<'a> {
                 wrong.push(format!("{} ran before it was stored: {run:?}", run.name));
             }
             let epoch = self.batches[stored].epoch;
-            // One that waited for the end of an attempt before it, or for a lease, was launched earlier than it began.
-            let may_have_waited =
-                run.attempt > 1 || (run.is_supervised && self.cluster.settings().stop_when_cut_off);
+            // One that waited for the end of an attempt before it was launched earlier than it began. A newer leader says
+            // again what an older one said, for as long as it is wanted.
+            let is_late = run.attempt == 1 && self.was_over(run);
             match newest.get(&*run.host) {
-                Some((newer, by)) if *newer > epoch && !may_have_waited => wrong.push(format!(
+                Some((newer, by)) if *newer > epoch && is_late => wrong.push(format!(
                     "{} launched {run:?} of epoch {epoch} after {by:?} of epoch {newer}",
                     run.host
                 )),
@@ -269,6 +282,45 @@ impl<'a> Checker<'a> {
             }
         }
         self.wrong.extend(wrong);
+    }
+
+    /// Nothing is launched on a worker that is drained.
+    fn check_drains(&mut self) {
+        let mut drained: BTreeSet<WorkerId> = BTreeSet::new();
+        let mut latest: BTreeMap<AppId, u32> = BTreeMap::new();
+        for (number, batch) in self.batches.iter().enumerate() {
+            // Of one batch nobody knows what was decided first.
+            let before = drained.clone();
+            for change in &batch.changes {
+                match change {
+                    Change::Delete { key } => {
+                        if let Named::Worker(worker) = named(key) {
+                            drained.remove(&worker);
+                        }
+                    }
+                    Change::Put(record) => match read(record) {
+                        Ok(Readable::Worker(worker)) if worker.drain.is_some() => {
+                            drained.insert(worker.id);
+                        }
+                        Ok(Readable::Worker(worker)) => drop(drained.remove(&worker.id)),
+                        Ok(Readable::App(app)) => {
+                            let on = app.state.placement().map(|on| &on.worker);
+                            let is_new =
+                                latest.insert(app.id.clone(), app.attempt) < Some(app.attempt);
+                            let is_there =
+                                |on: &&WorkerId| before.contains(on) && drained.contains(on);
+                            if let Some(worker) = on.filter(is_there).filter(|_| is_new) {
+                                self.wrong.push(format!(
+                                    "batch {number} launches attempt {} of {} on {worker}, which is drained",
+                                    app.attempt, app.id
+                                ));
+                            }
+                        }
+                        Ok(_) | Err(_) => {}
+                    },
+                }
+            }
+        }
     }
 
     fn check_promise(&mut self, promise: &Promise, all: &[Promise], statuses: &[AppStatus]) {

@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aloha_rpc::testing::{SimProcess, Simulation};
-use aloha_rpc::{RpcAddress, RpcConfig, RpcEnv};
-use tokio::sync::watch;
+use aloha_rpc::{RpcAddress, RpcConfig, RpcEnv, Runtime};
 
-use super::coordinator::{CoordinatedMaster, Disk, start_coordinator};
+use super::coordinator::{CoordinatedMaster, Disk, SessionEnd, start_coordinator};
 use super::ledger::Ledger;
 use super::machine::Machine;
 use crate::client::MasterClient;
 use crate::ids::WorkerId;
-use crate::master::{Master, MasterRole};
+use crate::master::{Master, MasterHandle, MasterRole};
 use crate::resources::Resources;
-use crate::worker::Worker;
+use crate::worker::{Worker, WorkerHandle};
 
 const PORT: u16 = 7077;
 const COORDINATOR: &str = "coordinator";
@@ -32,6 +31,8 @@ pub struct SimClusterSettings {
     pub cores: u32,
     /// How long the coordinator hears nothing of a master before its session is over.
     pub session_timeout: Duration,
+    /// How a master learns that its session is over.
+    pub session_end: SessionEnd,
     /// How long a master hears nothing of a worker before it is dead.
     pub worker_timeout: Duration,
     /// Whether workers end supervised applications in time where no master answers.
@@ -45,6 +46,7 @@ impl Default for SimClusterSettings {
             workers: 20,
             cores: 2,
             session_timeout: Duration::from_secs(6),
+            session_end: SessionEnd::Noted,
             worker_timeout: Duration::from_secs(20),
             stop_when_cut_off: false,
         }
@@ -89,12 +91,26 @@ struct Node {
     kind: Kind,
     wall_offset_millis: i64,
     process: Option<Process>,
+    /// Whether it has handed over, and is about to end.
+    is_leaving: bool,
 }
 
 enum Kind {
     Coordinator,
-    Master(Option<watch::Receiver<MasterRole>>),
+    Master(Option<MasterHandle>),
     Worker { machine: Machine, id: WorkerId },
+}
+
+impl Node {
+    /// Whether its process is there, and will do nothing more.
+    fn has_left(&self) -> bool {
+        let has_ended = match &self.kind {
+            Kind::Worker { machine, .. } => !machine.has_worker(),
+            Kind::Master(_) => self.is_leaving,
+            Kind::Coordinator => false,
+        };
+        has_ended && self.process.is_some()
+    }
 }
 
 /// A process, with its environment.
@@ -135,6 +151,7 @@ impl SimCluster {
             kind,
             wall_offset_millis: 0,
             process: None,
+            is_leaving: false,
         });
         self.restart(&host).await;
     }
@@ -173,7 +190,8 @@ impl SimCluster {
     #[must_use]
     pub fn leaders(&self) -> Vec<String> {
         let leads = |node: &&Node| match &node.kind {
-            Kind::Master(Some(role)) => {
+            Kind::Master(Some(master)) => {
+                let role = master.role();
                 node.process.is_some() && matches!(*role.borrow(), MasterRole::Leading { .. })
             }
             Kind::Master(None) | Kind::Coordinator | Kind::Worker { .. } => false,
@@ -182,11 +200,18 @@ impl SimCluster {
         leaders.map(|node| node.host.clone()).collect()
     }
 
-    /// The hosts whose process does not run: it crashed, or is paused.
+    /// Where a worker is reached.
+    #[must_use]
+    pub fn worker_address(&self, host: &str) -> String {
+        format!("{host}:{PORT}")
+    }
+
+    /// The hosts whose process does not run: it crashed, is paused, or has only to be restarted, for it has handed over or
+    /// was drained.
     #[must_use]
     pub fn down(&self) -> Vec<String> {
         let is_down = |node: &&Node| match &node.process {
-            Some(process) => process.process.is_paused(),
+            Some(process) => process.process.is_paused() || node.has_left(),
             None => true,
         };
         let down = self.nodes.iter().filter(is_down);
@@ -240,6 +265,7 @@ impl SimCluster {
     pub fn crash(&mut self, host: &str) {
         let network = self.sim.network().clone();
         let node = self.node_mut(host);
+        node.is_leaving = false;
         let Some(Process { process, env }) = node.process.take() else {
             return;
         };
@@ -247,7 +273,7 @@ impl SimCluster {
         process.end();
         drop(env);
         match &mut node.kind {
-            Kind::Master(role) => *role = None,
+            Kind::Master(master) => *master = None,
             Kind::Worker { machine, .. } => machine.set_worker(false),
             Kind::Coordinator => {}
         }
@@ -261,12 +287,28 @@ impl SimCluster {
         }
     }
 
+    /// Has a master hand over, as SIGTERM does. What is left of its process ends when it is restarted.
+    pub fn hand_over(&mut self, host: &str) {
+        let node = self.node_mut(host);
+        let (Some(Process { process, .. }), Kind::Master(Some(master))) =
+            (&node.process, &node.kind)
+        else {
+            return;
+        };
+        node.is_leaving = true;
+        let master = master.clone();
+        process.spawn(Box::pin(async move { master.hand_over().await }));
+    }
+
     /// Starts the process of a host where it does not run. What it has on its disk it has still.
     ///
     /// # Panics
     ///
     /// There is no such host.
     pub async fn restart(&mut self, host: &str) {
+        if self.node(host).has_left() {
+            self.crash(host);
+        }
         if self.node(host).process.is_some() {
             return;
         }
@@ -280,9 +322,10 @@ impl SimCluster {
         let node = self.node_mut(host);
         match &mut node.kind {
             Kind::Coordinator => start_coordinator(&env, &disk),
-            Kind::Master(role) => *role = Some(start_master(&env, &settings)),
+            Kind::Master(master) => *master = Some(start_master(&env, &settings)),
             Kind::Worker { machine, id } => {
-                start_worker(&env, &settings, machine, id.clone(), masters);
+                let worker = start_worker(&env, &settings, machine, id.clone(), masters);
+                process.spawn(Box::pin(note_end(worker, machine.clone())));
             }
         }
         node.process = Some(Process { process, env });
@@ -322,14 +365,19 @@ impl fmt::Debug for SimCluster {
     }
 }
 
-fn start_master(env: &RpcEnv, settings: &SimClusterSettings) -> watch::Receiver<MasterRole> {
+fn start_master(env: &RpcEnv, settings: &SimClusterSettings) -> MasterHandle {
     let coordinator = RpcAddress::new(COORDINATOR, PORT);
-    let coordinated = CoordinatedMaster::join(env, &coordinator, settings.session_timeout);
+    let SimClusterSettings {
+        session_timeout,
+        session_end,
+        ..
+    } = settings;
+    let coordinated = CoordinatedMaster::join(env, &coordinator, *session_timeout, *session_end);
     let mut master = Master::default_settings(env);
     master.worker_timeout = settings.worker_timeout;
     let builder = Master::builder(env).settings(master);
     let started = builder.recovery_mode(coordinated.recovery_mode()).start();
-    started.expect("the first of its environment").role()
+    started.expect("the first of its environment")
 }
 
 fn start_worker(
@@ -338,7 +386,7 @@ fn start_worker(
     machine: &Machine,
     id: WorkerId,
     masters: Vec<String>,
-) {
+) -> WorkerHandle {
     let offers = Resources {
         cores: settings.cores,
         memory_mib: 1024 * u64::from(settings.cores),
@@ -351,5 +399,10 @@ fn start_worker(
     machine.set_worker(true);
     let launcher = Arc::new(machine.clone());
     let started = Worker::start(env, worker, PathBuf::from("work"), launcher);
-    drop(started.expect("the first of its environment"));
+    started.expect("the first of its environment")
+}
+
+async fn note_end(mut worker: WorkerHandle, machine: Machine) {
+    worker.ended().await;
+    machine.set_worker(false);
 }

@@ -91,6 +91,12 @@ impl Machine {
         self.inner.has_worker.set(is_there);
     }
 
+    /// Whether a worker is there.
+    #[must_use]
+    pub fn has_worker(&self) -> bool {
+        self.inner.has_worker.get()
+    }
+
     /// Ends all that runs there at once. A later worker finds that it was lost.
     pub fn die(&self) {
         self.inner.deaths.modify(|deaths| *deaths += 1);

@@ -27,8 +27,8 @@ pub use self::app::SimApp;
 pub use self::checker::{Checker, Promise};
 pub use self::cluster::{SimCluster, SimClusterSettings};
 pub use self::coordinator::{
-    Batch, CoordinatedElection, CoordinatedMaster, CoordinatedStore, Disk, StoreTrouble,
-    start_coordinator,
+    Batch, CoordinatedElection, CoordinatedMaster, CoordinatedStore, Disk, SessionEnd,
+    StoreTrouble, start_coordinator,
 };
 pub use self::ledger::{Ledger, Run};
 pub use self::machine::Machine;

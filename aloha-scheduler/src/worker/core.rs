@@ -262,7 +262,7 @@ impl WorkerCore {
             }
             return;
         }
-        if self.is_cut_off() && description.survives_its_worker() {
+        if self.is_cut_off(now) && description.survives_its_worker() {
             // It may be an old one, whose application was started elsewhere since. A master that wants it says so again.
             return info!(app = %key.0, attempt = key.1, "not launched while cut off");
         }

@@ -30,8 +30,8 @@ impl WorkerCore {
         }
     }
 
-    pub(super) fn is_cut_off(&self) -> bool {
-        self.lease.is_some_and(|lease| lease.is_over())
+    pub(super) fn is_cut_off(&self, now: Instant) -> bool {
+        self.lease.is_some_and(|lease| lease.is_over(now))
     }
 
     /// The master that has taken us acknowledged what was sent then.

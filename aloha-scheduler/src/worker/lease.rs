@@ -53,9 +53,10 @@ impl Lease {
         }
     }
 
-    /// Whether applications that may be started elsewhere must not run here.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over
+    /// Whether applications that may be started elsewhere must not run here. A worker that stood still may be asked to
+    /// start one before it is told what time it is.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.is_over || self.stop_at <= now
     }
 
     /// Ends it if it is due. `Some` is when to kill what was asked to end for it.

@@ -77,7 +77,7 @@ async fn submit(
 ) -> Option<AppId> {
     let supervise = dice.below(2) == 0;
     let app = SimApp {
-        work: match dice.below(3) {
+        work: match dice.below(4) {
             0 => dice.millis(100, 2_000),
             1 => dice.millis(2_000, 20_000),
             _ => dice.millis(20_000, 50_000),

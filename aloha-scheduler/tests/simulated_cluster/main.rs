@@ -1,4 +1,4 @@
-//! A whole cluster, from many seeds: three masters, twenty workers, clients, an election and a store, over a network that
+//! A whole cluster, from many seeds: three masters, up to twenty workers, clients, an election and a store, over a network that
 //! delays, parts and loses, while processes stand still, crash and come back, machines die, and clocks step. Whatever
 //! happens, what [`Checker`](aloha_scheduler::testing::Checker) says must hold holds, and once all is healed the cluster
 //! comes to rest.
@@ -115,4 +115,13 @@ fn a_store_that_takes_batches_of_older_epochs_is_noticed() {
             .any(|wrong| wrong.contains("after one of epoch"))
     };
     assert!((0..SEEDS).any(is_noticed), "the checker sees nothing");
+}
+
+#[test]
+fn leaders_that_do_not_know_what_was_stored_last_are_noticed() {
+    let is_noticed = |seed: u64| {
+        let seen = run_with(seed, false, |cluster| cluster.disk().break_catching_up());
+        !seen.wrong.is_empty()
+    };
+    assert!((0..SEEDS).any(is_noticed), "nobody misses anything");
 }

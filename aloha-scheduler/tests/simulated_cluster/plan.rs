@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use aloha_rpc::testing::SimConditions;
-use aloha_scheduler::testing::{SimClusterSettings, StoreTrouble};
+use aloha_scheduler::testing::{SessionEnd, SimClusterSettings, StoreTrouble};
+use aloha_scheduler::{DrainMode, DrainRequest};
 
 /// How long things go wrong.
 const TROUBLE: Duration = Duration::from_secs(60);
@@ -21,18 +22,27 @@ pub(crate) enum Fault {
     Partition(String, String),
     Heal(String, String),
     Isolate(String),
-    /// The network falls apart: these on the one side, all others on the other.
-    Split(Vec<String>),
+    Return(String),
+    /// The network falls apart: a master and these on the one side, all others on the other.
+    Split(Who, Vec<String>),
+    /// These workers hear the next leader only after it gave them up, and after that what the one before it had told
+    /// them.
+    Strand(Vec<String>),
     Rejoin,
     Cut(String, String),
     Conditions(SimConditions),
     Pause(Who),
     Resume,
     Crash(Who),
+    HandOver(Who),
     CrashMachine(String),
     Restart,
+    /// A worker is drained, or no more. One that has left comes back with those that crashed.
+    Drain(String, DrainRequest),
     Clock(String, i64),
     Store(StoreTrouble),
+    /// Masters that follow the store hear of what is stored so much later.
+    News(Duration),
 }
 
 /// A host by name, or whichever leads then.
@@ -66,9 +76,19 @@ impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let settings = SimClusterSettings {
-            stop_when_cut_off: dice.below(2) == 0,
+            stop_when_cut_off: dice.below(3) > 0,
             // With few of them applications have to wait.
-            workers: if dice.below(2) == 0 { 20 } else { 4 },
+            workers: match dice.below(6) {
+                0 => 20,
+                1..=3 => 12,
+                _ => 4,
+            },
+            session_end: match dice.below(2) {
+                0 => SessionEnd::Noted,
+                _ => SessionEnd::Told,
+            },
+            // With little time others are started elsewhere before what is under way has come to nothing.
+            worker_timeout: Duration::from_secs(if dice.below(3) == 0 { 20 } else { 8 }),
             ..SimClusterSettings::default()
         };
         let mut plan = Self {
@@ -78,6 +98,9 @@ impl Plan {
         for _ in 0..3 + dice.below(10) {
             let at = dice.millis(0, TROUBLE.as_millis() as u64);
             plan.add(at, &mut dice);
+        }
+        if dice.below(2) == 0 {
+            plan.push(Duration::ZERO, Fault::News(dice.millis(100, 15_000)));
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan
@@ -92,7 +115,7 @@ impl Plan {
         let end = at + lasts;
         let workers = self.settings.workers as u64;
         let (one, other) = (any_host(workers, dice), any_host(workers, dice));
-        match dice.below(18) {
+        match dice.below(26) {
             0..=2 => {
                 if one != other {
                     self.push(at, Fault::Partition(one.clone(), other.clone()));
@@ -100,8 +123,8 @@ impl Plan {
                 }
             }
             3 | 4 => {
-                self.push(at, Fault::Isolate(one));
-                self.push(end, Fault::Rejoin);
+                self.push(at, Fault::Isolate(one.clone()));
+                self.push(end, Fault::Return(one));
             }
             5 => self.push(at, Fault::Cut(one, other)),
             6 => {
@@ -134,13 +157,37 @@ impl Plan {
                 let millis = i64::try_from(dice.below(7_200_000)).expect("small");
                 self.push(at, Fault::Clock(one, millis - 3_600_000));
             }
-            15 | 16 => {
+            15..=17 => {
                 // One that leads, cut off from who says so, with some of its workers.
-                let mut side = vec![format!("m{}", dice.below(3))];
-                let workers = (0..workers).filter(|_| dice.below(2) == 0);
-                side.extend(workers.map(|number| format!("w{number}")));
-                self.push(at, Fault::Split(side));
-                self.push(at + dice.millis(10_000, 50_000), Fault::Rejoin);
+                let workers = some_workers(workers, dice);
+                self.push(at, Fault::Split(master(dice), workers));
+                self.push(at + dice.millis(15_000, 50_000), Fault::Rejoin);
+            }
+            18 | 19 => {
+                self.push(at, Fault::HandOver(master(dice)));
+                self.push(end, Fault::Restart);
+            }
+            20 => {
+                if !self.settings.stop_when_cut_off {
+                    self.push(
+                        at,
+                        Fault::Pause(Who::Host(format!("w{}", dice.below(workers)))),
+                    );
+                    self.push(end, Fault::Resume);
+                }
+            }
+            21 | 22 => self.push(at, Fault::Strand(some_workers(workers, dice))),
+            23 | 24 => {
+                let mode = match dice.below(2) {
+                    0 => DrainMode::Move,
+                    _ => DrainMode::Wait,
+                };
+                let timeout = (dice.below(2) == 0).then(|| dice.millis(0, 15_000));
+                let worker = format!("w{}", dice.below(workers));
+                let begin = DrainRequest::begin(mode, timeout);
+                self.push(at, Fault::Drain(worker.clone(), begin));
+                self.push(end, Fault::Drain(worker, DrainRequest::Cancel));
+                self.push(end + dice.millis(0, 10_000), Fault::Restart);
             }
             _ => {
                 let trouble = match dice.below(2) {
@@ -165,6 +212,11 @@ fn any_host(workers: u64, dice: &mut Dice) -> String {
         3 => "coordinator".to_owned(),
         _ => format!("w{}", dice.below(workers)),
     }
+}
+
+fn some_workers(workers: u64, dice: &mut Dice) -> Vec<String> {
+    let some = (0..workers).filter(|_| dice.below(2) == 0);
+    some.map(|number| format!("w{number}")).collect()
 }
 
 fn master(dice: &mut Dice) -> Who {

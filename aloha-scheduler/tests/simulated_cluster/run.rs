@@ -1,14 +1,17 @@
 //! One run: the cluster starts, things go wrong while clients are busy, all is healed, and it must come to rest.
 
+use std::cell::Cell;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::panic;
+use std::sync::Once;
 use std::time::Duration;
 
 use aloha_rpc::testing::{SimConditions, Simulation};
 use aloha_scheduler::master::WorkerState;
 use aloha_scheduler::persistence::Change;
-use aloha_scheduler::testing::{Checker, SimCluster, StoreTrouble};
-use aloha_scheduler::{AppStatus, MasterClient};
+use aloha_scheduler::testing::{Batch, Checker, SimCluster, StoreTrouble};
+use aloha_scheduler::{AppStatus, DrainRequest, MasterClient};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -18,6 +21,10 @@ use crate::plan::{Dice, Fault, Plan, Who};
 const CLIENTS: u64 = 3;
 /// How long a cluster may take to come to rest once all is healed: the longest application twice, and then some.
 const REST_WITHIN: Duration = Duration::from_secs(600);
+/// How long what a plan waits for may take: a launch, and the next leader.
+const LAUNCH_WITHIN: Duration = Duration::from_secs(10);
+const LED_WITHIN: Duration = Duration::from_secs(10);
+const MOMENT: Duration = Duration::from_millis(100);
 /// More tasks than this in a process that rests are a leak: what it is made of, and a few for each connection.
 const TASKS_MAX: usize = 400;
 
@@ -62,17 +69,17 @@ async fn play(
         let (disk, notes) = (cluster.disk().clone(), notes.clone());
         busy.spawn(busy_client(client, name, dice, disk, notes));
     }
-    let start = sim.runtime().now();
+    let (start, panics) = (sim.runtime().now(), panics());
     for (at, fault) in &plan.faults {
         tokio::time::sleep_until(start + *at).await;
         if is_told {
             println!("{at:?} {fault:?}, leading: {:?}", cluster.leaders());
         }
-        inflict(&mut cluster, fault).await;
+        inflict(&mut cluster, fault, &watcher).await;
     }
     heal(&mut cluster).await;
     let mut wrong = Vec::new();
-    match tokio::time::timeout(REST_WITHIN, rest(&cluster, &watcher, &mut busy)).await {
+    match tokio::time::timeout(REST_WITHIN, rest(&mut cluster, &watcher, &mut busy)).await {
         Ok(statuses) => {
             let promises = notes.promises();
             wrong.extend(Checker::new(&cluster).check(&promises, &statuses));
@@ -83,6 +90,9 @@ async fn play(
             }
         }
         Err(_) => wrong.push(unrest(&cluster, &watcher, &busy).await),
+    }
+    if self::panics() > panics {
+        wrong.push("a task panicked".to_owned());
     }
     let promises = notes.promises();
     let is_accepted =
@@ -96,6 +106,22 @@ async fn play(
         accepted: promises.iter().filter(is_accepted).count(),
         unknown: notes.unknown(),
     }
+}
+
+/// How many panics there were on this thread, also of tasks that nobody waits for.
+fn panics() -> usize {
+    thread_local! {
+        static PANICS: Cell<usize> = const { Cell::new(0) };
+    }
+    static COUNTED: Once = Once::new();
+    COUNTED.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.set(PANICS.get() + 1);
+            before(info);
+        }));
+    });
+    PANICS.get()
 }
 
 /// All that was stored and all that ran, as a number; printed where somebody looks.
@@ -133,7 +159,7 @@ fn history(cluster: &SimCluster, start: Instant, is_told: bool) -> u64 {
     history.finish()
 }
 
-async fn inflict(cluster: &mut SimCluster, fault: &Fault) {
+async fn inflict(cluster: &mut SimCluster, fault: &Fault, watcher: &MasterClient) {
     let network = cluster.simulation().network().clone();
     let name = |cluster: &SimCluster, who: &Who| match who {
         Who::Host(host) => host.clone(),
@@ -143,7 +169,11 @@ async fn inflict(cluster: &mut SimCluster, fault: &Fault) {
         Fault::Partition(one, other) => network.partition(one, other),
         Fault::Heal(one, other) => network.heal(one, other),
         Fault::Isolate(host) => network.isolate(host),
-        Fault::Split(side) => {
+        Fault::Return(host) => network.rejoin(host),
+        Fault::Split(who, workers) => {
+            let mut side = next_launch(cluster).await;
+            side.extend_from_slice(workers);
+            side.push(name(cluster, who));
             for other in cluster.hosts().iter().filter(|it| !side.contains(it)) {
                 side.iter().for_each(|one| network.partition(one, other));
             }
@@ -167,9 +197,75 @@ async fn inflict(cluster: &mut SimCluster, fault: &Fault) {
                 cluster.restart(&host).await;
             }
         }
+        Fault::HandOver(who) => {
+            let host = name(cluster, who);
+            cluster.hand_over(&host);
+        }
+        Fault::Drain(worker, request) => {
+            let (client, request) = (watcher.clone(), *request);
+            let worker = cluster.worker_address(worker);
+            // Whether anybody hears it is another matter.
+            tokio::spawn(async move { drop(client.drain(&worker, request).await) });
+        }
+        Fault::Strand(workers) => strand(cluster, workers).await,
+        Fault::News(delay) => cluster.disk().delay_news(*delay),
         Fault::Clock(host, millis) => cluster.set_clock(host, *millis),
         Fault::Store(trouble) => cluster.disk().set_trouble(*trouble),
     }
+}
+
+/// Parts workers from their leader while a launch is on its way there, and has another lead; lets that one reach them only
+/// after it gave them up, and then what they were told before.
+async fn strand(cluster: &mut SimCluster, workers: &[String]) {
+    let network = cluster.simulation().network().clone();
+    let masters = 0..cluster.settings().masters;
+    let masters: Vec<_> = masters.map(|number| format!("m{number}")).collect();
+    let mut side = next_launch(cluster).await;
+    side.extend_from_slice(workers);
+    let Some(leader) = cluster.leaders().pop() else {
+        return;
+    };
+    for worker in &side {
+        masters
+            .iter()
+            .for_each(|master| network.partition(worker, master));
+    }
+    tokio::time::sleep(MOMENT).await;
+    let epochs = cluster.disk().epochs().len();
+    cluster.hand_over(&leader);
+    let led = async {
+        while cluster.disk().epochs().len() == epochs {
+            tokio::time::sleep(MOMENT).await;
+        }
+    };
+    // If nobody does, then nobody does.
+    drop(tokio::time::timeout(LED_WITHIN, led).await);
+    tokio::time::sleep(cluster.settings().worker_timeout + MOMENT).await;
+    for worker in &side {
+        let others = masters.iter().filter(|master| **master != leader);
+        others.for_each(|master| network.heal(worker, master));
+    }
+    tokio::time::sleep(MOMENT * 4).await;
+    side.iter().for_each(|worker| network.heal(worker, &leader));
+}
+
+/// Where something is launched next that may be started elsewhere; nowhere, if that takes too long. It is stored, and
+/// most likely still on its way.
+async fn next_launch(cluster: &SimCluster) -> Vec<String> {
+    let mut seen = cluster.disk().count();
+    let launched = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let batches = cluster.disk().batches_from(seen);
+            seen += batches.len();
+            let hosts: Vec<_> = batches.iter().flat_map(Batch::movable_launches).collect();
+            if !hosts.is_empty() {
+                return hosts;
+            }
+        }
+    };
+    let launched = tokio::time::timeout(LAUNCH_WITHIN, launched).await;
+    launched.unwrap_or_default()
 }
 
 async fn heal(cluster: &mut SimCluster) {
@@ -185,7 +281,7 @@ async fn heal(cluster: &mut SimCluster) {
 
 /// Waits until nothing happens any more: no client waits, one master leads, all workers are there, all applications ended.
 async fn rest(
-    cluster: &SimCluster,
+    cluster: &mut SimCluster,
     watcher: &MasterClient,
     busy: &mut JoinSet<()>,
 ) -> Vec<AppStatus> {
@@ -194,6 +290,14 @@ async fn rest(
     }
     loop {
         let workers = watcher.workers().await.unwrap_or_default();
+        for it in workers.iter().filter(|it| it.state == WorkerState::Leaving) {
+            let worker = it.id.as_str();
+            drop(watcher.drain(worker, DrainRequest::Cancel).await);
+        }
+        // One that has left, for it was drained.
+        for host in cluster.down() {
+            cluster.restart(&host).await;
+        }
         let alive = workers.iter().filter(|it| it.state == WorkerState::Alive);
         let all_alive = alive.count() == cluster.settings().workers;
         let apps = watcher.apps().await.unwrap_or_default();

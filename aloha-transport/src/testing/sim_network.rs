@@ -182,6 +182,18 @@ impl SimNetwork {
         self.shared.changed.notify_waiters();
     }
 
+    /// Ends all partitions of a host.
+    pub fn rejoin(&self, host: &str) {
+        self.with(|state| {
+            state.isolated.remove(host);
+            let pairs = state.links.partitions();
+            for pair in pairs.iter().filter(|pair| pair.has(host)) {
+                state.heal(pair);
+            }
+        });
+        self.shared.changed.notify_waiters();
+    }
+
     /// Ends all partitions.
     pub fn heal_all(&self) {
         self.with(|state| {

@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::messages::{Answer, COORDINATOR, CoordinatorMessage, Seats};
 use crate::election::{MasterAddress, Standing};
+use crate::testing::SessionEnd;
 use crate::testing::board::Board;
 
 /// Before what failed is tried again.
@@ -39,6 +40,7 @@ struct Way {
     env: RpcEnv,
     coordinator: RpcAddress,
     timeout: Duration,
+    end: SessionEnd,
 }
 
 /// There is no answer, and may be none.
@@ -46,11 +48,17 @@ struct Way {
 pub(super) struct Unanswered(pub(super) String);
 
 impl Client {
-    pub(super) fn start(env: &RpcEnv, coordinator: &RpcAddress, timeout: Duration) -> Self {
+    pub(super) fn start(
+        env: &RpcEnv,
+        coordinator: &RpcAddress,
+        timeout: Duration,
+        end: SessionEnd,
+    ) -> Self {
         let way = Arc::new(Way {
             env: env.clone(),
             coordinator: coordinator.clone(),
             timeout,
+            end,
         });
         let session = Arc::new(Board::default());
         let leader = Arc::new(Leader::default());
@@ -191,13 +199,20 @@ impl Way {
         let mut pause = self.timeout / 3;
         loop {
             let over_at = acknowledged + self.timeout;
-            tokio::time::sleep_until(over_at.min(self.now() + pause)).await;
+            let next = self.now() + pause;
+            let is_ahead = over_at > self.now();
+            tokio::time::sleep_until(if is_ahead { over_at.min(next) } else { next }).await;
             let sent = self.now();
-            if sent >= over_at {
-                break;
+            let left = over_at.saturating_duration_since(sent);
+            let mut patience = self.patience();
+            match self.end {
+                SessionEnd::Noted if left.is_zero() => break,
+                SessionEnd::Noted => patience = patience.min(left),
+                SessionEnd::Told if left.is_zero() => standing.set(Standing::Suspended),
+                SessionEnd::Told => {}
             }
             let ping = |call| CoordinatorMessage::Ping { session, call };
-            match self.ask(self.patience().min(over_at - sent), ping).await {
+            match self.ask(patience, ping).await {
                 Ok(Answer::Done(())) => {
                     acknowledged = sent;
                     pause = self.timeout / 3;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::messages::{Answer, News, Seats, WireChange};
+use crate::app::AppState;
 use crate::election::MasterAddress;
-use crate::persistence::{Change, StoredRecord};
+use crate::persistence::{Change, Readable, StoredRecord, read};
 
 /// What a coordinator keeps, also while it is down. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,28 @@ pub struct Batch {
     pub epoch: u64,
     /// What.
     pub changes: Vec<Change>,
+}
+
+impl Batch {
+    /// The hosts on which it launches something that would be started elsewhere if they were lost.
+    #[must_use]
+    pub fn movable_launches(&self) -> Vec<String> {
+        let host = |change: &Change| {
+            let Change::Put(record) = change else {
+                return None;
+            };
+            let Ok(Readable::App(app)) = read(record) else {
+                return None;
+            };
+            let AppState::Launching { on } = &app.state else {
+                return None;
+            };
+            let (host, _) = on.address.rsplit_once(':')?;
+            let is_movable = app.description.survives_its_worker();
+            is_movable.then(|| host.to_owned())
+        };
+        self.changes.iter().filter_map(host).collect()
+    }
 }
 
 /// What is wrong with a store.
@@ -49,6 +72,11 @@ impl Disk {
     /// Makes its batches fail or late from now on.
     pub fn set_trouble(&self, trouble: StoreTrouble) {
         self.with(|state| state.trouble = trouble);
+    }
+
+    /// Has those who follow the store hear of a batch so much later than it is stored. Who catches up hears of all.
+    pub fn delay_news(&self, by: Duration) {
+        self.with(|state| state.news_delay = by);
     }
 
     /// Every batch that was stored, the oldest first.
@@ -80,6 +108,11 @@ impl Disk {
         self.with(|state| state.is_fenceless = true);
     }
 
+    /// Has those who catch up with the store hear nothing more than they have heard: a defect, to see that somebody notices.
+    pub fn break_catching_up(&self) {
+        self.with(|state| state.is_secretive = true);
+    }
+
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -89,6 +122,8 @@ impl Disk {
 pub(super) struct State {
     pub(super) trouble: StoreTrouble,
     is_fenceless: bool,
+    is_secretive: bool,
+    news_delay: Duration,
     epochs: Vec<(Instant, u64)>,
     /// Of whom raised the epoch last.
     epoch_token: u64,
@@ -269,15 +304,35 @@ impl State {
         }
     }
 
-    pub(super) fn news_after(&self, position: u64) -> News {
-        let behind = usize::try_from(position).map_or(&[][..], |position| {
-            self.log.get(position..).unwrap_or_default()
-        });
-        let changes = behind
-            .iter()
-            .flat_map(|batch| batch.changes.iter().cloned());
+    /// Up to where those who follow have heard by now.
+    pub(super) fn heard_of(&self, now: Instant) -> u64 {
+        self.log
+            .partition_point(|batch| batch.at + self.news_delay <= now) as u64
+    }
+
+    /// When those who have heard up to there hear more, if there is more.
+    pub(super) fn next_news(&self, position: u64) -> Option<Instant> {
+        let next = self.log.get(usize::try_from(position).ok()?)?;
+        Some(next.at + self.news_delay)
+    }
+
+    /// All that those do not know who have heard up to there.
+    pub(super) fn all_news(&self, after: u64) -> News {
+        let after = match self.is_secretive {
+            false => after,
+            true => self.position(),
+        };
+        self.news_between(after, self.position())
+    }
+
+    /// What lies between two positions.
+    pub(super) fn news_between(&self, after: u64, until: u64) -> News {
+        let place = |position| usize::try_from(position).unwrap_or(usize::MAX);
+        let batches = self.log.get(place(after)..place(until));
+        let batches = batches.unwrap_or_default().iter();
+        let changes = batches.flat_map(|batch| batch.changes.iter().cloned());
         News {
-            position: self.position(),
+            position: after.max(until),
             changes: changes.map(WireChange::from).collect(),
         }
     }

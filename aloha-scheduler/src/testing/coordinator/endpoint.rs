@@ -46,7 +46,7 @@ enum What {
 impl Coordinator {
     /// Answers those who waited for what is there now, or long enough.
     fn answer_waiting(&mut self, now: Instant) {
-        let (seats, position) = self.disk.with(|state| (state.seats(), state.position()));
+        let (seats, position) = self.disk.with(|state| (state.seats(), state.heard_of(now)));
         for waiting in std::mem::take(&mut self.waiting) {
             let Waiting { until, what } = waiting;
             let is_late = until <= now;
@@ -57,7 +57,7 @@ impl Coordinator {
                     call.reply(Answer::Done(seats.clone()));
                 }
                 What::News(after, call) if is_late || after < position => {
-                    let news = self.disk.with(|state| state.news_after(after));
+                    let news = self.disk.with(|state| state.news_between(after, position));
                     call.reply(Answer::Done(news));
                 }
                 what => self.waiting.push(Waiting { until, what }),
@@ -217,14 +217,27 @@ impl RpcEndpoint for Coordinator {
                 call,
             } => {
                 if let Some(call) = self.hears(session, call, now) {
-                    self.wait(patience_millis, What::News(after, call), now);
+                    if patience_millis == 0 {
+                        let news = self.disk.with(|state| state.all_news(after));
+                        call.reply(Answer::Done(news));
+                    } else {
+                        self.wait(patience_millis, What::News(after, call), now);
+                    }
                 }
             }
         }
         self.answer_waiting(now);
         if let Some(alarm) = &self.alarm {
             let waits = self.waiting.iter().map(|waiting| waiting.until);
+            let news = self
+                .waiting
+                .iter()
+                .filter_map(|waiting| match waiting.what {
+                    What::News(after, _) => self.disk.with(|state| state.next_news(after)),
+                    What::Seats(..) => None,
+                });
             let next = waits
+                .chain(news)
                 .chain(self.disk.with(|state| state.next_expiry()))
                 .min();
             alarm.set(next.map(Instant::into_std));

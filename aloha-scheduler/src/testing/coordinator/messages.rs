@@ -61,7 +61,7 @@ pub(super) enum CoordinatorMessage {
         session: u64,
         call: RpcCallContext<Answer<News>>,
     },
-    /// Answered once there is something behind this position.
+    /// Answered once there is something behind this position; without patience at once, with all there is.
     Follow {
         session: u64,
         after: u64,

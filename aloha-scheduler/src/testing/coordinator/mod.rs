@@ -33,6 +33,16 @@ pub use self::endpoint::start_coordinator;
 pub use self::engine::CoordinatedStore;
 use crate::recovery_mode::RecoveryMode;
 
+/// How a master learns that its session is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// By its own clock: its leadership is lost no later than another may win it.
+    #[default]
+    Noted,
+    /// From the coordinator alone: for as long as that cannot be reached its leadership is suspended, whoever leads.
+    Told,
+}
+
 /// A master's part in an election and a store that a coordinator keeps, under one session.
 ///
 /// # Examples
@@ -40,7 +50,7 @@ use crate::recovery_mode::RecoveryMode;
 /// ```
 /// use std::time::Duration;
 /// use aloha_rpc::testing::Simulation;
-/// use aloha_scheduler::testing::{CoordinatedMaster, Disk, start_coordinator};
+/// use aloha_scheduler::testing::{CoordinatedMaster, Disk, SessionEnd, start_coordinator};
 /// use aloha_scheduler::{Master, MasterRole};
 ///
 /// Simulation::run(7, async |sim| {
@@ -50,7 +60,7 @@ use crate::recovery_mode::RecoveryMode;
 ///     let mut masters = Vec::new();
 ///     for host in ["m0", "m1"] {
 ///         let env = sim.env(host).await;
-///         let coordinated = CoordinatedMaster::join(&env, at, Duration::from_secs(6));
+///         let coordinated = CoordinatedMaster::join(&env, at, Duration::from_secs(6), SessionEnd::Noted);
 ///         let master = Master::builder(&env).recovery_mode(coordinated.recovery_mode()).start();
 ///         let mut role = master.expect("the first there").role();
 ///         masters.push((env, role.clone()));
@@ -73,8 +83,13 @@ impl CoordinatedMaster {
     /// Opens a session, in the background, that ends where the coordinator has not heard of it for `timeout`. It is closed
     /// when this, and the recovery modes made of it, are dropped.
     #[must_use]
-    pub fn join(env: &RpcEnv, coordinator: &RpcAddress, timeout: Duration) -> Self {
-        let client = Arc::new(client::Client::start(env, coordinator, timeout));
+    pub fn join(
+        env: &RpcEnv,
+        coordinator: &RpcAddress,
+        timeout: Duration,
+        end: SessionEnd,
+    ) -> Self {
+        let client = Arc::new(client::Client::start(env, coordinator, timeout, end));
         Self {
             store: Arc::new(CoordinatedStore::new(Arc::clone(&client))),
             election: Arc::new(CoordinatedElection::new(client)),

@@ -5,7 +5,7 @@ use aloha_rpc::{RpcAddress, RpcEnv};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{CoordinatedMaster, Disk, StoreTrouble, start_coordinator};
+use super::{CoordinatedMaster, Disk, SessionEnd, StoreTrouble, start_coordinator};
 use crate::election::{
     self, ElectionError, LeaderElectionAgent, Leadership, MasterAddress, Standing,
 };
@@ -36,7 +36,7 @@ impl Ground {
     }
 
     fn join(&self) -> CoordinatedMaster {
-        CoordinatedMaster::join(&self.master, self.address(), TIMEOUT)
+        CoordinatedMaster::join(&self.master, self.address(), TIMEOUT, SessionEnd::Noted)
     }
 
     fn address(&self) -> &RpcAddress {
@@ -121,7 +121,7 @@ fn a_leader_that_is_cut_off_is_suspended_and_lost_no_later_than_another_leads() 
         let leads = first.election.campaign(&address("m0:1")).await;
         let mut standing = leads.expect("it is held").standing;
         let other = ground.sim.env("other").await;
-        let second = CoordinatedMaster::join(&other, ground.address(), TIMEOUT);
+        let second = CoordinatedMaster::join(&other, ground.address(), TIMEOUT, SessionEnd::Noted);
         let mut leader = second.election.leader();
         let known = leader.wait_for(|it| it == &Some(address("m0:1"))).await;
         drop(known.expect("it is told"));
@@ -188,5 +188,48 @@ fn a_coordinator_that_comes_back_has_what_it_had_and_its_sessions_go_on() {
         let stored = master.store.read_all().await.expect("it is there");
         assert_eq!(stored.len(), 2);
         assert_ne!(*leads.standing.borrow(), Standing::Lost);
+    });
+}
+
+#[test]
+fn who_follows_hears_late_where_news_are_delayed_and_who_catches_up_hears_all() {
+    run(async |ground| {
+        let (writer, reader) = (ground.join(), ground.join());
+        let epoch = writer.store.begin_epoch(0).await.expect("it is there");
+        writer.store.write(epoch, put("a")).await.expect("stored");
+        let follower = reader.store.follow().await.expect("it is there");
+        let mut follower = follower.expect("it can be followed");
+        assert_eq!(follower.next().await.expect("it is there"), put("a"));
+
+        let late = Duration::from_secs(60);
+        ground.disk.delay_news(late);
+        let stored = ground.sim.runtime().now();
+        writer.store.write(epoch, put("b")).await.expect("stored");
+        assert_eq!(follower.next().await.expect("it is there"), put("b"));
+        assert!(ground.sim.runtime().now() - stored >= late);
+        writer.store.write(epoch, put("c")).await.expect("stored");
+        assert_eq!(follower.catch_up().await.expect("it is there"), put("c"));
+    });
+}
+
+#[test]
+fn a_session_whose_end_is_told_is_suspended_until_it_is() {
+    run(async |ground| {
+        let end = SessionEnd::Told;
+        let first = CoordinatedMaster::join(&ground.master, ground.address(), TIMEOUT, end);
+        let leads = first.election.campaign(&MasterAddress::default()).await;
+        let mut standing = leads.expect("it is held").standing;
+        let other = ground.sim.env("other").await;
+        let second = CoordinatedMaster::join(&other, ground.address(), TIMEOUT, end);
+        ground.sim.network().partition("master", "coordinator");
+        let taken = second.election.campaign(&MasterAddress::default()).await;
+        assert_eq!(
+            *taken.expect("it is held").standing.borrow(),
+            Standing::Held
+        );
+        tokio::time::sleep(TIMEOUT * 10).await;
+        assert_eq!(*standing.borrow_and_update(), Standing::Suspended);
+        ground.sim.network().heal("master", "coordinator");
+        becomes(&mut standing, Standing::Lost).await;
     });
 }

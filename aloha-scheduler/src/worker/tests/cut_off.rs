@@ -212,6 +212,14 @@ fn a_launch_that_comes_while_it_is_cut_off_must_be_said_again() {
 }
 
 #[test]
+fn a_worker_that_stood_still_launches_nothing_before_it_knows_the_time() {
+    let mut t = running();
+    t.now.instant += TIMEOUT;
+    launch_supervised(&mut t, "app-2");
+    t.expect([]);
+}
+
+#[test]
 fn a_launch_that_is_no_longer_wanted_when_a_master_is_back_starts_nothing() {
     let mut t = running();
     silence(&mut t, TIMEOUT / 2);
