@@ -296,6 +296,23 @@ async fn an_isolated_host_reaches_itself_alone_until_all_are_healed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_host_that_rejoins_brings_no_other_back() {
+    let network = SimNetwork::new(7);
+    let _listener = listening(&network).await;
+    let reaches = async |host: &str| {
+        let host = network.host(host);
+        let reached = timeout(HOUR, host.connect("b:7077")).await;
+        reached.is_ok_and(|stream| stream.is_ok())
+    };
+    network.isolate("b");
+    network.isolate("a");
+    network.rejoin("a");
+    assert!(!reaches("new here").await && !reaches("even newer").await);
+    network.rejoin("b");
+    assert!(reaches("a").await && reaches("new here").await && reaches("newest").await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cut_breaks_both_ends_after_what_had_arrived() {
     let network = SimNetwork::new(7);
     let (mut caller, mut accepted) = joined(&network).await;

@@ -200,8 +200,8 @@ impl Way {
         loop {
             let over_at = acknowledged + self.timeout;
             let next = self.now() + pause;
-            let is_ahead = over_at > self.now();
-            tokio::time::sleep_until(if is_ahead { over_at.min(next) } else { next }).await;
+            let is_kept = self.end == SessionEnd::Told && over_at <= self.now();
+            tokio::time::sleep_until(if is_kept { next } else { over_at.min(next) }).await;
             let sent = self.now();
             let left = over_at.saturating_duration_since(sent);
             let mut patience = self.patience();
