@@ -49,14 +49,7 @@ impl Writer {
         };
         debug!(oldest, end, kept = valid.len(), "compacted");
         if !segments.is_empty() {
-            let parts = u32::try_from(segments.len()).expect("fewer than there are bytes");
-            let bytes = segments.iter().map(|segment| segment.len() as u64).sum();
-            self.learn(&Run {
-                first,
-                parts,
-                bytes,
-                changes: valid,
-            });
+            self.learn(first, &segments, valid);
         }
         self.is_behind = false;
         if let Some(ledger) = &mut self.ledger {

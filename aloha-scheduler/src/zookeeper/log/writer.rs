@@ -69,25 +69,25 @@ impl Writer {
             let Ok(()) = append(log, fence, first, &segments, None).await? else {
                 continue;
             };
-            let parts = u32::try_from(segments.len()).expect("fewer than there are bytes");
-            let bytes = segments.iter().map(|segment| segment.len() as u64).sum();
-            self.learn(&Run {
-                first,
-                parts,
-                bytes,
-                changes,
-            });
+            let parts = self.learn(first, &segments, changes);
             return Ok(Written { fence, parts });
         }
         Err(log.unavailable("somebody else writes to it".to_owned()))
     }
 
-    /// What has been appended is known, and nothing is behind it.
-    pub(super) fn learn(&mut self, run: &Run) {
+    /// What has been appended as these segments is known, and nothing is behind it. Gives how many they are.
+    pub(super) fn learn(&mut self, first: u64, segments: &[Vec<u8>], changes: Vec<Change>) -> u32 {
+        let parts = u32::try_from(segments.len()).expect("fewer than there are bytes");
         if let Some(ledger) = &mut self.ledger {
-            ledger.append(run);
+            ledger.append(&Run {
+                first,
+                parts,
+                bytes: segments.iter().map(|segment| segment.len() as u64).sum(),
+                changes,
+            });
         }
         self.is_behind = false;
+        parts
     }
 
     /// Reads what is not known of the log.
