@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::apps::{AppRecord, Apps};
-use super::keys::{KeyRecord, Keys};
+use super::apps::AppRecord;
+use super::core::MasterCore;
+use super::keys::KeyRecord;
 use crate::ids::AppId;
 
 /// The keys that are stored by themselves, and those that several have.
@@ -28,41 +29,41 @@ enum Claim {
 
 impl Claims {
     /// An application is listed.
-    pub(super) fn add(&mut self, app: &AppRecord, apps: &Apps, keys: &mut Keys) {
+    pub(super) fn add(&mut self, app: &AppRecord, core: &mut MasterCore) {
         if let Some(key) = &app.key {
-            self.claim(key, Claim::Listed(app.id.clone()), apps, keys);
+            self.claim(key, Claim::Listed(app.id.clone()), core);
         }
     }
 
     /// It is no longer listed.
-    pub(super) fn remove(&mut self, app: &AppRecord, apps: &Apps, keys: &mut Keys) {
+    pub(super) fn remove(&mut self, app: &AppRecord, core: &mut MasterCore) {
         if let Some(key) = &app.key {
-            self.unclaim(key, &Claim::Listed(app.id.clone()), apps, keys);
+            self.unclaim(key, &Claim::Listed(app.id.clone()), core);
         }
     }
 
     /// A key is stored by itself.
-    pub(super) fn add_alone(&mut self, record: KeyRecord, apps: &Apps, keys: &mut Keys) {
-        self.remove_alone(&record.app, apps, keys);
+    pub(super) fn add_alone(&mut self, record: KeyRecord, core: &mut MasterCore) {
+        self.remove_alone(&record.app, core);
         let (app, key) = (record.app.clone(), Arc::clone(&record.key));
         self.alone.insert(app.clone(), record);
-        self.claim(&key, Claim::Alone(app), apps, keys);
+        self.claim(&key, Claim::Alone(app), core);
     }
 
     /// It is not any more.
-    pub(super) fn remove_alone(&mut self, app: &AppId, apps: &Apps, keys: &mut Keys) {
+    pub(super) fn remove_alone(&mut self, app: &AppId, core: &mut MasterCore) {
         if let Some(record) = self.alone.remove(app) {
-            self.unclaim(&record.key, &Claim::Alone(app.clone()), apps, keys);
+            self.unclaim(&record.key, &Claim::Alone(app.clone()), core);
         }
     }
 
-    fn claim(&mut self, key: &Arc<str>, claim: Claim, apps: &Apps, keys: &mut Keys) {
+    fn claim(&mut self, key: &Arc<str>, claim: Claim, core: &mut MasterCore) {
         if let Some(claims) = self.contested.get_mut(key) {
             claims.insert(claim);
             return;
         }
-        match keys.take(key) {
-            None => self.give(claim, apps, keys),
+        match core.keys.take(key) {
+            None => self.give(claim, core),
             Some((holder, is_alone)) => {
                 let holder = if is_alone {
                     Claim::Alone(holder)
@@ -75,30 +76,30 @@ impl Claims {
         }
     }
 
-    fn unclaim(&mut self, key: &Arc<str>, claim: &Claim, apps: &Apps, keys: &mut Keys) {
+    fn unclaim(&mut self, key: &Arc<str>, claim: &Claim, core: &mut MasterCore) {
         let Some(claims) = self.contested.get_mut(key) else {
-            keys.take(key);
+            core.keys.take(key);
             return;
         };
         claims.remove(claim);
         if claims.len() < 2 {
             let claims = self.contested.remove(key).unwrap_or_default();
             for last in claims {
-                self.give(last, apps, keys);
+                self.give(last, core);
             }
         }
     }
 
-    fn give(&self, claim: Claim, apps: &Apps, keys: &mut Keys) {
+    fn give(&self, claim: Claim, core: &mut MasterCore) {
         match claim {
             Claim::Listed(app) => {
-                if let Some(app) = apps.get(&app) {
-                    keys.insert(app);
+                if let Some(app) = core.apps.get(&app) {
+                    core.keys.insert(app);
                 }
             }
             Claim::Alone(app) => {
                 if let Some(record) = self.alone.get(&app) {
-                    keys.restore(record.clone());
+                    core.keys.restore(record.clone());
                 }
             }
         }

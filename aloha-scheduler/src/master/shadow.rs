@@ -75,10 +75,10 @@ impl Shadow {
             }
         }
         for worker in workers {
-            this.workers.insert(worker.id.clone(), worker);
+            this.put_worker(worker);
         }
         for key in keys {
-            this.note(Record::Key(key));
+            this.claims.add_alone(key, &mut this.core);
         }
         this.next_number = next_number;
         let aside = set_aside.into_iter().map(|app| (app.to_string(), app));
@@ -105,14 +105,11 @@ impl Shadow {
     pub fn note(&mut self, record: Record) {
         match record {
             Record::App(app) => self.put_app(Arc::unwrap_or_clone(app)),
-            Record::AppForgotten(app) => self.forget_app(&app),
-            Record::Worker(worker) => drop(self.workers.insert(worker.id.clone(), worker)),
-            Record::WorkerForgotten(worker) => drop(self.workers.remove(&worker)),
+            Record::AppForgotten(app) => self.forget(Named::App(app)),
+            Record::Worker(worker) => self.put_worker(worker),
+            Record::WorkerForgotten(worker) => self.forget(Named::Worker(worker)),
             Record::NextNumber(number) => self.next_number = number,
-            Record::Key(key) => {
-                let MasterCore { apps, keys, .. } = &mut self.core;
-                self.claims.add_alone(key, apps, keys);
-            }
+            Record::Key(key) => self.claims.add_alone(key, &mut self.core),
             Record::KeyForgotten(app) => self.forget(Named::Key(app)),
         }
         self.calm();
@@ -158,10 +155,8 @@ impl Shadow {
         self.unspoil(&record.key);
         match persistence::read(&record) {
             Ok(Readable::App(app)) => self.put_app(app),
-            Ok(Readable::Worker(worker)) => {
-                self.workers.insert(worker.id.clone(), worker);
-            }
-            Ok(Readable::Key(key)) => self.note(Record::Key(key)),
+            Ok(Readable::Worker(worker)) => self.put_worker(worker),
+            Ok(Readable::Key(key)) => self.claims.add_alone(key, &mut self.core),
             Ok(Readable::NextNumber(number)) => self.next_number = number,
             Ok(Readable::SetAside(app)) => {
                 if let Some(app) = app {
@@ -180,6 +175,10 @@ impl Shadow {
         }
     }
 
+    fn put_worker(&mut self, worker: WorkerRecord) {
+        self.workers.insert(worker.id.clone(), worker);
+    }
+
     /// What is under this key is no longer what could not be read.
     fn unspoil(&mut self, key: &str) {
         self.damaged.remove(key);
@@ -191,10 +190,7 @@ impl Shadow {
         match named {
             Named::App(app) => self.forget_app(&app),
             Named::Worker(worker) => drop(self.workers.remove(&worker)),
-            Named::Key(app) => {
-                let MasterCore { apps, keys, .. } = &mut self.core;
-                self.claims.remove_alone(&app, apps, keys);
-            }
+            Named::Key(app) => self.claims.remove_alone(&app, &mut self.core),
             Named::NextNumber => self.next_number = 0,
             Named::Other => {}
         }
@@ -252,9 +248,8 @@ impl Shadow {
         }
         let id = app.id.clone();
         self.list(app);
-        let MasterCore { apps, keys, .. } = &mut self.core;
-        if let Some(app) = apps.record(&id) {
-            self.claims.add(&app, apps, keys);
+        if let Some(app) = self.core.apps.record(&id) {
+            self.claims.add(&app, &mut self.core);
         }
     }
 
@@ -289,8 +284,7 @@ impl Shadow {
     pub(super) fn unlist(&mut self, id: &AppId) -> Option<Arc<AppRecord>> {
         let app = self.core.apps.remove(id)?;
         self.unsettled.remove(&(app.number, id.clone()));
-        let MasterCore { apps, keys, .. } = &mut self.core;
-        self.claims.remove(&app, apps, keys);
+        self.claims.remove(&app, &mut self.core);
         Some(app)
     }
 
