@@ -80,20 +80,17 @@ async fn a_write_that_outlives_its_session_ends_and_the_next_epoch_begins() {
     const SILENT: Duration = Duration::from_secs(6);
     const PATIENCE: Duration = Duration::from_secs(30);
     let server = Server::shared();
-    let mut gates = Vec::new();
-    for _ in 0..3 {
-        gates.push(Gate::to(server.url()).await);
-    }
-    let addresses: Vec<_> = gates.iter().map(|gate| gate.address.to_string()).collect();
-    let settings = ground::settings(&addresses.join(","), "/outlived");
+    let network = Network::new();
+    let three = [(); 3].map(|()| server.behind(&network));
+    let settings = ground::settings(&three.join(","), "/outlived");
     let store = ZooKeeper::new(&settings).expect("good settings").store();
     let epoch = store.begin_epoch(0).await.expect("begun");
     let before = store.write(epoch, vec![put("before", b"1")]).await;
     before.expect("written");
-    gates.iter().for_each(Gate::swallow);
+    network.cut_one_way(SERVER, Party::Clients);
     let answers_again = async {
         tokio::time::sleep(SILENT).await;
-        gates.iter().for_each(Gate::open);
+        network.heal();
     };
     let written = tokio::time::timeout(PATIENCE, store.write(epoch, vec![put("key", b"2")]));
     let (written, ()) = tokio::join!(written, answers_again);
