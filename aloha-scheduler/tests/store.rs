@@ -1,13 +1,16 @@
 //! A master between its clients and a store that is slow, fails, is taken over: in one process, under paused time.
 
+#[path = "common/decided.rs"]
+mod decided;
+#[path = "common/paused.rs"]
+mod paused;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aloha_rpc::{EndpointContext, EndpointError, RpcEndpoint, RpcEndpointRef, RpcEnv};
-use aloha_scheduler::election::{
-    ElectionError, LeaderElectionAgent, Leadership, MasterAddress, SoleMaster, Standing,
-};
+use aloha_scheduler::election::{LeaderElectionAgent, MasterAddress, SoleMaster, Standing};
 use aloha_scheduler::master::WorkerCommand;
 use aloha_scheduler::persistence::{
     Change, MemoryEngine, PersistenceEngine, PersistenceError, StoredRecord,
@@ -20,6 +23,8 @@ use aloha_scheduler::{
     WorkerMessage,
 };
 use async_trait::async_trait;
+use decided::{Decided, Known};
+use paused::accepted;
 use tokio::sync::{mpsc, watch};
 
 /// How a store does at the moment.
@@ -149,9 +154,7 @@ impl Ground {
     }
 
     async fn accepted(&self, name: &str) -> AppId {
-        let answer = self.submit(name).await.expect("no panic");
-        let accepted = answer.expect("an answer").accepted();
-        accepted.expect("accepted")
+        accepted(self.submit(name).await.expect("no panic"))
     }
 
     async fn refusal(&self, name: &str) -> String {
@@ -452,37 +455,12 @@ async fn a_master_whose_store_another_took_over_acknowledges_nothing_more() {
     );
 }
 
-/// An election that the test decides.
-#[derive(Debug, Default)]
-struct Decided {
-    winner: watch::Sender<Option<watch::Receiver<Standing>>>,
-}
-
-impl Decided {
-    fn elect(&self) -> watch::Sender<Standing> {
-        let (standing, seen) = watch::channel(Standing::Held);
-        self.winner.send_replace(Some(seen));
-        standing
-    }
-}
-
-#[async_trait]
-impl LeaderElectionAgent for Decided {
-    async fn campaign(&self, _: &MasterAddress) -> Result<Leadership, ElectionError> {
-        let mut winner = self.winner.subscribe();
-        let seen = winner.wait_for(Option::is_some).await;
-        seen.expect("its sender is here");
-        let standing = self.winner.send_replace(None).expect("just seen");
-        Ok(Leadership { epoch: 0, standing })
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn d14_a_standby_leads_when_it_is_elected_and_stands_back_when_it_is_not() {
-    let (store, election) = (Moody::new(), Arc::new(Decided::default()));
+    let (store, election) = (Moody::new(), Decided::new(&Known::default()));
     let mode = RecoveryMode {
         persistence: Some(Arc::new(store.clone())),
-        election: Arc::clone(&election) as Arc<dyn LeaderElectionAgent>,
+        election: Arc::clone(&election) as _,
     };
     let ground = Ground::new(mode).await;
     let (notes, _told) = mpsc::channel(100);
@@ -499,10 +477,7 @@ async fn d14_a_standby_leads_when_it_is_elected_and_stands_back_when_it_is_not()
         "{error}"
     );
 
-    let standing = election.elect();
-    ground
-        .until(|role| matches!(role, MasterRole::Leading { .. }))
-        .await;
+    let standing = election.elect(&ground.master).await;
     let app = ground.accepted("led").await;
 
     standing.send_replace(Standing::Suspended);
@@ -526,10 +501,7 @@ async fn d14_a_standby_leads_when_it_is_elected_and_stands_back_when_it_is_not()
     let error = ground.client().apps().await.expect_err("a standby");
     assert!(error.to_string().contains("does not lead"), "{error}");
 
-    let _again = election.elect();
-    ground
-        .until(|role| matches!(role, MasterRole::Leading { .. }))
-        .await;
+    let _again = election.elect(&ground.master).await;
     assert_eq!(ground.phase(&app).await, AppPhase::Killed);
     ground.stop().await;
 }

@@ -13,7 +13,8 @@ use aloha_scheduler::{
 };
 use tokio::time::sleep;
 
-use crate::ground::{Candidate, accepted, description, run};
+use crate::ground::{Candidate, run};
+use crate::paused::{accepted, description};
 
 /// A worker that holds one attempt, and has what that wrote.
 struct Writer(Arc<Mutex<Vec<u8>>>);

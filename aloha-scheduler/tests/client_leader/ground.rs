@@ -7,12 +7,8 @@ use aloha_rpc::testing::{SimConditions, Simulation};
 use aloha_rpc::{RpcAddress, RpcEnv};
 use aloha_scheduler::election::Standing;
 use aloha_scheduler::persistence::MemoryEngine;
-use aloha_scheduler::{
-    AppDescription, AppId, ClientError, Master, MasterClient, MasterHandle, RecoveryMode,
-    SubmitAnswer,
-};
+use aloha_scheduler::{AppId, ClientError, Master, MasterClient, MasterHandle, RecoveryMode};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::decided::{Decided, Known};
 
@@ -102,27 +98,4 @@ impl Ground {
 
 pub(crate) fn run(program: impl AsyncFnOnce(Ground)) {
     Simulation::run(7, async |sim| program(Ground::new(&sim).await).await);
-}
-
-pub(crate) fn description(name: &str) -> AppDescription {
-    AppDescription {
-        name: name.to_owned(),
-        entry_point: "Process".to_owned(),
-        args: vec!["true".to_owned()],
-        cores: 1,
-        memory_mib: 1,
-        ..AppDescription::default()
-    }
-}
-
-pub(crate) fn accepted(answer: Result<SubmitAnswer, ClientError>) -> AppId {
-    match answer {
-        Ok(SubmitAnswer::Accepted { app }) => app,
-        other => panic!("{other:?}"),
-    }
-}
-
-pub(crate) fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "the clock of the simulation")]
-    Instant::now()
 }

@@ -6,6 +6,8 @@ mod follow;
 mod ground;
 mod news;
 mod old_master;
+#[path = "../common/paused.rs"]
+mod paused;
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +17,8 @@ use std::time::Duration;
 use aloha_rpc::testing::Simulation;
 use aloha_scheduler::election::Standing;
 use aloha_scheduler::{AppId, AppPhase, AppsQuery, ClientError, MasterClient, SubmitAnswer};
-use ground::{Candidate, Ground, accepted, description, now, run};
+use ground::{Candidate, Ground, run};
+use paused::{accepted, description, now};
 use tokio::sync::watch;
 use tokio::time::sleep;
 

@@ -7,8 +7,9 @@ use aloha_scheduler::{LeaderAnswer, MASTER, MasterClient, MasterMessage};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::ground::{Candidate, Ground, accepted, description, now, run};
+use crate::ground::{Candidate, Ground, run};
 use crate::handled;
+use crate::paused::{accepted, description, now};
 
 async fn endpoint(ground: &Ground, master: &Candidate) -> RpcEndpointRef<MasterMessage> {
     let address = master.address();

@@ -32,6 +32,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/decided.rs"]
+mod decided;
 mod jobs;
 mod protocol;
 

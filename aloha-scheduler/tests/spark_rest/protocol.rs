@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use aloha_rpc::RpcEnv;
-use aloha_scheduler::election::{ElectionError, LeaderElectionAgent, Leadership, MasterAddress};
 use aloha_scheduler::rest::{RestGuard, RestLimits, RestServer};
 use aloha_scheduler::{Master, RecoveryMode};
-use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::decided::{Decided, Known};
 use crate::{Rest, assert_driver_id, request};
 
 #[track_caller]
@@ -271,23 +270,12 @@ async fn a_master_that_leads_is_ready() {
     assert_eq!(rest.get("/v1/submissions/readyz").await, (200, ready));
 }
 
-/// An election that nobody wins.
-#[derive(Debug)]
-struct Undecided;
-
-#[async_trait]
-impl LeaderElectionAgent for Undecided {
-    async fn campaign(&self, _: &MasterAddress) -> Result<Leadership, ElectionError> {
-        std::future::pending().await
-    }
-}
-
 #[tokio::test]
 async fn a_standby_is_not_ready_and_sends_clients_to_the_next_master() {
     let env = RpcEnv::client("standby").await.expect("started");
     let mode = RecoveryMode {
         persistence: None,
-        election: Arc::new(Undecided),
+        election: Decided::new(&Known::default()),
     };
     let master = Master::builder(&env).recovery_mode(mode).start();
     let client = master.expect("there is none yet").client().clone();

@@ -19,11 +19,13 @@ use aloha_scheduler::worker::{
 };
 use aloha_scheduler::{
     AppDescription, AppId, AppPhase, AppStatus, ClientError, Master, MasterClient, MasterHandle,
-    MasterRole, Outcome, RecoveryMode, Resources, SubmitAnswer, Worker, WorkerHandle,
+    MasterRole, Outcome, RecoveryMode, Resources, Worker, WorkerHandle,
 };
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
+
+use crate::paused::{self, now};
 
 /// Who leads of those who take part: first come, first served.
 #[derive(Debug, Clone)]
@@ -317,26 +319,11 @@ impl RunningApp for Handle {
     }
 }
 
+/// One of so many cores that is started elsewhere where its worker is lost.
 pub(crate) fn description(name: &str, cores: u32) -> AppDescription {
     AppDescription {
-        name: name.to_owned(),
-        entry_point: "Process".to_owned(),
-        args: vec!["true".to_owned()],
         cores,
-        memory_mib: 1,
         supervise: true,
-        ..AppDescription::default()
+        ..paused::description(name)
     }
-}
-
-pub(crate) fn accepted(answer: Result<SubmitAnswer, ClientError>) -> AppId {
-    match answer {
-        Ok(SubmitAnswer::Accepted { app }) => app,
-        other => panic!("{other:?}"),
-    }
-}
-
-pub(crate) fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "the clock of the simulation")]
-    Instant::now()
 }

@@ -1,6 +1,8 @@
 //! One master takes over from another: what runs goes on, what waits waits on, and nothing is lost or doubled.
 
 mod ground;
+#[path = "../common/paused.rs"]
+mod paused;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +13,8 @@ use aloha_scheduler::master::WorkerState;
 use aloha_scheduler::{
     AppPhase, MASTER, MasterMessage, MasterRole, Outcome, SubmitAnswer, WORKER, WorkerMessage,
 };
-use ground::{accepted, description, now, run, until};
+use ground::{description, run, until};
+use paused::{accepted, now};
 use tokio::time::sleep;
 
 #[test]
