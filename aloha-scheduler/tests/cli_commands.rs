@@ -5,7 +5,8 @@ mod common;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Stdio};
 
-use common::{Answer, Daemon, Pipe, command};
+use common::ports::free_port;
+use common::{Answer, Daemon, Pipe, command, durable_master};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
@@ -269,14 +270,8 @@ fn ctrl_c_ends_the_waiting_and_says_that_the_application_runs_on() {
 fn waiting_and_following_go_on_over_a_restart_of_the_master() {
     let home = tempdir().expect("a directory");
     let store = home.path().join("store");
-    let directory = format!("aloha.deploy.recoveryDirectory={}", store.display());
-    let durable = [
-        "-D",
-        "aloha.deploy.recoveryMode=FILESYSTEM",
-        "-D",
-        &directory,
-    ];
-    let mut master = Daemon::master(&durable);
+    let arguments = durable_master(free_port(), &store);
+    let mut master = Daemon::start_by(command(), &arguments);
     let rpc = master.rpc.clone();
     let worker = Daemon::worker(&master, &home.path().join("work"));
     let (begun, goes_on) = (
@@ -302,9 +297,7 @@ fn waiting_and_following_go_on_over_a_restart_of_the_master() {
 
     master.signal(Signal::KILL);
     master.wait();
-    let port = rpc.rsplit(':').next().expect("a port").to_owned();
-    let again = [&["master", "-p", &port, "--rest-port", "0"], &durable[..]].concat();
-    let master = Daemon::start(&again);
+    let master = Daemon::start_by(command(), &arguments);
     assert_eq!(master.rpc, rpc);
     master.wait_for_line("worker registered");
     std::fs::write(&goes_on.0, "two\n").expect("somebody reads");

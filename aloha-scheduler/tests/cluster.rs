@@ -5,6 +5,7 @@ mod common;
 use std::net::TcpListener;
 use std::process::Command;
 
+use common::ports::free_port;
 use common::{Daemon, Pipe, command, processes_of};
 use rustix::process::Signal;
 use tempfile::tempdir;
@@ -296,11 +297,7 @@ fn two_workers_do_not_share_a_directory() {
 #[test]
 fn a_worker_finds_a_master_that_starts_after_it() {
     let directory = tempdir().expect("a directory");
-    let port = TcpListener::bind("127.0.0.1:0")
-        .expect("a free port")
-        .local_addr()
-        .expect("bound")
-        .port();
+    let port = free_port();
     let worker = Daemon::worker_of(&format!("aloha://127.0.0.1:{port}"), directory.path());
     worker.wait_for_line("master not reached");
     let port = port.to_string();

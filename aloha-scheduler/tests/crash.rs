@@ -15,32 +15,16 @@ use aloha_scheduler::{
     AppDescription, AppId, AppPhase, AppStatus, MasterClient, Resources, SubmitAnswer,
 };
 use common::Daemon;
+use common::moments::{Moments, number};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::tempdir;
 use tokio::runtime::Runtime;
 
 const APPS: u32 = 200;
 
-/// splitmix64: moments that follow from a seed.
-struct Moments(u64);
-
-impl Moments {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-
-    /// Lets some time pass, so that what happens next does at any moment.
-    fn pass(&mut self, millis_max: u64) {
-        std::thread::sleep(Duration::from_micros(self.below(millis_max * 1000)));
-    }
-}
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    let value = std::env::var(variable).ok();
-    value.map_or(otherwise, |value| value.parse().expect("a number"))
+/// Lets some time pass, so that what happens next does at any moment.
+fn pass(moments: &mut Moments, millis_max: u64) {
+    std::thread::sleep(Duration::from_micros(moments.below(millis_max * 1000)));
 }
 
 fn seeds() -> impl Iterator<Item = u64> {
@@ -189,11 +173,11 @@ fn a_worker_that_is_killed_at_any_moment_starts_nothing_twice_and_loses_no_exit_
         let mut kills = 0;
         let mut worker = ground.worker();
         while !ground.is_over() {
-            moments.pass(250);
+            pass(&mut moments, 250);
             worker.signal(Signal::KILL);
             worker.wait();
             kills += 1;
-            moments.pass(60);
+            pass(&mut moments, 60);
             worker = ground.worker();
             // Else it might be killed before it has done anything, for ever.
             if kills % 3 == 0 {
@@ -234,7 +218,7 @@ fn runners_that_are_killed_are_told_as_errors_and_the_others_are_not_concerned()
         let worker = ground.worker();
         let mut killed = Vec::new();
         while !ground.is_over() {
-            moments.pass(60);
+            pass(&mut moments, 60);
             let running = runners(&ground.work);
             if running.is_empty() {
                 continue;

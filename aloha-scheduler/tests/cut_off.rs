@@ -3,28 +3,19 @@
 mod common;
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::Read;
+use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Daemon, Pipe, processes_of};
+use common::gates::{Network, Party};
+use common::{Daemon, Pipe, now, processes_of};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::{TempDir, tempdir};
 
 /// Everything happens within this: asked to end after a half, killed at three quarters.
 const TIMEOUT: Duration = Duration::from_secs(8);
 const TIMEOUT_KEY: [&str; 2] = ["-D", "aloha.worker.timeout=8"];
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how long it takes is what is shown"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
 
 /// A master, a worker that stops what may be started elsewhere, and two applications that ignore requests to end.
 struct Cluster {
@@ -37,48 +28,6 @@ struct Cluster {
     plain: String,
     supervised: String,
     _home: TempDir,
-}
-
-/// A way to a master that may be cut: from then on it takes everything and delivers nothing, and nobody is told.
-struct Proxy {
-    url: String,
-    is_cut: Arc<AtomicBool>,
-}
-
-impl Proxy {
-    fn to(url: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let here = listener.local_addr().expect("an address");
-        let is_cut = Arc::new(AtomicBool::new(false));
-        let cut = Arc::clone(&is_cut);
-        let target = url.strip_prefix("aloha://").expect("a URL").to_owned();
-        thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
-                let far = TcpStream::connect(&target).expect("the master listens");
-                for (from, to) in [(&near, &far), (&far, &near)] {
-                    let (from, to) = (from.try_clone(), to.try_clone());
-                    let (from, to) = (from.expect("a socket"), to.expect("a socket"));
-                    let cut = Arc::clone(&cut);
-                    thread::spawn(move || pass_on(from, to, &cut));
-                }
-            }
-        });
-        let url = format!("aloha://{here}");
-        Self { url, is_cut }
-    }
-
-    fn cut(&self) {
-        self.is_cut.store(true, Ordering::SeqCst);
-    }
-}
-
-fn pass_on(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool) {
-    let mut bytes = [0; 4096];
-    while let Ok(count @ 1..) = from.read(&mut bytes) {
-        if !is_cut.load(Ordering::SeqCst) && to.write_all(&bytes[..count]).is_err() {
-            return;
-        }
-    }
 }
 
 impl Cluster {
@@ -176,7 +125,11 @@ fn end_plain(id: &str, master: &str) {
 #[test]
 fn the_next_attempt_begins_elsewhere_only_after_the_one_before_is_gone() {
     let master = Daemon::master(&TIMEOUT_KEY);
-    let proxy = Proxy::to(&master.rpc);
+    let network = Network::new();
+    let address = master.rpc.strip_prefix("aloha://").expect("its scheme");
+    let address = address.parse().expect("host and port");
+    let gate = network.open((Ipv4Addr::LOCALHOST, 0).into(), Party::Master(0), address);
+    let gate = format!("aloha://{gate}");
     let Cluster {
         master,
         worker,
@@ -186,9 +139,9 @@ fn the_next_attempt_begins_elsewhere_only_after_the_one_before_is_gone() {
         supervised,
         _home: home,
         ..
-    } = Cluster::start_with(master, &proxy.url);
+    } = Cluster::start_with(master, &gate);
     let _other = Daemon::worker(&master, &home.path().join("other"));
-    proxy.cut();
+    network.cut(Party::Clients, Party::Master(0));
     let gone = thread::spawn(move || {
         alive.read_to_end(&mut Vec::new()).expect("a pipe");
         now()
@@ -197,7 +150,7 @@ fn the_next_attempt_begins_elsewhere_only_after_the_one_before_is_gone() {
     let begun = now();
     let gone = gone.join().expect("it reads");
     assert!(gone < begun, "both ran for {:?}", gone - begun);
-    end_plain(&plain, &proxy.url);
+    end_plain(&plain, &gate);
     let ended = master.ask(&["wait", &supervised]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     // Asked to stop, it would wait for its peer.

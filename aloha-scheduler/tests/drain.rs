@@ -7,7 +7,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use common::{Daemon, Pipe, command};
+use common::ports::free_port;
+use common::{Daemon, Pipe, command, durable_master};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
@@ -161,27 +162,8 @@ fn a_drain_goes_on_without_whoever_asked_for_it() {
 #[test]
 fn a_drain_survives_a_master_that_is_killed() {
     let home = tempdir().unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port().to_string();
-    drop(listener);
-    let directory = format!(
-        "aloha.deploy.recoveryDirectory={}",
-        home.path().join("store").display()
-    );
-    let mode = "aloha.deploy.recoveryMode=FILESYSTEM";
-    let start = || {
-        Daemon::start(&[
-            "master",
-            "-p",
-            &port,
-            "--rest-port",
-            "0",
-            "-D",
-            mode,
-            "-D",
-            &directory,
-        ])
-    };
+    let arguments = durable_master(free_port(), &home.path().join("store"));
+    let start = || Daemon::start_by(command(), &arguments);
     let mut ground = Ground {
         master: start(),
         home,

@@ -4,28 +4,27 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use aloha_scheduler::persistence::{Change, FileEngine, PersistenceEngine, StoredRecord};
-use common::{Answer, Daemon, Pipe, command, processes_of};
+use common::ports::free_port;
+use common::{Answer, Daemon, Pipe, command, durable_master, processes_of};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tempfile::{TempDir, tempdir};
 
 /// A master that comes back at its address with what it stored.
 struct Ground {
     home: TempDir,
-    port: String,
+    port: u16,
 }
 
 impl Ground {
     fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
         Self {
             home: tempdir().expect("a directory"),
-            port: port.to_string(),
+            port: free_port(),
         }
     }
 
@@ -38,11 +37,7 @@ impl Ground {
     }
 
     fn arguments(&self) -> Vec<String> {
-        let directory = self.recovery();
-        let directory = format!("aloha.deploy.recoveryDirectory={}", directory.display());
-        let fixed = ["master", "-p", &self.port, "--rest-port", "0", "-D"];
-        let mode = ["aloha.deploy.recoveryMode=FILESYSTEM", "-D", &directory];
-        fixed.into_iter().chain(mode).map(str::to_owned).collect()
+        durable_master(self.port, &self.recovery())
     }
 
     fn master(&self) -> Daemon {
@@ -50,23 +45,12 @@ impl Ground {
     }
 
     fn master_by(&self, command: Command) -> Daemon {
-        let arguments = self.arguments();
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Daemon::start_by(command, &arguments)
+        Daemon::start_by(command, &self.arguments())
     }
 
     /// What a master says that does not start.
     fn refused(&self) -> Answer {
-        let output = command()
-            .args(self.arguments())
-            .output()
-            .expect("the binary is built");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-        Answer {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
+        Answer::of(command().args(self.arguments()))
     }
 
     fn worker(&self, master: &Daemon, cores: &str) -> Daemon {

@@ -8,7 +8,6 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,7 +15,9 @@ use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
 use aloha_scheduler::{AppDescription, AppId, AppPhase, MasterClient};
-use common::Daemon;
+use common::moments::{Moments, number};
+use common::ports::free_port;
+use common::{Daemon, command, durable_master};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -24,23 +25,6 @@ use tokio::task::JoinHandle;
 
 const CLIENTS: usize = 4;
 const KILLS: u32 = 6;
-
-/// splitmix64: moments that follow from a seed.
-struct Moments(u64);
-
-impl Moments {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-}
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    let value = std::env::var(variable).ok();
-    value.map_or(otherwise, |value| value.parse().expect("a number"))
-}
 
 /// The place of an application in the queue: the last part of its id.
 fn place(id: &str) -> u64 {
@@ -57,8 +41,7 @@ struct Ground {
 
 impl Ground {
     fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
+        let port = free_port();
         Self {
             home: tempfile::tempdir().expect("a directory"),
             port,
@@ -71,21 +54,9 @@ impl Ground {
     }
 
     fn master(&self) -> Daemon {
-        let directory = self.path("recovery");
-        let directory = format!("aloha.deploy.recoveryDirectory={}", directory.display());
-        Daemon::start(&[
-            "master",
-            "-p",
-            &self.port.to_string(),
-            "--rest-port",
-            "0",
-            "-D",
-            "aloha.deploy.recoveryMode=FILESYSTEM",
-            "-D",
-            &directory,
-            "-D",
-            "aloha.deploy.retainedApplications=100000",
-        ])
+        let mut command = command();
+        command.args(durable_master(self.port, &self.path("recovery")));
+        Daemon::start_by(command, &["-D", "aloha.deploy.retainedApplications=100000"])
     }
 
     fn worker(&self) -> Daemon {

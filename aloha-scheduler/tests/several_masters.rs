@@ -2,23 +2,15 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::Daemon;
 use common::zookeeper::Ensemble;
+use common::{Daemon, now};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// Of the masters' sessions.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how fast real processes are is measured"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
 
 struct Masters {
     leader: Daemon,

@@ -3,13 +3,14 @@
 
 use std::error::Error;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcEnv};
 use aloha_scheduler::{AppDescription, MasterClient};
 
+use crate::ports::free_port;
 use crate::submissions::{Master, report, submit_all};
 use crate::zookeeper::{self, Ensemble, TICK};
 use crate::{millis, now, quantile};
@@ -271,10 +272,4 @@ fn until(mut is_so: impl FnMut() -> bool) -> Result<(), Box<dyn Error>> {
         std::thread::sleep(PAUSE);
     }
     Ok(())
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let address = listener.and_then(|listener| listener.local_addr());
-    address.expect("a free port").port()
 }

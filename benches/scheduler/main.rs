@@ -16,6 +16,9 @@
 
 mod cluster;
 mod failover;
+#[path = "../../aloha-scheduler/tests/common/ports.rs"]
+#[allow(unreachable_pub, reason = "tests use it too")]
+mod ports;
 mod rest;
 mod runner;
 mod submissions;

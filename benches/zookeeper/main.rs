@@ -3,6 +3,9 @@
 //!
 //! `cargo bench -p aloha-benches --bench zookeeper [-- --short]`; needs ZooKeeper as the tests do.
 
+#[path = "../../aloha-scheduler/tests/common/ports.rs"]
+#[allow(unreachable_pub, reason = "tests use it too")]
+mod ports;
 #[path = "../../aloha-scheduler/tests/common/zookeeper.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
 mod servers;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{Notify, watch};
 
 /// How often, and how soon again, it is tried to reach a server that is starting.
 const TRIES: u32 = 40;
@@ -42,10 +42,11 @@ enum Fate {
 
 type Fates = BTreeMap<(Party, Party), Fate>;
 
-/// All gates. They close when this is dropped.
+/// All gates. They close when this is dropped, or with the runtime of a test that has one.
 pub struct Network {
     shared: Arc<Shared>,
-    runtime: Runtime,
+    handle: Handle,
+    _own: Option<Runtime>,
 }
 
 struct Shared {
@@ -54,21 +55,27 @@ struct Shared {
     pids: Mutex<BTreeMap<u32, Party>>,
     /// Where a party finds an address.
     seen: Mutex<BTreeMap<(Party, SocketAddr), SocketAddr>>,
+    disconnects: Notify,
 }
 
 impl Network {
     pub fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build();
+        let build = || {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(1).enable_all().build();
+            runtime.expect("a runtime")
+        };
+        let own = Handle::try_current().is_err().then(build);
+        let handle = own.as_ref().map(Runtime::handle).cloned();
         Self {
             shared: Arc::new(Shared {
                 fates: watch::Sender::new(Fates::new()),
                 pids: Mutex::default(),
                 seen: Mutex::default(),
+                disconnects: Notify::new(),
             }),
-            runtime: runtime.expect("a runtime"),
+            handle: handle.unwrap_or_else(Handle::current),
+            _own: own,
         }
     }
 
@@ -99,11 +106,13 @@ impl Network {
         to: Party,
         address: SocketAddr,
     ) -> SocketAddr {
-        let listener = self.runtime.block_on(TcpListener::bind(listen));
-        let listener = listener.expect("an address of its own");
+        let listener = std::net::TcpListener::bind(listen).expect("an address of its own");
+        listener.set_nonblocking(true).expect("it is ours");
         let gate = listener.local_addr().expect("bound");
+        let _within = self.handle.enter();
+        let listener = TcpListener::from_std(listener).expect("it is ours");
         let shared = Arc::clone(&self.shared);
-        self.runtime.spawn(async move {
+        self.handle.spawn(async move {
             while let Ok((connection, peer)) = listener.accept().await {
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
@@ -126,6 +135,11 @@ impl Network {
         self.shared.fates.send_modify(|fates| {
             fates.insert((from, to), Fate::Swallowed);
         });
+    }
+
+    /// Closes all connections that are there; new ones pass.
+    pub fn disconnect(&self) {
+        self.shared.disconnects.notify_waiters();
     }
 
     /// Closes their connections and takes no new ones.
@@ -238,9 +252,11 @@ impl Shared {
     /// Ends with an error when connections of these are to be closed.
     async fn reset_between(&self, a: Party, b: Party) -> io::Result<()> {
         let mut fates = self.fates.subscribe();
-        let _ = fates
-            .wait_for(|fates| fates.get(&(a, b)) == Some(&Fate::Reset))
-            .await;
+        let reset = fates.wait_for(|fates| fates.get(&(a, b)) == Some(&Fate::Reset));
+        tokio::select! {
+            _ = reset => {}
+            () = self.disconnects.notified() => {}
+        }
         Err(io::ErrorKind::ConnectionReset.into())
     }
 

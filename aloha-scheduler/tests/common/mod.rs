@@ -2,11 +2,15 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 pub mod gates;
+pub mod moments;
+pub mod ports;
 pub mod zookeeper;
 
+use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -17,9 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "a test that fails shall not wait for ever"
+    reason = "tests measure, and those that fail shall not wait for ever"
 )]
-fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }
 
@@ -32,6 +36,15 @@ pub fn command() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// The arguments of a master that comes back at this port with what it stored in this directory.
+pub fn durable_master(port: u16, directory: &Path) -> Vec<String> {
+    let (port, directory) = (port.to_string(), directory.display());
+    let directory = format!("aloha.deploy.recoveryDirectory={directory}");
+    let fixed = ["master", "-p", &port, "--rest-port", "0", "-D"];
+    let mode = ["aloha.deploy.recoveryMode=FILESYSTEM", "-D", &directory];
+    fixed.into_iter().chain(mode).map(str::to_owned).collect()
 }
 
 /// A master, a worker or a whole cluster.
@@ -49,7 +62,7 @@ impl Daemon {
     }
 
     /// The same, by a command that ends up as `aloha`.
-    pub fn start_by(mut command: Command, arguments: &[&str]) -> Self {
+    pub fn start_by(mut command: Command, arguments: &[impl AsRef<OsStr> + Debug]) -> Self {
         let mut process = command
             .args(arguments)
             .stdin(Stdio::null())
@@ -196,17 +209,7 @@ impl Daemon {
 
     /// Runs a client command against this master.
     pub fn ask(&self, arguments: &[&str]) -> Answer {
-        let output = command()
-            .env("ALOHA_MASTER", &self.rpc)
-            .args(arguments)
-            .output()
-            .expect("the binary is built");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-        Answer {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
+        Answer::of(command().env("ALOHA_MASTER", &self.rpc).args(arguments))
     }
 
     /// Submits a line for bash; gives the id.
@@ -249,6 +252,23 @@ pub struct Answer {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
+}
+
+impl Answer {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Self {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = command.output().expect("the binary is built");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        Self {
+            code: status.code(),
+            stdout: text(stdout),
+            stderr: text(stderr),
+        }
+    }
 }
 
 /// The processes that carry an application's id and its master in their environment. Ids alone may repeat between

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::ports::free_port;
 
 const JAR: &str = "/usr/share/java/zookeeper.jar";
 const MAIN: &str = "org.apache.zookeeper.server.quorum.QuorumPeerMain";
@@ -62,12 +64,8 @@ struct Ports {
 
 impl Ports {
     fn free() -> Self {
-        // Held until all three are known, lest one comes twice.
-        let held = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-        let [client, quorum, election] = held.each_ref().map(|listener| {
-            let listener = listener.as_ref().expect("a free port");
-            listener.local_addr().expect("bound")
-        });
+        let [client, quorum, election] =
+            [(); 3].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
         Self {
             client,
             quorum,

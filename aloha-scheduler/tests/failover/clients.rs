@@ -10,7 +10,7 @@ use aloha_scheduler::{AppDescription, AppId, MasterClient};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::cluster::{Cluster, connect};
-use crate::moments::Moments;
+use crate::common::moments::Moments;
 
 const CLIENTS: u64 = 4;
 /// How long a client waits for the end of an application before it does something else.

@@ -2,12 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aloha_rpc::{RpcAddress, RpcConfig, RpcEnv, TransportConfig};
 use aloha_scheduler::MasterClient;
@@ -15,9 +14,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::common;
 use crate::common::gates::{Network, Party};
+use crate::common::ports::free_port;
 use crate::common::zookeeper::Ensemble;
+use crate::common::{self, now};
 
 /// Two ticks would do, but three servers, five of ours and their applications may share two processors.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,14 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) const MASTERS: usize = 2;
 pub(crate) const WORKERS: usize = 3;
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test measures time, and does not wait for ever"
-)]
-pub(crate) fn now() -> Instant {
-    Instant::now()
-}
 
 pub(crate) struct Cluster {
     // Ended in this order.
@@ -243,19 +235,6 @@ pub(crate) async fn connect(
     let env = env.await.expect("a client needs no port");
     let client = MasterClient::connect(&env, &masters).await?;
     Ok(client.with_patience(Duration::from_secs(10)))
-}
-
-/// A port that is free, from below the range that the system gives to outgoing connections: none takes it meanwhile.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 20_000).expect("it is small");
-    loop {
-        let offset = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        let port = 10_000 + offset;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// What masters and workers have in common.

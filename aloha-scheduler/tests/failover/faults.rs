@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, MASTERS, SESSION_TIMEOUT, WORKERS};
 use crate::common::gates::Party;
-use crate::moments::Moments;
+use crate::common::moments::Moments;
 
 /// One thing that goes wrong, and is mended after a while.
 #[derive(Debug, Clone, Copy)]

@@ -12,26 +12,21 @@ mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
-mod moments;
 mod moves;
 mod verdict;
 
 use std::time::Duration;
 
 use clients::{Clients, description};
-use cluster::{Cluster, now};
+use cluster::Cluster;
+use common::moments::{Moments, number};
+use common::now;
 use faults::Fault;
-use moments::Moments;
 
 /// How long at most all is well between two faults.
 const WORK: Duration = Duration::from_secs(1);
 /// How long a submission may take once all is healed.
 const REST_TIMEOUT: Duration = Duration::from_secs(30);
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    let value = std::env::var(variable).ok();
-    value.map_or(otherwise, |value| value.parse().expect("a number"))
-}
 
 #[test]
 fn whatever_fails_what_was_acknowledged_runs_once() {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use aloha_scheduler::{AppId, AppPhase, MasterClient};
 
 use crate::clients::{Acknowledged, Told, description};
-use crate::cluster::{Cluster, SESSION_TIMEOUT, connect, now};
-use crate::common;
+use crate::cluster::{Cluster, SESSION_TIMEOUT, connect};
 use crate::common::gates::Party;
+use crate::common::{self, now};
 use crate::{accept_one, verdict};
 
 /// The longest gap that a planned move may leave.

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use aloha_rpc::RpcEnv;
 use aloha_scheduler::rest::{RestGuard, RestLimits, RestLoad, RestServer};
@@ -12,15 +11,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::common::Daemon;
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how fast a real server answers is measured"
-)]
-pub(crate) fn now() -> Instant {
-    Instant::now()
-}
+use crate::common::{self, Daemon, command};
 
 /// A client of a server. Cheap to clone.
 #[derive(Clone)]
@@ -197,7 +188,5 @@ impl Alone {
 
 /// A master that stores what it is told in a directory.
 pub(crate) fn durable_master(directory: &Path) -> Daemon {
-    let directory = format!("aloha.deploy.recoveryDirectory={}", directory.display());
-    let mode = "aloha.deploy.recoveryMode=FILESYSTEM";
-    Daemon::master(&["-D", mode, "-D", &directory])
+    Daemon::start_by(command(), &common::durable_master(0, directory))
 }

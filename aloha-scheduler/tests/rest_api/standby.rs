@@ -14,7 +14,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, application, now, send};
+use crate::api::{Api, application, send};
+use crate::common::now;
 use crate::decided::{Decided, Known};
 
 struct Candidate {

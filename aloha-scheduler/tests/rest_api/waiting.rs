@@ -7,8 +7,8 @@ use serde_json::json;
 use tempfile::tempdir;
 use tokio::task::JoinSet;
 
-use crate::api::{Alone, Api, application, now, script};
-use crate::common::{Daemon, Pipe};
+use crate::api::{Alone, Api, application, script};
+use crate::common::{Daemon, Pipe, now};
 
 #[tokio::test]
 async fn a_wait_ends_with_the_application_and_tells_its_exit_code() {

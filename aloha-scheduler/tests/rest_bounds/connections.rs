@@ -5,8 +5,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::client::{Client, kept, quick};
+use crate::common::now;
 use crate::routes::routes;
-use crate::server::{Server, limits, now, soon, until};
+use crate::server::{Server, limits, soon, until};
 
 #[tokio::test]
 async fn a_head_that_is_too_large_too_long_or_too_slow_is_refused() {

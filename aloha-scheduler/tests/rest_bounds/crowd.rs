@@ -6,7 +6,8 @@ use aloha_scheduler::rest::RestLimits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::client::create;
-use crate::server::{Server, now, until, with_master};
+use crate::common::now;
+use crate::server::{Server, until, with_master};
 
 fn raise_file_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aloha_rpc::RpcEnv;
 use aloha_scheduler::Master;
@@ -16,11 +16,6 @@ use crate::client::{Answer, Client, quick};
 
 /// Far above what anything here takes: a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-#[expect(clippy::disallowed_methods, reason = "tests measure")]
-pub(crate) fn now() -> Instant {
-    Instant::now()
-}
 
 /// Lets a test fail that waits in vain.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {

@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::{Daemon, Pipe, command};
+use common::ports::free_port;
+use common::{Daemon, Pipe, command, durable_master};
 use rustix::process::Signal;
 use tempfile::{TempDir, tempdir};
 
@@ -27,7 +28,7 @@ use Version::{Before, Now};
 
 struct Ground {
     home: TempDir,
-    port: String,
+    port: u16,
     before: PathBuf,
 }
 
@@ -38,10 +39,9 @@ impl Ground {
             eprintln!("NOT TESTED: {test}: ALOHA_BEFORE is no binary of the version before");
             return None;
         };
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         Some(Self {
             home: tempdir().unwrap(),
-            port: listener.local_addr().unwrap().port().to_string(),
+            port: free_port(),
             before: before.into(),
         })
     }
@@ -60,20 +60,7 @@ impl Ground {
     }
 
     fn master(&self, version: Version) -> Daemon {
-        let directory = self.home.path().join("store");
-        let directory = format!("aloha.deploy.recoveryDirectory={}", directory.display());
-        let mode = "aloha.deploy.recoveryMode=FILESYSTEM";
-        let arguments = [
-            "master",
-            "-p",
-            &self.port,
-            "--rest-port",
-            "0",
-            "-D",
-            mode,
-            "-D",
-            &directory,
-        ];
+        let arguments = durable_master(self.port, &self.home.path().join("store"));
         Daemon::start_by(self.command(version), &arguments)
     }
 

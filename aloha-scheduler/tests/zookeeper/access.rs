@@ -9,6 +9,7 @@ use aloha_scheduler::zookeeper::ZooKeeper;
 use tempfile::NamedTempFile;
 use zookeeper_client::{Acls, Client};
 
+use crate::common::ports::free_port;
 use crate::ground::{self, Server, create, put, read};
 
 async fn refusal(settings: &ZooKeeperSettings) -> String {
@@ -99,9 +100,7 @@ async fn a_scheme_that_no_server_knows_is_said_loudly() {
 
 #[tokio::test]
 async fn servers_that_are_not_there_are_named() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let gone = listener.local_addr().expect("bound").to_string();
-    drop(listener);
+    let gone = format!("127.0.0.1:{}", free_port());
     let settings = ground::settings(&gone, "/aloha");
     let said = refusal(&settings).await;
     assert!(

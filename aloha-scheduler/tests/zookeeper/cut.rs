@@ -5,16 +5,16 @@ use std::time::Duration;
 use aloha_scheduler::persistence::PersistenceEngine;
 use aloha_scheduler::zookeeper::ZooKeeper;
 
+use crate::common::gates::{Network, Party};
 use crate::common::zookeeper::Ensemble;
-use crate::gate::Gate;
-use crate::ground::{self, Map, Server, apply, put, read};
+use crate::ground::{self, Map, SERVER, Server, apply, put, read};
 
 #[tokio::test]
 async fn what_is_written_while_connections_are_cut_is_written_once() {
     const BATCHES: u32 = 100;
     let server = Server::shared();
-    let gate = Gate::to(server.url()).await;
-    let settings = ground::settings(&gate.address.to_string(), "/cut");
+    let network = Network::new();
+    let settings = ground::settings(&server.behind(&network), "/cut");
     let zookeeper = ZooKeeper::new(&settings).expect("good settings");
     let store = zookeeper.compacting_beyond(1 << 40, 1 << 40).store();
     let epoch = store.begin_epoch(0).await.expect("begun");
@@ -29,7 +29,7 @@ async fn what_is_written_while_connections_are_cut_is_written_once() {
                 for _ in 0..n / 2 {
                     tokio::task::yield_now().await;
                 }
-                gate.cut();
+                network.disconnect();
             }
         };
         let (written, ()) = tokio::join!(store.write(epoch, batch), cut);
@@ -52,20 +52,20 @@ async fn a_write_whose_answer_is_lost_is_never_said_to_have_failed() {
     // Longer than the session lasts: another cannot be had at first.
     const AWAY: Duration = Duration::from_secs(5);
     let server = Server::shared();
-    let gate = Gate::to(server.url()).await;
-    let settings = ground::settings(&gate.address.to_string(), "/unanswered");
+    let network = Network::new();
+    let settings = ground::settings(&server.behind(&network), "/unanswered");
     let store = ZooKeeper::new(&settings).expect("good settings").store();
     let epoch = store.begin_epoch(0).await.expect("begun");
     store
         .write(epoch, vec![put("before", b"1")])
         .await
         .expect("written");
-    gate.swallow();
+    network.cut_one_way(SERVER, Party::Clients);
     let comes_back = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        gate.shut();
+        network.reset(Party::Clients, SERVER);
         tokio::time::sleep(AWAY).await;
-        gate.open();
+        network.heal();
     };
     let (written, ()) = tokio::join!(store.write(epoch, vec![put("key", b"2")]), comes_back);
     let other = server.zookeeper("/unanswered").store();
@@ -80,20 +80,17 @@ async fn a_write_that_outlives_its_session_ends_and_the_next_epoch_begins() {
     const SILENT: Duration = Duration::from_secs(6);
     const PATIENCE: Duration = Duration::from_secs(30);
     let server = Server::shared();
-    let mut gates = Vec::new();
-    for _ in 0..3 {
-        gates.push(Gate::to(server.url()).await);
-    }
-    let addresses: Vec<_> = gates.iter().map(|gate| gate.address.to_string()).collect();
-    let settings = ground::settings(&addresses.join(","), "/outlived");
+    let network = Network::new();
+    let three = [(); 3].map(|()| server.behind(&network));
+    let settings = ground::settings(&three.join(","), "/outlived");
     let store = ZooKeeper::new(&settings).expect("good settings").store();
     let epoch = store.begin_epoch(0).await.expect("begun");
     let before = store.write(epoch, vec![put("before", b"1")]).await;
     before.expect("written");
-    gates.iter().for_each(Gate::swallow);
+    network.cut_one_way(SERVER, Party::Clients);
     let answers_again = async {
         tokio::time::sleep(SILENT).await;
-        gates.iter().for_each(Gate::open);
+        network.heal();
     };
     let written = tokio::time::timeout(PATIENCE, store.write(epoch, vec![put("key", b"2")]));
     let (written, ()) = tokio::join!(written, answers_again);

@@ -8,8 +8,8 @@ use aloha_scheduler::election::{
 use aloha_scheduler::persistence::PersistenceEngine;
 use aloha_scheduler::zookeeper::ZooKeeper;
 
-use crate::gate::Gate;
-use crate::ground::{self, Server};
+use crate::common::gates::{Network, Party};
+use crate::ground::{self, SERVER, Server};
 
 fn address(rpc: &str) -> MasterAddress {
     MasterAddress {
@@ -79,17 +79,17 @@ async fn who_withdraws_is_gone_from_the_line() {
 #[tokio::test]
 async fn a_cut_suspends_a_leadership_and_a_lost_session_ends_it_but_not_its_master() {
     let server = Server::shared();
-    let gate = Gate::to(server.url()).await;
-    let settings = ground::settings(&gate.address.to_string(), "/lost");
+    let network = Network::new();
+    let settings = ground::settings(&server.behind(&network), "/lost");
     let zookeeper = ZooKeeper::new(&settings).expect("good settings");
     let (election, store) = (zookeeper.election(), zookeeper.store());
     let mut leads = election.campaign(&address("a:1")).await.expect("alone");
     let first_epoch = leads.epoch;
     let epoch = store.begin_epoch(first_epoch).await.expect("begun");
 
-    gate.shut();
+    network.reset(Party::Clients, SERVER);
     until(&mut leads, Standing::Suspended).await;
-    gate.open();
+    network.heal();
     until(&mut leads, Standing::Held).await;
     store
         .write(epoch, vec![ground::put("a", b"1")])
@@ -101,7 +101,7 @@ async fn a_cut_suspends_a_leadership_and_a_lost_session_ends_it_but_not_its_mast
     let lost = leads.standing.clone();
     let other_address = address("b:1");
     let candidate = other.campaign(&other_address);
-    gate.shut();
+    network.reset(Party::Clients, SERVER);
     let theirs = candidate.await.expect("the session of the first expires");
     assert_eq!(*lost.borrow(), Standing::Lost, "two would lead");
     assert!(theirs.epoch > first_epoch);
@@ -112,7 +112,7 @@ async fn a_cut_suspends_a_leadership_and_a_lost_session_ends_it_but_not_its_mast
     let refused = tokio::time::timeout(Duration::from_secs(20), &mut again).await;
     let error = refused.expect("said in time").expect_err("nobody answers");
     assert!(error.reason.contains("no ZooKeeper server"), "{error}");
-    gate.open();
+    network.heal();
     drop(again);
     drop(theirs);
     let again = loop {

@@ -1,6 +1,7 @@
 //! One server for all tests that need no more, and masters' ends of it.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,7 +11,11 @@ use aloha_scheduler::zookeeper::ZooKeeper;
 use tempfile::TempDir;
 use zookeeper_client::{Acls, Client, CreateMode};
 
+use crate::common::gates::{Network, Party};
 use crate::common::zookeeper::Ensemble;
+
+/// What the server is on a network.
+pub(crate) const SERVER: Party = Party::ZooKeeper(0);
 
 /// A server that goes when no test uses it any more.
 pub(crate) struct Server {
@@ -36,6 +41,12 @@ impl Server {
 
     pub(crate) fn url(&self) -> String {
         self.ensemble.url()
+    }
+
+    /// Where it is reached through a gate.
+    pub(crate) fn behind(&self, network: &Network) -> String {
+        let (listen, server) = ((Ipv4Addr::LOCALHOST, 0), self.ensemble.client_address(0));
+        network.open(listen.into(), SERVER, server).to_string()
     }
 
     /// What a master that uses this directory is told.

@@ -6,6 +6,5 @@ mod common;
 mod access;
 mod cut;
 mod election;
-mod gate;
 mod ground;
 mod store;
