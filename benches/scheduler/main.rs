@@ -52,13 +52,12 @@ fn main() -> ExitCode {
     // Removed at the end alone: for some seconds after a removal, ext4 looks long for each file that is made.
     let work = std::env::temp_dir().join(format!("aloha-bench-{}", std::process::id()));
     let only = |what: &str| arguments.iter().any(|argument| argument == what);
+    let fail_over = || {
+        let rounds = 30_u32.div_ceil(divisor);
+        failover::run(&aloha, &work.join("failover"), rounds, 50_000 / divisor)
+    };
     if only("failover") {
-        let done = failover::run(
-            &aloha,
-            &work.join("failover"),
-            30_u32.div_ceil(divisor),
-            50_000 / divisor,
-        );
+        let done = fail_over();
         let _ = std::fs::remove_dir_all(&work);
         return done.map_or_else(|error| failed("failover", error), |()| ExitCode::SUCCESS);
     }
@@ -75,13 +74,7 @@ fn main() -> ExitCode {
         let _ = std::fs::remove_dir_all(&work);
         return ExitCode::SUCCESS;
     }
-    let done = failover::run(
-        &aloha,
-        &work.join("failover"),
-        30_u32.div_ceil(divisor),
-        50_000 / divisor,
-    );
-    if let Err(error) = done {
+    if let Err(error) = fail_over() {
         return failed("failover", error);
     }
     let measured = runner::run(&aloha, &work.join("alone"), 400 / divisor);
