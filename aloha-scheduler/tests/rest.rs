@@ -27,6 +27,10 @@ struct Fake {
 }
 
 impl Fake {
+    fn submitted(&self) -> Vec<AppDescription> {
+        self.submitted.lock().expect("not poisoned").clone()
+    }
+
     fn check(&self) -> Result<(), GatewayError> {
         self.failure.clone().map_or(Ok(()), Err)
     }
@@ -285,7 +289,7 @@ async fn create_status_and_kill_answer_as_spark_does() {
     let created = json!({"action": "CreateSubmissionResponse", "message": "application submitted as app-1",
         "serverSparkVersion": "4.0.0", "submissionId": "app-1", "success": true, "unknownFields": ["colour"]});
     assert_eq!(server.create(CREATE).await, (200, created));
-    let submitted = server.fake.submitted.lock().expect("not poisoned").clone();
+    let submitted = server.fake.submitted();
     assert_eq!(submitted.len(), 1);
     assert_eq!(submitted[0].args, ["echo hi"]);
 
@@ -357,14 +361,7 @@ async fn bad_requests_are_errors_in_json() {
     assert_error(server.get("/v1/submissions/kill/app-1").await, 405);
     assert_error(server.post("/v1/submissions/status/app-1", "").await, 405);
     assert_error(server.create(&" ".repeat(3000)).await, 413);
-    assert!(
-        server
-            .fake
-            .submitted
-            .lock()
-            .expect("not poisoned")
-            .is_empty()
-    );
+    assert_eq!(server.fake.submitted(), []);
 }
 
 #[tokio::test]
@@ -375,14 +372,7 @@ async fn a_foreign_page_or_host_is_refused() {
         let request = server.client.post(&url).header(name, value).body(CREATE);
         assert_error(answer(request).await, 403);
     }
-    assert!(
-        server
-            .fake
-            .submitted
-            .lock()
-            .expect("not poisoned")
-            .is_empty()
-    );
+    assert_eq!(server.fake.submitted(), []);
 }
 
 #[tokio::test]

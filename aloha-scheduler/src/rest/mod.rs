@@ -39,6 +39,10 @@ pub use guard::{ExposureError, RestGuard, RestToken, TokenError};
 pub use limits::RestLimits;
 pub use server::{RestLoad, RestServer};
 
+use crate::app::AppDescription;
+use crate::ids::AppId;
+use crate::messages::SubmitAnswer;
+
 /// The only version of both protocols, as it stands in paths.
 const VERSION: &str = "v1";
 
@@ -67,5 +71,25 @@ impl Server {
     async fn body(&self, request: Request) -> Result<Bytes, RestError> {
         let body = Bytes::from_request(request, &()).await;
         body.map_err(|refused| RestError::Malformed(refused.body_text()))
+    }
+
+    /// The application that it is now, or why it never will be one.
+    async fn submit(
+        &self,
+        submission: AppDescription,
+        key: Option<&str>,
+    ) -> Result<Result<AppId, String>, RestError> {
+        match self.gateway.submit(submission, key).await? {
+            SubmitAnswer::Accepted { app } => Ok(Ok(app)),
+            SubmitAnswer::Refused { reason } => Ok(Err(reason)),
+            SubmitAnswer::Busy {
+                reason,
+                retry_after_millis,
+            } => Err(RestError::Busy {
+                reason,
+                retry_after_millis,
+            }),
+            SubmitAnswer::KeyReused { app } => Err(RestError::KeyReused(app)),
+        }
     }
 }

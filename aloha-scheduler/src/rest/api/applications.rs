@@ -16,7 +16,7 @@ use crate::app::{AppPhase, AppStatus};
 use crate::app_query::{AppsCursor, AppsQuery, AppsSort, PAGE_MAX};
 use crate::constraint::{NAME_EXPECTED, is_name};
 use crate::ids::AppId;
-use crate::messages::{ForgetAnswer, KillAnswer, SubmitAnswer};
+use crate::messages::{ForgetAnswer, KillAnswer};
 use crate::rest::Server;
 use crate::rest::error::RestError;
 use crate::rest::idempotency::idempotency_key;
@@ -153,21 +153,8 @@ pub(super) async fn submit(
         unknown_fields,
         ..
     } = submissions::application(&body).map_err(RestError::Malformed)?;
-    let id = match server.gateway.submit(submission, key.as_deref()).await? {
-        SubmitAnswer::Accepted { app } => app.to_string(),
-        SubmitAnswer::Refused { reason } => return Err(RestError::Malformed(reason).into()),
-        SubmitAnswer::Busy {
-            reason,
-            retry_after_millis,
-        } => {
-            return Err(RestError::Busy {
-                reason,
-                retry_after_millis,
-            }
-            .into());
-        }
-        SubmitAnswer::KeyReused { app } => return Err(RestError::KeyReused(app).into()),
-    };
+    let answer = server.submit(submission, key.as_deref()).await?;
+    let id = answer.map_err(RestError::Malformed)?.to_string();
     let location = HeaderValue::try_from(format!("/v1/applications/{id}"));
     let location = location.expect("an id is harmless in a header");
     let submitted = Submitted { id, unknown_fields };

@@ -25,7 +25,7 @@ use super::gateway::GatewayError;
 use super::idempotency::idempotency_key;
 use super::{Server, VERSION};
 use crate::app::AppStatus;
-use crate::messages::{KillAnswer, SubmitAnswer};
+use crate::messages::KillAnswer;
 
 /// What a path asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,23 +131,8 @@ async fn create(server: &Server, request: Request) -> Result<Reply, RestError> {
         submission,
         unknown_fields,
     } = create::create_request(&body).map_err(RestError::Malformed)?;
-    let refused = match server.gateway.submit(submission, key.as_deref()).await? {
-        SubmitAnswer::Accepted { app } => {
-            return Ok(Reply::created(dialect, Ok(&app), unknown_fields));
-        }
-        SubmitAnswer::Refused { reason } => reason,
-        SubmitAnswer::Busy {
-            reason,
-            retry_after_millis,
-        } => {
-            return Err(RestError::Busy {
-                reason,
-                retry_after_millis,
-            });
-        }
-        SubmitAnswer::KeyReused { app } => return Err(RestError::KeyReused(app)),
-    };
-    Ok(Reply::created(dialect, Err(refused), unknown_fields))
+    let answer = server.submit(submission, key.as_deref()).await?;
+    Ok(Reply::created(dialect, answer, unknown_fields))
 }
 
 async fn kill(server: &Server, id: &str) -> Result<KillAnswer, RestError> {

@@ -95,7 +95,7 @@ impl Reply {
     /// To a submission: the application it is, or why it is none.
     pub(super) fn created(
         dialect: Dialect,
-        answer: Result<&AppId, String>,
+        answer: Result<AppId, String>,
         unknown_fields: Option<Vec<String>>,
     ) -> Self {
         let success = Some(answer.is_ok());
@@ -105,7 +105,7 @@ impl Reply {
                 format!("application submitted as {app}"),
             ),
             (Ok(app), Dialect::Spark) => {
-                let id = driver_id(app);
+                let id = driver_id(&app);
                 let message = format!("Driver successfully submitted as {id}");
                 (Some(id), message)
             }
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(keys.len(), 18, "{text}");
         assert!(keys.is_sorted(), "{keys:?}");
         let id = "app-1".parse().expect("an id");
-        let created = Reply::created(Dialect::Aloha, Ok(&id), None);
+        let created = Reply::created(Dialect::Aloha, Ok(id), None);
         assert_eq!(
             serde_json::to_string(&created).expect("JSON"),
             r#"{"action":"CreateSubmissionResponse","message":"application submitted as app-1","serverSparkVersion":"4.0.0","submissionId":"app-1","success":true}"#
