@@ -64,6 +64,18 @@ struct Talker {
     pending: Option<RpcCallContext<String>>,
 }
 
+impl Talker {
+    /// One that tells the kinds of the errors that it is told of.
+    fn with_errors() -> (Self, mpsc::Receiver<String>) {
+        let (errors, seen) = mpsc::channel(8);
+        let talker = Self {
+            errors: Some(errors),
+            ..Self::default()
+        };
+        (talker, seen)
+    }
+}
+
 impl RpcEndpoint for Talker {
     type Message = Say;
 
@@ -165,16 +177,8 @@ async fn messages_arrive_in_order_and_before_a_later_ask(pair: Pair) {
 }
 
 async fn a_panic_is_told_to_the_asker_and_ends_nothing(pair: Pair) {
-    let (errors, mut seen) = mpsc::channel(8);
-    let talker = pair
-        .set_up(
-            "talker",
-            Talker {
-                errors: Some(errors),
-                ..Talker::default()
-            },
-        )
-        .await;
+    let (talker, mut seen) = Talker::with_errors();
+    let talker = pair.set_up("talker", talker).await;
     let panicked = talker.ask(Say::Panic).await.expect_err("it panics");
     assert!(matches!(panicked, AskError::Panicked { .. }), "{panicked}");
     assert_eq!(seen.recv().await.as_deref(), Some(EndpointError::PANIC));
@@ -415,19 +419,16 @@ async fn joined() -> Pair {
     Pair::new(common::Join::Memory, aloha_rpc::Codec::Bincode).await
 }
 
+async fn assert_answers(talker: &RpcEndpointRef<Say>) {
+    let answer = talker.ask(|call| Say::Echo("next".into(), call)).await;
+    assert_eq!(answer.expect("a reply"), "next");
+}
+
 #[tokio::test]
 async fn a_decode_that_fails_after_a_call_answers_it_once() {
     let pair = joined().await;
-    let (errors, mut seen) = mpsc::channel(8);
-    let talker = pair
-        .set_up(
-            "talker",
-            Talker {
-                errors: Some(errors),
-                ..Talker::default()
-            },
-        )
-        .await;
+    let (talker, mut seen) = Talker::with_errors();
+    let talker = pair.set_up("talker", talker).await;
     let failed = talker
         .ask(|call| Say::Poisoned(call, Poison { on_encode: false }))
         .await
@@ -441,13 +442,7 @@ async fn a_decode_that_fails_after_a_call_answers_it_once() {
         Some(EndpointError::UNDECODABLE)
     );
     // Had the call been answered twice, this one would be given the second answer.
-    assert_eq!(
-        talker
-            .ask(|call| Say::Echo("next".into(), call))
-            .await
-            .expect("a reply"),
-        "next"
-    );
+    assert_answers(&talker).await;
     pair.shutdown().await;
 }
 
@@ -473,13 +468,7 @@ async fn a_decode_that_fails_after_two_calls_answers_both_once() {
         let failed = answer.expect_err("undecodable");
         assert!(matches!(failed, AskError::Undecodable { .. }), "{failed}");
     }
-    assert_eq!(
-        talker
-            .ask(|call| Say::Echo("next".into(), call))
-            .await
-            .expect("a reply"),
-        "next"
-    );
+    assert_answers(&talker).await;
     pair.shutdown().await;
 }
 
@@ -504,16 +493,8 @@ impl RpcEndpoint for Keeper {
 #[tokio::test]
 async fn an_encode_that_fails_half_way_answers_the_call_inside_once() {
     let pair = joined().await;
-    let (errors, mut seen) = mpsc::channel(8);
-    let talker = pair
-        .set_up(
-            "talker",
-            Talker {
-                errors: Some(errors),
-                ..Talker::default()
-            },
-        )
-        .await;
+    let (talker, mut seen) = Talker::with_errors();
+    let talker = pair.set_up("talker", talker).await;
     // Of the asker itself.
     let failed = talker
         .ask(|call| Say::Poisoned(call, Poison { on_encode: true }))
@@ -534,13 +515,7 @@ async fn an_encode_that_fails_half_way_answers_the_call_inside_once() {
         .expect_err("the relay cannot pass it on");
     assert!(matches!(lost, AskError::Dropped { .. }), "{lost}");
     assert_eq!(seen.recv().await.as_deref(), Some("error"));
-    assert_eq!(
-        talker
-            .ask(|call| Say::Echo("next".into(), call))
-            .await
-            .expect("a reply"),
-        "next"
-    );
+    assert_answers(&talker).await;
     pair.shutdown().await;
 }
 

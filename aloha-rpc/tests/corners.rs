@@ -73,6 +73,14 @@ fn plain() -> impl RpcEndpoint<Message = Msg> {
     })
 }
 
+/// A [plain] endpoint whose inbox has one place.
+async fn with_one_place() -> (RpcEnv, RpcEndpointRef<Msg>) {
+    let env = RpcEnv::client("alone").await.unwrap();
+    let narrow = env.endpoint("plain").messages_max(1);
+    let plain = narrow.setup(plain()).unwrap();
+    (env, plain)
+}
+
 /// Takes one message for each permit of its gate.
 fn gated(gate: &Arc<Semaphore>, seen: &Arc<Mutex<Vec<u32>>>) -> impl RpcEndpoint<Message = Msg> {
     let (gate, seen) = (Arc::clone(gate), Arc::clone(seen));
@@ -266,12 +274,7 @@ async fn the_oldest_is_displaced_and_not_the_newest() {
 /// A future that is dropped leaves its waker, which takes the wake of the one behind it.
 #[tokio::test]
 async fn a_reserve_that_was_dropped_does_not_swallow_the_wake_of_the_next() {
-    let env = RpcEnv::client("alone").await.unwrap();
-    let plain = env
-        .endpoint("plain")
-        .messages_max(1)
-        .setup(plain())
-        .unwrap();
+    let (_env, plain) = with_one_place().await;
     let place = plain.reserve().await.unwrap();
     // Gives up; on a task of its own, so that it has another waker.
     let gone = plain.clone();
@@ -294,12 +297,7 @@ async fn a_reserve_that_was_dropped_does_not_swallow_the_wake_of_the_next() {
 /// `reserve`: "Who waits first comes first at a local endpoint."
 #[tokio::test]
 async fn a_newcomer_does_not_take_the_place_of_who_waits() {
-    let env = RpcEnv::client("alone").await.unwrap();
-    let plain = env
-        .endpoint("plain")
-        .messages_max(1)
-        .setup(plain())
-        .unwrap();
+    let (_env, plain) = with_one_place().await;
     let place = plain.reserve().await.unwrap();
     let waiter = plain.clone();
     let first = Arc::new(AtomicBool::new(false));
@@ -323,12 +321,7 @@ async fn a_newcomer_does_not_take_the_place_of_who_waits() {
 /// `Place::Local` has no drop of its own: a closure that panics keeps it for ever.
 #[tokio::test]
 async fn a_permit_whose_ask_panics_is_free_again() {
-    let env = RpcEnv::client("alone").await.unwrap();
-    let plain = env
-        .endpoint("plain")
-        .messages_max(1)
-        .setup(plain())
-        .unwrap();
+    let (_env, plain) = with_one_place().await;
     let asking = plain.clone();
     let panicked = tokio::spawn(async move {
         let place = asking.reserve().await.unwrap();
@@ -366,12 +359,7 @@ async fn a_permit_whose_weight_panics_is_free_again() {
 /// `poll_next` goes to sleep without a look at those who wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sender_that_waits_is_woken_when_the_inbox_runs_empty() {
-    let env = RpcEnv::client("alone").await.unwrap();
-    let plain = env
-        .endpoint("plain")
-        .messages_max(1)
-        .setup(plain())
-        .unwrap();
+    let (env, plain) = with_one_place().await;
     let done = Arc::new(AtomicU64::new(0));
     let (sending, counted) = (plain.clone(), Arc::clone(&done));
     tokio::spawn(async move {

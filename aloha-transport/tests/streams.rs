@@ -222,11 +222,16 @@ impl Joined {
         );
     }
 
+    /// What was sent before has arrived, for this has been answered.
+    async fn has_arrived(&self) {
+        let there = self.client.send_rpc(b"there", LONG).await;
+        assert_eq!(there.expect("a reply"), "there");
+    }
+
     /// Nothing is left of what was under way. The end of a stream may follow the first answer in the same write.
     async fn is_quiet(&self) {
         for _ in 0..2 {
-            let there = self.client.send_rpc(b"there", LONG).await;
-            assert_eq!(there.expect("a reply"), "there");
+            self.has_arrived().await;
         }
         assert!(!self.client.is_outstanding());
     }
@@ -388,11 +393,7 @@ async fn a_stalled_reader_holds_back_its_stream_alone_within_the_window() {
     let joined = Joined::in_memory().await;
     let (source, taken, dropped) = Pattern::watched(9, usize::MAX / 2);
     let asked = joined.client.send_rpc_with_stream(b"hold", source, LONG);
-    joined
-        .client
-        .send_rpc(b"there", LONG)
-        .await
-        .expect("a reply");
+    joined.has_arrived().await;
     let (mut stream, callback) = joined.held.lock().expect("no panic").pop().expect("held");
     assert_eq!(taken.load(Ordering::Relaxed), 0, "nobody has read");
     assert_eq!(stream.read_u8().await.expect("a byte"), 9);
@@ -450,11 +451,7 @@ async fn a_stream_that_is_dropped_or_whose_future_is_dropped_stops_its_source() 
     for _ in 0..100 {
         // More than may be open at once.
         let asked = joined.client.send_rpc_for_stream(b"1 100000000", LONG);
-        joined
-            .client
-            .send_rpc(b"there", LONG)
-            .await
-            .expect("a reply");
+        joined.has_arrived().await;
         drop(asked);
         let asked = joined
             .client
@@ -477,11 +474,7 @@ async fn the_end_of_the_connection_is_an_error_of_every_reader() {
     stream.read_u8().await.expect("a byte");
     let (source, _, dropped) = Pattern::watched(0, usize::MAX / 2);
     let asked = joined.client.send_rpc_with_stream(b"echo", source, LONG);
-    joined
-        .client
-        .send_rpc(b"there", LONG)
-        .await
-        .expect("a reply");
+    joined.has_arrived().await;
     joined.client.abort("on purpose");
     let mut bytes = Vec::new();
     let error = stream.read_to_end(&mut bytes).await.expect_err("no end");
@@ -498,11 +491,7 @@ async fn a_graceful_close_ends_streams_with_an_error() {
     let joined = Joined::in_memory().await;
     let (source, _, dropped) = Pattern::watched(0, usize::MAX / 2);
     let asked = joined.client.send_rpc_with_stream(b"echo", source, LONG);
-    joined
-        .client
-        .send_rpc(b"there", LONG)
-        .await
-        .expect("a reply");
+    joined.has_arrived().await;
     joined.client.close();
     dropped.await.expect_err("nothing is sent, it is dropped");
     assert!(asked.await.is_err());

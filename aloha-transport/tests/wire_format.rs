@@ -296,14 +296,7 @@ async fn what_breaks_the_rules_of_streams_ends_the_connection() {
         &[open(1, 1), open(2, 1)].concat(), // a number in use
         &many,                              // one too many
     ];
-    for bytes in broken {
-        let (_server, mut stream, _one_way) = joined().await;
-        stream.write_all(bytes).await.expect("open");
-        let mut rest = Vec::new();
-        // A reset ends it as well as a close.
-        drop(stream.read_to_end(&mut rest).await);
-        assert_eq!(rest, [], "{bytes:?}");
-    }
+    each_ends_the_connection(&broken).await;
 }
 
 #[tokio::test]
@@ -380,6 +373,17 @@ async fn a_client_sends_and_understands_these_bytes() {
     expect(&mut stream, &more).await;
 }
 
+async fn each_ends_the_connection(broken: &[&[u8]]) {
+    for bytes in broken {
+        let (_server, mut stream, _one_way) = joined().await;
+        stream.write_all(bytes).await.expect("open");
+        let mut rest = Vec::new();
+        // A reset ends it as well as a close.
+        drop(stream.read_to_end(&mut rest).await);
+        assert_eq!(rest, [], "{bytes:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_breaks_the_protocol_ends_the_connection() {
     let nine: Vec<u8> = (0..9)
@@ -401,14 +405,7 @@ async fn what_breaks_the_protocol_ends_the_connection() {
             6, 0, 0, 0, 1, 0, 0, 0, 0, b'?', 6, 0, 0, 0, 1, 0, 0, 0, 0, b'?',
         ], // an id in use
     ];
-    for bytes in broken {
-        let (_server, mut stream, _one_way) = joined().await;
-        stream.write_all(bytes).await.expect("open");
-        let mut rest = Vec::new();
-        // A reset ends it as well as a close.
-        drop(stream.read_to_end(&mut rest).await);
-        assert_eq!(rest, [], "{bytes:?}");
-    }
+    each_ends_the_connection(&broken).await;
 }
 
 #[tokio::test]
