@@ -48,58 +48,26 @@ pub(crate) const ENTRIES: [Entry; 24] = [
 ];
 
 const fn at_once(workload: Workload) -> Entry {
-    let run = |job| {
-        ask(
-            job,
-            Way {
-                defers: false,
-                polls: false,
-            },
-        )
-    };
+    let run = |job| ask(job, Way::AT_ONCE);
     Entry::remote("tokio sockets", Kind::Limit, workload, run, |lobby| {
         serve(lobby, Receiver::Reads)
     })
 }
 
 const fn deferred(workload: Workload) -> Entry {
-    let run = |job| {
-        ask(
-            job,
-            Way {
-                defers: true,
-                polls: false,
-            },
-        )
-    };
+    let run = |job| ask(job, Way::DEFERRED);
     let serve = |lobby| serve(lobby, Receiver::Reads);
     Entry::remote("tokio sockets, deferred", Kind::Limit, workload, run, serve)
 }
 
 const fn with_inbox(workload: Workload) -> Entry {
-    let run = |job| {
-        ask(
-            job,
-            Way {
-                defers: true,
-                polls: false,
-            },
-        )
-    };
+    let run = |job| ask(job, Way::DEFERRED);
     let serve = |lobby| serve(lobby, Receiver::Posts);
     Entry::remote("tokio sockets, inbox", Kind::Limit, workload, run, serve)
 }
 
 const fn polled(workload: Workload) -> Entry {
-    let run = |job| {
-        ask(
-            job,
-            Way {
-                defers: true,
-                polls: true,
-            },
-        )
-    };
+    let run = |job| ask(job, Way::POLLED);
     let serve = |lobby| serve(lobby, Receiver::Polls);
     Entry::remote("tokio sockets, polled", Kind::Aside, workload, run, serve)
 }
@@ -108,6 +76,21 @@ const fn polled(workload: Workload) -> Entry {
 struct Way {
     defers: bool,
     polls: bool,
+}
+
+impl Way {
+    const AT_ONCE: Self = Self {
+        defers: false,
+        polls: false,
+    };
+    const DEFERRED: Self = Self {
+        defers: true,
+        polls: false,
+    };
+    const POLLED: Self = Self {
+        defers: true,
+        polls: true,
+    };
 }
 
 /// What callers, the writer and the reader share.
