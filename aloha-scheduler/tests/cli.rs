@@ -1,9 +1,12 @@
 //! The real binary: what it prints, and with which exit code it ends.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::assert_ends;
 use serde_json::Value;
 
 /// Runs `aloha` with nothing in its environment but these directories.
@@ -18,17 +21,6 @@ fn aloha(home: &Path, args: &[&str]) -> Output {
 
 fn home() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
-}
-
-#[track_caller]
-fn assert_ends(output: &Output, code: i32, stdout: &str, stderr: &str) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let found = (
-        output.status.code(),
-        text(&output.stdout),
-        text(&output.stderr),
-    );
-    assert_eq!(found, (Some(code), stdout.to_owned(), stderr.to_owned()));
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::process::{Command, Output};
 
-use common::Daemon;
+use common::{Daemon, assert_ends};
 
 /// Executes a program under these limits, in JSON.
 fn limited(limits: &str, program: &[&str]) -> Output {
@@ -13,17 +13,6 @@ fn limited(limits: &str, program: &[&str]) -> Output {
         .args(program)
         .output()
         .expect("the binary runs")
-}
-
-#[track_caller]
-fn assert_ends(output: &Output, code: i32, stdout: &str, stderr: &str) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let found = (
-        output.status.code(),
-        text(&output.stdout),
-        text(&output.stderr),
-    );
-    assert_eq!(found, (Some(code), stdout.to_owned(), stderr.to_owned()));
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn read_plain(at: impl AsFd, name: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    fn names(directory: &Path) -> Vec<String> {
+    pub(in crate::worker) fn names(directory: &Path) -> Vec<String> {
         let entries = fs::read_dir(directory).expect("a directory");
         let names = entries.map(|entry| entry.expect("readable").file_name());
         let mut names: Vec<_> = names

@@ -267,6 +267,7 @@ mod tests {
     use aloha_rpc::TokioRuntime;
 
     use super::*;
+    use crate::worker::app_directory::tests::names;
 
     const SETTINGS: CleanupSettings = CleanupSettings {
         interval: Duration::from_secs(1800),
@@ -326,16 +327,6 @@ mod tests {
         assert_eq!(planned(directories, 10_000), <[&str; 0]>::default());
         let directories = [("x", settled(9700), 1), ("y", settled(9800), 101)];
         assert_eq!(planned(directories, 10_000), ["x", "y"]);
-    }
-
-    fn names(directory: &Path) -> Vec<String> {
-        let entries = fs::read_dir(directory).expect("a directory");
-        let names = entries.map(|entry| entry.expect("readable").file_name());
-        let mut names: Vec<_> = names
-            .map(|name| name.into_string().expect("UTF-8"))
-            .collect();
-        names.sort();
-        names
     }
 
     #[test]

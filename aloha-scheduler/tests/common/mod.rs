@@ -271,6 +271,17 @@ impl Answer {
     }
 }
 
+#[track_caller]
+pub fn assert_ends(output: &Output, code: i32, stdout: &str, stderr: &str) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let found = (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    );
+    assert_eq!(found, (Some(code), stdout.to_owned(), stderr.to_owned()));
+}
+
 /// The processes that carry an application's id and its master in their environment. Ids alone may repeat between
 /// clusters that know nothing of each other.
 pub fn processes_of(id: &str, master: &str) -> Vec<String> {
