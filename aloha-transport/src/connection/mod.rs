@@ -10,6 +10,7 @@ mod counted;
 mod idle;
 mod life;
 mod reading;
+mod state;
 mod streaming;
 mod writing;
 
@@ -23,10 +24,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use closing::Parting;
 use counted::Counted;
 use idle::Idle;
 use life::Pulse;
+use state::{Phase, State, keep_waker, push_failure};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -37,7 +38,7 @@ use crate::error::{CloseReason, Failure, LimitOf, RequestError, SendError};
 use crate::handshake::{Hello, REQUESTS_IN_FLIGHT_MIN};
 use crate::incoming::IncomingRequests;
 use crate::keeper::Keeper;
-use crate::message::{self, RequestId, encode_failure};
+use crate::message::{self, RequestId};
 use crate::rare::Rare;
 use crate::request_handler::RequestHandler;
 use crate::response_handler::{
@@ -45,8 +46,7 @@ use crate::response_handler::{
 };
 use crate::runtime::Runtime;
 use crate::stream::Stream;
-use crate::streams::Streams;
-use crate::transfer::{CHUNK_BYTES, Order, Transfers};
+use crate::transfer::{CHUNK_BYTES, Order};
 use crate::write_queue::{WriteQueue, frame_length, wire_length};
 
 pub(crate) struct Connection {
@@ -72,40 +72,6 @@ pub(crate) struct Connection {
     lost_hook: Option<LostHook>,
     /// What the layer on top keeps about this connection.
     attachment: OnceLock<Arc<dyn Any + Send + Sync>>,
-}
-
-struct State {
-    phase: Phase,
-    /// Nothing new is taken; what is queued and owed still goes.
-    parting: Option<Parting>,
-    queue: WriteQueue,
-    /// Large frames, and what must not overtake them.
-    transfers: Rare<Transfers>,
-    streams: Rare<Streams>,
-    credits: Credits,
-    responses: TransportResponseHandler,
-    incoming: IncomingRequests,
-    frame_bytes_max: usize,
-    requests_in_flight_max: u32,
-    /// The writer, while it waits for something to write, or for its end.
-    writer: Option<Waker>,
-    /// Who makes the connection, and then the reader, while it waits.
-    reader: Option<Waker>,
-    pulse: Pulse,
-    idle: Idle,
-    /// A message has passed since the last look.
-    touched: bool,
-    /// The writer writes what it took out of the queue.
-    writing: bool,
-    /// When the keeper was asked to call.
-    named: Option<Instant>,
-    watchers: Vec<Waker>,
-}
-
-enum Phase {
-    Connecting,
-    Open(Arc<Hello>),
-    Closed(CloseReason),
 }
 
 /// Hears of messages that were queued, want no answer, and were not written: to whom, and how many.
@@ -699,102 +665,4 @@ impl Drop for ReaderGuard {
             self.0.close(CloseReason::Io(Arc::new(error)));
         }
     }
-}
-
-/// How many bytes of large frames one write takes along: two parts, for with one alone a single large message is
-/// slower by a third.
-const PARTS_BYTES: usize = 2 * CHUNK_BYTES;
-
-impl State {
-    /// Queues a frame; one that is large, or must not overtake one that is, among the transfers.
-    fn push(
-        &mut self,
-        order: Order,
-        kind: u8,
-        id: Option<RequestId>,
-        head: &[u8],
-        body: &Body<'_>,
-    ) {
-        if body.len() < self.transfers.takes_from() {
-            self.queue.push(kind, id, head, body);
-        } else {
-            self.transfers
-                .push(&mut self.queue, order, kind, id, head, body);
-        }
-    }
-
-    /// Queues a cancel, not before its request. `inside` says that the id went inside some message.
-    fn push_cancel(&mut self, id: RequestId, inside: bool) {
-        self.transfers.push_cancel(&mut self.queue, id, inside);
-        // Woken when the cancel is written.
-        let streams = self.streams.changed();
-        self.watchers
-            .extend(streams.and_then(|streams| streams.give_up(id)));
-    }
-
-    fn has_something_to_write(&self) -> bool {
-        !self.queue.is_empty()
-            || self.transfers.is_ready()
-            || self.streams.is_ready()
-            || self.owes_goodbye()
-    }
-
-    /// Adds parts of what is large, and the goodbye that waited for it.
-    fn take_large(&mut self, batch: &mut WriteQueue) {
-        if self.transfers.is_ready() {
-            self.transfers.take(batch, PARTS_BYTES);
-        }
-        if self.streams.is_ready() {
-            let mut pumps = self.streams.take(batch, CHUNK_BYTES);
-            self.watchers.append(&mut pumps);
-        }
-        if self.owes_goodbye() {
-            self.send_goodbye(batch);
-        }
-    }
-
-    fn is_flushed(&self) -> bool {
-        self.queue.is_empty() && self.transfers.is_empty() && !self.streams.is_ready()
-    }
-
-    /// Bytes of small frames that wait.
-    fn waiting_bytes(&self) -> usize {
-        self.queue.len() + self.transfers.held_bytes()
-    }
-
-    /// Bytes that wait where a frame with such a body would: small frames and large ones are counted apart.
-    fn waiting_with(&self, body_bytes: usize) -> usize {
-        if body_bytes > CHUNK_BYTES {
-            self.transfers.bytes()
-        } else {
-            self.waiting_bytes()
-        }
-    }
-
-    /// Keeps the waker of one who watches the connection, once.
-    fn watch(&mut self, cx: &Context<'_>) {
-        if !self
-            .watchers
-            .iter()
-            .any(|known| known.will_wake(cx.waker()))
-        {
-            self.watchers.push(cx.waker().clone());
-        }
-    }
-}
-
-/// Keeps the waker of the task.
-fn keep_waker(kept: &mut Option<Waker>, cx: &Context<'_>) {
-    if !kept.as_ref().is_some_and(|kept| kept.will_wake(cx.waker())) {
-        *kept = Some(cx.waker().clone());
-    }
-}
-
-fn push_failure(state: &mut State, id: RequestId, failure: &Failure) {
-    state.queue.push(
-        message::RPC_FAILURE,
-        Some(id),
-        &encode_failure(failure),
-        &Body::Copied(&[]),
-    );
 }
