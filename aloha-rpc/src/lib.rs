@@ -660,7 +660,7 @@ mod sync {
 
 pub use address::{AddressError, EndpointAddress, RpcAddress};
 pub use aloha_transport::{
-    BindError, ConfigError, LimitOf, Network, Runtime, TokioRuntime, TransportConfig,
+    BindError, ConfigError, ConnectError, LimitOf, Network, Runtime, TokioRuntime, TransportConfig,
 };
 pub use ask::Ask;
 pub use behavior::{Behavior, BehaviorEndpoint, Next};

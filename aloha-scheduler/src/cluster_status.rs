@@ -30,6 +30,6 @@ pub struct ClusterStatus {
     pub memory_mib: u64,
     /// What of it is in use.
     pub memory_mib_used: u64,
-    /// Why nothing can be stored, if nothing can.
+    /// Why nothing can be stored, or may be acknowledged, if so: also that the leader is not sure that it still leads.
     pub store_trouble: Option<String>,
 }

@@ -5,9 +5,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use aloha_rpc::AskError;
+
 use crate::app::{AppPhase, AppStatus};
 use crate::client::{ClientError, MasterClient};
 use crate::ids::AppId;
+use crate::master::WorkerState;
 use crate::messages::{LogAnswer, LogRequest};
 
 /// How long a worker may wait for news before it says that there are none. Then the follower looks whether the attempt
@@ -15,6 +18,10 @@ use crate::messages::{LogAnswer, LogRequest};
 const NEWS_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a follower looks whether an application that waits for a worker has got one.
 const START_INTERVAL: Duration = Duration::from_millis(200);
+/// The pause before a worker that did not answer is asked again.
+const WORKER_PAUSE: Duration = Duration::from_secs(1);
+/// How many questions in a row a worker may leave without an answer that the master does not miss.
+const UNANSWERED_MAX: u32 = 30;
 
 /// Reads the output of an application until it has ended and nothing is left to read.
 ///
@@ -39,6 +46,8 @@ pub struct LogFollower {
     piece: Vec<u8>,
     /// Whether the last question for output had no answer.
     has_failed: bool,
+    /// How many questions the worker left without an answer, since the last that had one or it was missed.
+    unanswered: u32,
 }
 
 /// The wait for the end of an application.
@@ -127,6 +136,7 @@ impl LogFollower {
             end: None,
             piece: Vec::new(),
             has_failed: false,
+            unanswered: 0,
         }
     }
 
@@ -207,7 +217,7 @@ impl LogFollower {
         };
         let failure = match answer.map(|answer| self.take(answer)) {
             Ok(Ok(Some(news))) => {
-                self.has_failed = false;
+                self.has_answered();
                 return Ok(Some(news));
             }
             Ok(Ok(None)) => None,
@@ -215,18 +225,30 @@ impl LogFollower {
             Err(error) => Some(error.into()),
         };
         // A worker that went away takes the master a moment to notice.
-        let patience = failure.as_ref().map_or(Duration::ZERO, |_| START_INTERVAL);
+        let patience = match &failure {
+            None => Duration::ZERO,
+            Some(failure) if is_of_the_worker(failure) => WORKER_PAUSE,
+            Some(_) => START_INTERVAL,
+        };
         let status = self.status(patience).await?;
         if is_over(&status, self.attempt) {
             self.state = State::Draining;
             return Ok(None);
         }
         // The application may run on meanwhile, and its worker come back; or it has come back since the question.
-        let had_failed = std::mem::replace(&mut self.has_failed, failure.is_some());
         match failure {
-            Some(failure) if had_failed && status.phase != AppPhase::Unknown => Err(failure),
-            _ => Ok(None),
+            None => self.has_answered(),
+            Some(failure) if is_of_the_worker(&failure) => {
+                return self.bear_with_the_worker(failure, &status).await;
+            }
+            Some(failure) => {
+                let had_failed = std::mem::replace(&mut self.has_failed, true);
+                if had_failed && status.phase != AppPhase::Unknown {
+                    return Err(failure);
+                }
+            }
         }
+        Ok(None)
     }
 
     /// Reads what is left of an attempt that is over.
@@ -237,9 +259,22 @@ impl LogFollower {
             status = self.status(START_INTERVAL).await?;
         }
         let request = self.request_of(self.attempt, Duration::ZERO);
-        let answer = self.master.read_log(&self.app, request).await?;
+        let answer = match self.master.read_log(&self.app, request).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let failure = error.into();
+                if !is_of_the_worker(&failure) {
+                    return Err(failure);
+                }
+                tokio::time::sleep(WORKER_PAUSE).await;
+                return self.bear_with_the_worker(failure, &status).await;
+            }
+        };
         let news = match self.take(answer) {
-            Ok(Some(news)) => return Ok(Some(news)),
+            Ok(Some(news)) => {
+                self.has_answered();
+                return Ok(Some(news));
+            }
             Ok(None) => None,
             // It may run elsewhere by now.
             Err(reason) if status.attempt > self.attempt => Some(LogNews::Lost {
@@ -264,6 +299,45 @@ impl LogFollower {
         }
         tokio::time::sleep(START_INTERVAL).await;
         Ok(None)
+    }
+
+    /// A worker that is away is waited for until it comes back, or the master gives it up; one that is there may fail
+    /// a few times.
+    async fn bear_with_the_worker(
+        &mut self,
+        failure: FollowError,
+        status: &AppStatus,
+    ) -> Result<Option<LogNews>, FollowError> {
+        if self.is_away(status).await? {
+            self.unanswered = 0;
+            return Ok(None);
+        }
+        self.unanswered += 1;
+        if self.unanswered > UNANSWERED_MAX {
+            return Err(failure);
+        }
+        Ok(None)
+    }
+
+    /// Whether the master misses the worker that has the output.
+    async fn is_away(&mut self, status: &AppStatus) -> Result<bool, FollowError> {
+        if !status.phase.is_final() {
+            return Ok(status.phase == AppPhase::Unknown);
+        }
+        // Its phase does not say so any more.
+        let workers = self.master.workers().await?;
+        Ok(workers.iter().any(|worker| {
+            worker.state == WorkerState::Disconnected
+                && status
+                    .worker
+                    .as_ref()
+                    .is_some_and(|on| on.worker == worker.id)
+        }))
+    }
+
+    fn has_answered(&mut self) {
+        self.has_failed = false;
+        self.unanswered = 0;
     }
 
     fn request_of(&self, attempt: u32, patience: Duration) -> LogRequest {
@@ -297,6 +371,22 @@ impl LogFollower {
         let status = self.master.wait_for(&self.app, patience).await?;
         status.ok_or_else(|| FollowError::NoSuchApp(self.app.clone()))
     }
+}
+
+/// Whether the master passed the question on, and no answer came from there.
+fn is_of_the_worker(failure: &FollowError) -> bool {
+    let FollowError::Client(ClientError::Unanswered { reason, .. }) = failure else {
+        return false;
+    };
+    matches!(
+        reason,
+        AskError::RelayLost { .. }
+            | AskError::TimedOut { .. }
+            | AskError::EndpointNotFound { .. }
+            | AskError::EndpointStopped { .. }
+            | AskError::Dropped { .. }
+            | AskError::Cancelled { .. }
+    )
 }
 
 /// Whether an attempt runs, or did.

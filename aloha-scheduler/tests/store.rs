@@ -15,6 +15,7 @@ use aloha_scheduler::master::WorkerCommand;
 use aloha_scheduler::persistence::{
     Change, MemoryEngine, PersistenceEngine, PersistenceError, StoredRecord,
 };
+use aloha_scheduler::rest::{GatewayError, SubmissionGateway as _};
 use aloha_scheduler::runner::CgroupSupport;
 use aloha_scheduler::worker::WorkerRegistration;
 use aloha_scheduler::{
@@ -487,11 +488,19 @@ async fn d14_a_standby_leads_when_it_is_elected_and_stands_back_when_it_is_not()
             .await
             .contains("not sure that it still leads")
     );
+    let doubt = "this master is not sure that it still leads";
+    let cluster = ground.client().cluster().await.expect("an answer");
+    assert_eq!(cluster.store_trouble.as_deref(), Some(doubt));
+    let not_ready = Err(GatewayError::NotReady {
+        reason: doubt.to_owned(),
+    });
+    assert_eq!(ground.client().ready().await, not_ready);
     let (client, id) = (ground.client().clone(), app.clone());
     let kill = tokio::spawn(async move { client.kill(id).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!kill.is_finished(), "nothing is promised meanwhile");
     standing.send_replace(Standing::Held);
+    assert_eq!(ground.client().ready().await, Ok(()));
     assert!(kill.await.expect("no panic").expect("an answer").success);
 
     standing.send_replace(Standing::Lost);

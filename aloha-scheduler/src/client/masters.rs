@@ -11,6 +11,7 @@
 //!        not taken, or safe to repeat
 //! ```
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,12 +21,13 @@ use std::time::Duration;
 use aloha_rpc::{AskError, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv};
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::candidate::Candidate;
 use super::error::{ClientError, TriedMaster};
 use super::repeat::{Next, Repeat};
 use super::search::Search;
+use super::waiting::Waiting;
 use crate::jitter;
 use crate::messages::MasterMessage;
 
@@ -35,6 +37,9 @@ const LISTEN_AFTER: Duration = Duration::from_secs(1);
 /// The pause before the same is asked once more; it doubles up to the longest.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long it looks once more at those that do not lead, before it says what came of each.
+const LAST_LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A patience without end, which the clock can still count to.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -50,6 +55,7 @@ pub(super) struct Masters {
     has_led: AtomicBool,
     /// One search at a time: who needs the leader meanwhile waits for what it finds.
     searching: AsyncMutex<()>,
+    waiting: Waiting,
     /// One listens at the other masters for all that wait for an answer; and when the last one began to.
     listening: AsyncMutex<Option<Instant>>,
 }
@@ -69,6 +75,7 @@ impl Masters {
             leader: Mutex::new(None),
             has_led: AtomicBool::new(false),
             searching: AsyncMutex::default(),
+            waiting: Waiting::default(),
             listening: AsyncMutex::default(),
         }
     }
@@ -86,12 +93,27 @@ impl Masters {
 
     /// Waits until a master leads.
     pub(super) async fn find(&self, patience: Duration) -> Result<(), ClientError> {
-        match timeout(patience, self.leader()).await {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) | Err(_) => Err(ClientError::NoMaster {
+        match self.leader_by(self.end_of(patience)).await {
+            Some(_) => Ok(()),
+            None => Err(ClientError::NoMaster {
                 tried: self.tried(),
             }),
         }
+    }
+
+    /// Tells once of each time without a leader that lasts `after` how much longer anybody waits for one, unless that
+    /// is less.
+    pub(super) async fn tell_of_waits(
+        &self,
+        after: Duration,
+        tell: impl FnMut(Duration),
+    ) -> Infallible {
+        self.waiting.tell(after, tell).await
+    }
+
+    fn end_of(&self, patience: Duration) -> Instant {
+        let now = self.env.runtime().now();
+        now.checked_add(patience).unwrap_or(now + FOR_EVER)
     }
 
     /// Puts a question to the master that leads, once or more often.
@@ -104,19 +126,17 @@ impl Masters {
         open_for: Duration,
         question: impl Fn(RpcCallContext<R>) -> MasterMessage,
     ) -> Result<R, Failed> {
-        let now = self.env.runtime().now();
-        let give_up_at = now.checked_add(patience).unwrap_or(now + FOR_EVER);
+        let give_up_at = self.end_of(patience);
         let mut pause = PAUSE;
         let mut last = None;
         // Whether a master may have taken it.
         let mut in_doubt = false;
         loop {
-            let found = timeout_at(give_up_at, self.leader()).await;
-            let (leader, master) = match (found, last.take()) {
-                (Ok(Some(found)), _) => found,
+            let (leader, master) = match (self.leader_by(give_up_at).await, last.take()) {
+                (Some(found), _) => found,
                 // What came of the question says more than that nobody is there now.
-                (Ok(None) | Err(_), Some(error)) => return Err(Failed::with(error, in_doubt)),
-                (Ok(None) | Err(_), None) => return Err(Failed::NoMaster),
+                (None, Some(error)) if in_doubt => return Err(Failed::Unknown(error)),
+                (None, _) => return Err(Failed::NoMaster),
             };
             let asked = super::put(&master, open_for, &question);
             let error = match self.accompany(asked, &leader, repeat).await {
@@ -151,6 +171,25 @@ impl Masters {
     async fn pause(&self, nominal: Duration) {
         let seed = self.env.runtime().random_u64();
         sleep(jitter::shorten(nominal, 0.5, seed)).await;
+    }
+
+    /// The [leader](Self::leader), unless there is none by then. What came of each master is known anew if not.
+    async fn leader_by(
+        &self,
+        give_up_at: Instant,
+    ) -> Option<(Arc<Candidate>, RpcEndpointRef<MasterMessage>)> {
+        let found = {
+            let _waiter = match self.remembered() {
+                Some(_) => None,
+                None => Some(self.waiting.begin(self.env.runtime().now(), give_up_at)),
+            };
+            timeout_at(give_up_at, self.leader()).await
+        };
+        if found.is_err() {
+            // A standby was looked at only before it was listened to.
+            self.search.look_at_all(LAST_LOOK_PATIENCE).await;
+        }
+        found.ok().flatten()
     }
 
     /// The master that leads: the one remembered, else the first that is found to. `None` where no cluster is there.

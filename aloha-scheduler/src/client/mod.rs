@@ -7,7 +7,9 @@ mod repeat;
 mod search;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,12 +108,45 @@ impl MasterClient {
     ///
     /// None is there, or none led in time.
     pub async fn connect(env: &RpcEnv, masters: &[RpcAddress]) -> Result<Self, ClientError> {
-        let masters = Arc::new(Masters::new(env, masters));
-        masters.find(PATIENCE).await?;
-        let patience = PATIENCE;
-        Ok(Self {
-            way: Way::Found { masters, patience },
-        })
+        let client = Self::unconnected(env, masters);
+        client.reach().await?;
+        Ok(client)
+    }
+
+    /// As [`connect`](Self::connect), a client that has not looked for a master yet: it does with the first question.
+    #[must_use]
+    pub fn unconnected(env: &RpcEnv, masters: &[RpcAddress]) -> Self {
+        Self {
+            way: Way::Found {
+                masters: Arc::new(Masters::new(env, masters)),
+                patience: PATIENCE,
+            },
+        }
+    }
+
+    /// Waits until a master leads. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// None is there, or none led in time.
+    pub async fn reach(&self) -> Result<(), ClientError> {
+        match &self.way {
+            Way::Direct(_) => Ok(()),
+            Way::Found { masters, patience } => masters.find(*patience).await,
+        }
+    }
+
+    /// Tells once of each time that a question of this client, or of a clone, has waited `after` for a master that leads
+    /// how much longer it may, unless that is less than `after`. It never ends. Cancel safe.
+    pub async fn tell_of_waits(
+        &self,
+        after: Duration,
+        tell: impl FnMut(Duration) + Send,
+    ) -> Infallible {
+        match &self.way {
+            Way::Direct(_) => std::future::pending().await,
+            Way::Found { masters, .. } => masters.tell_of_waits(after, tell).await,
+        }
     }
 
     /// Whether it asks a master of this process, and no other.

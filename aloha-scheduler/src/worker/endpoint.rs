@@ -12,6 +12,7 @@ use aloha_rpc::{
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use super::absence::{Absence, No, warn_of};
 use super::adoption::adopt_all;
 use super::logs::answer_log;
 use super::{
@@ -41,6 +42,7 @@ pub struct Worker {
     apps: BTreeMap<Key, App>,
     /// The masters found so far.
     masters: BTreeMap<String, RpcEndpointRef<MasterMessage>>,
+    absence: Absence,
     alarm: Option<Alarm>,
     exit: watch::Sender<Option<ExitReason>>,
 }
@@ -67,6 +69,8 @@ pub enum OwnEvent {
         found: Option<RpcEndpointRef<MasterMessage>>,
         /// What it said.
         answer: RegistrationAnswer,
+        /// Why it said nothing, if so.
+        silence: Option<String>,
         /// When it was asked.
         sent: Instant,
     },
@@ -169,6 +173,7 @@ impl Worker {
             launcher,
             apps: BTreeMap::new(),
             masters: BTreeMap::new(),
+            absence: Absence::default(),
             alarm: None,
             exit,
         };
@@ -231,21 +236,51 @@ impl Worker {
             let asked =
                 tokio::time::timeout(patience, ask_to_register(&env, &me, &master, registration))
                     .await;
-            let (found, answer) = match asked {
-                Ok(Ok((found, answer))) => (Some(found), answer),
+            let (found, answer, silence) = match asked {
+                Ok(Ok((found, answer))) => (Some(found), answer, None),
                 Ok(Err(reason)) => {
                     info!(master, %reason, "master not reached");
-                    (None, RegistrationAnswer::Unreachable)
+                    (None, RegistrationAnswer::Unreachable, Some(reason))
                 }
-                Err(_) => (None, RegistrationAnswer::Unreachable),
+                Err(_) => {
+                    let reason = format!("no answer within {patience:?}");
+                    (None, RegistrationAnswer::Unreachable, Some(reason))
+                }
             };
             drop(me.send(own(OwnEvent::MasterAnswered {
                 master,
                 found,
                 answer,
+                silence,
                 sent,
             })));
         }));
+    }
+
+    fn note_absence(
+        &mut self,
+        master: &str,
+        answer: &RegistrationAnswer,
+        silence: Option<String>,
+        ctx: &EndpointContext<WorkerMessage>,
+    ) {
+        if self.core.registration().master().is_some() {
+            // An answer that comes late.
+            return self.absence.end();
+        }
+        let no = match answer {
+            RegistrationAnswer::Registered { .. } => return self.absence.end(),
+            RegistrationAnswer::Refused { .. } => return,
+            RegistrationAnswer::Standby => No::Standby,
+            RegistrationAnswer::Unreachable => No::Unreachable {
+                reason: silence.unwrap_or_default(),
+            },
+        };
+        let now = clock::now(&**ctx.env().runtime()).instant;
+        if let Some(answers) = self.absence.note(master, no, now) {
+            let (found, list) = (self.masters.clone(), self.settings.masters.clone());
+            ctx.spawn(warn_of(answers, found, list));
+        }
     }
 
     fn send_heartbeat(&self, master: String, sent: Instant, ctx: &EndpointContext<WorkerMessage>) {
@@ -414,6 +449,7 @@ impl Worker {
                 master,
                 found,
                 answer,
+                silence,
                 sent,
             } => {
                 if let Some(found) = found {
@@ -421,6 +457,7 @@ impl Worker {
                     let core = &self.core;
                     self.masters.retain(|master, _| core.knows(master));
                 }
+                self.note_absence(&master, &answer, silence, ctx);
                 let event = Event::RegistrationAnswered {
                     master,
                     answer,

@@ -23,6 +23,7 @@
 //! - **Applications outlive their worker.** Each has a runner ([`crate::runner`]), and the next worker in the same
 //!   directory takes it over: it knows what runs, and what ended meanwhile, before it looks for a master.
 
+mod absence;
 mod adoption;
 mod app_directory;
 mod attempts;

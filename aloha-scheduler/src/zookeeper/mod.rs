@@ -20,6 +20,8 @@ mod trouble;
 
 use std::sync::Arc;
 
+use tracing::warn;
+
 pub use self::latch::ZooKeeperElection;
 pub use self::log::ZooKeeperStore;
 pub use self::settings::ZooKeeperError;
@@ -47,8 +49,12 @@ impl ZooKeeper {
     ///
     /// The settings make no sense.
     pub fn new(settings: &ZooKeeperSettings) -> Result<Self, ZooKeeperError> {
+        let checked = Checked::new(settings)?;
+        for caution in &checked.cautions {
+            warn!("{caution}");
+        }
         Ok(Self {
-            session: Session::new(Checked::new(settings)?),
+            session: Session::new(checked),
             own: OwnLatch::default(),
             limits: None,
         })

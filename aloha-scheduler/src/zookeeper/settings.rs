@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,6 +83,8 @@ pub(super) struct Checked {
     acl: Vec<Acl>,
     /// Scheme and secret.
     pub(super) auth: Vec<(String, Vec<u8>)>,
+    /// What is allowed and hardly meant.
+    pub(super) cautions: Vec<String>,
 }
 
 impl fmt::Debug for Checked {
@@ -107,10 +110,22 @@ impl Checked {
                 dir: settings.dir.clone(),
             });
         }
+        let mut cautions = Vec::new();
         let auth = match &settings.auth_file {
-            Some(path) => read_auth(path)?,
+            Some(path) => {
+                let auth = read_auth(path)?;
+                cautions.extend(exposure(path));
+                auth
+            }
             None => Vec::new(),
         };
+        if !auth.is_empty() && settings.acl.is_empty() {
+            cautions.push(
+                "the nodes are open to anybody in spite of aloha.deploy.zookeeper.auth.file: \
+                 aloha.deploy.zookeeper.acl=creator closes them"
+                    .to_owned(),
+            );
+        }
         let acl = settings.acl.iter().map(|entry| read_acl(entry));
         let mut acl = acl.collect::<Result<Vec<_>, _>>()?;
         if acl.is_empty() {
@@ -125,6 +140,7 @@ impl Checked {
             session_timeout: settings.session_timeout,
             acl,
             auth,
+            cautions,
         })
     }
 
@@ -191,6 +207,19 @@ fn read_acl(entry: &str) -> Result<Acl, ZooKeeperError> {
             })
     })?;
     Ok(Acl::new(permission, AuthId::new(scheme, id)))
+}
+
+/// That a file with secrets is open to others, where it is.
+fn exposure(path: &Path) -> Option<String> {
+    // One that was read a moment ago has a mode.
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    let others = mode & 0o066;
+    (others != 0).then(|| {
+        format!(
+            "aloha.deploy.zookeeper.auth.file {path} is open to others than its owner (mode {mode:04o}): chmod 600 {path}",
+            path = path.display()
+        )
+    })
 }
 
 fn read_auth(path: &Path) -> Result<Vec<(String, Vec<u8>)>, ZooKeeperError> {
@@ -301,5 +330,41 @@ mod tests {
         assert!(!format!("{checked:?}").contains("pass"));
         std::fs::write(file.path(), "digest\n").expect("written");
         assert!(refusal(&settings).contains("digest:user:password"));
+    }
+
+    #[test]
+    fn secrets_that_others_can_read_and_nodes_that_they_do_not_close_are_worth_a_word() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "digest:user:password\n").expect("written");
+        let cautions = |mode, acl: &[&str]| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(file.path(), mode).expect("ours");
+            let settings = ZooKeeperSettings {
+                auth_file: Some(file.path().to_owned()),
+                acl: acl.iter().map(|entry| (*entry).to_owned()).collect(),
+                ..settings("h1:2181")
+            };
+            Checked::new(&settings).expect("good").cautions
+        };
+        for (mode, acl) in [(0o600, "creator"), (0o400, "creator"), (0o600, "open")] {
+            assert_eq!(cautions(mode, &[acl]), [""; 0], "{mode:o} {acl}");
+        }
+        for (mode, shown) in [(0o644, "0644"), (0o640, "0640"), (0o602, "0602")] {
+            let path = file.path().display();
+            let expected = format!(
+                "aloha.deploy.zookeeper.auth.file {path} is open to others than its owner (mode {shown}): chmod 600 {path}"
+            );
+            assert_eq!(cautions(mode, &["creator"]), [expected]);
+        }
+        let [open] = &cautions(0o600, &[])[..] else {
+            panic!("one word");
+        };
+        assert!(
+            open.contains("aloha.deploy.zookeeper.acl=creator"),
+            "{open}"
+        );
+        assert_eq!(cautions(0o666, &[]).len(), 2);
+        let without_secrets = Checked::new(&settings("h1:2181")).expect("good");
+        assert_eq!(without_secrets.cautions, [""; 0]);
     }
 }

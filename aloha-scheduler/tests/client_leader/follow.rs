@@ -7,13 +7,13 @@ use aloha_rpc::{EndpointContext, EndpointError, RpcAddress, RpcEndpoint, RpcEndp
 use aloha_scheduler::runner::CgroupSupport;
 use aloha_scheduler::worker::{LogStream, WorkerRegistration};
 use aloha_scheduler::{
-    AppDescription, AppId, AttemptReport, AttemptState, HeldAttempt, LogAnswer, LogNews,
-    LogRequest, MASTER, MasterMessage, Outcome, RegisterAnswer, Resources, WORKER, WorkerId,
-    WorkerMessage,
+    AppDescription, AppId, AttemptReport, AttemptState, HeldAttempt, LogAnswer, LogFollower,
+    LogNews, LogRequest, MASTER, MasterMessage, Outcome, RegisterAnswer, Resources, WORKER,
+    WorkerId, WorkerMessage,
 };
 use tokio::time::sleep;
 
-use crate::ground::{Candidate, run};
+use crate::ground::{Candidate, Ground, run};
 use crate::paused::{accepted, description};
 
 /// A worker that holds one attempt, and has what that wrote.
@@ -50,6 +50,43 @@ struct Worker {
 }
 
 impl Worker {
+    async fn start(ground: &Ground) -> Self {
+        Self::with(ground, Arc::default()).await
+    }
+
+    async fn with(ground: &Ground, text: Arc<Mutex<Vec<u8>>>) -> Self {
+        let env = ground.sim.env("w0").await;
+        let endpoint = env.setup_endpoint(WORKER, Writer(Arc::clone(&text)));
+        let endpoint = endpoint.expect("the first there");
+        Self {
+            env,
+            endpoint,
+            text,
+        }
+    }
+
+    /// The same again, after so long.
+    async fn restart(self, ground: &Ground, after: Duration) -> Self {
+        self.env.shutdown().await;
+        sleep(after).await;
+        Self::with(ground, self.text).await
+    }
+
+    async fn begin(&self, master: &Candidate, app: &AppId) {
+        let app = app.clone();
+        self.report(master, AttemptReport::Started { app, attempt: 1 })
+            .await;
+    }
+
+    async fn end(&self, master: &Candidate, app: &AppId) {
+        let ended = AttemptReport::Ended {
+            app: app.clone(),
+            attempt: 1,
+            outcome: Outcome::Exited(0),
+        };
+        self.report(master, ended).await;
+    }
+
     fn write(&self, text: &str) {
         let mut written = self.text.lock().expect("not poisoned");
         written.extend_from_slice(text.as_bytes());
@@ -112,29 +149,24 @@ fn held(app: &AppId, description: AppDescription) -> HeldAttempt {
     }
 }
 
+async fn rest(mut follower: LogFollower) -> Vec<LogNews> {
+    let mut told = Vec::new();
+    while let Some(news) = follower.next().await.expect("an answer") {
+        told.push(news);
+    }
+    told
+}
+
 #[test]
 fn a_followed_output_goes_on_at_the_next_leader() {
     run(async |ground| {
-        let env = ground.sim.env("w0").await;
-        let text = Arc::default();
-        let endpoint = env.setup_endpoint(WORKER, Writer(Arc::clone(&text)));
-        let endpoint = endpoint.expect("the first there");
-        let worker = Worker {
-            env,
-            endpoint,
-            text,
-        };
+        let worker = Worker::start(&ground).await;
         let [first, second, _] = &ground.masters;
         let led = first.elect().await;
         worker.register(first, Vec::new()).await;
         let client = ground.connect().await.expect("one leads");
         let app = accepted(client.submit(description("a")).await);
-        let attempt = 1;
-        let started = AttemptReport::Started {
-            app: app.clone(),
-            attempt,
-        };
-        worker.report(first, started).await;
+        worker.begin(first, &app).await;
         worker.write("one\n");
 
         let mut follower = client.follow_log(&app, LogRequest::new(LogStream::Stdout));
@@ -152,22 +184,77 @@ fn a_followed_output_goes_on_at_the_next_leader() {
                 .await;
             worker.write("two\n");
             sleep(Duration::from_secs(5)).await;
-            let ended = AttemptReport::Ended {
-                app: app.clone(),
-                attempt,
-                outcome: Outcome::Exited(0),
-            };
-            worker.report(second, ended).await;
+            worker.end(second, &app).await;
             leads
         };
-        let follow = async {
-            let mut told = Vec::new();
-            while let Some(news) = follower.next().await.expect("an answer") {
-                told.push(news);
-            }
-            told
-        };
-        let (told, _leads) = tokio::join!(follow, change);
+        let (told, _leads) = tokio::join!(rest(follower), change);
         assert_eq!(told, [LogNews::Piece(b"two\n".to_vec())]);
+    });
+}
+
+/// A worker of the first master that runs an application, whose output is followed.
+async fn followed(ground: &Ground) -> (Worker, AppId, LogFollower) {
+    let worker = Worker::start(ground).await;
+    let master = &ground.masters[0];
+    worker.register(master, Vec::new()).await;
+    let client = ground.connect().await.expect("one leads");
+    let app = accepted(client.submit(description("a")).await);
+    worker.begin(master, &app).await;
+    let follower = client.follow_log(&app, LogRequest::new(LogStream::Stdout));
+    (worker, app, follower)
+}
+
+#[test]
+fn a_followed_output_goes_on_once_its_worker_is_back() {
+    run(async |ground| {
+        let master = &ground.masters[0];
+        let _leads = master.elect().await;
+        let (worker, app, follower) = followed(&ground).await;
+        let change = async {
+            sleep(Duration::from_secs(1)).await;
+            let worker = worker.restart(&ground, Duration::from_secs(50)).await;
+            worker
+                .register(master, vec![held(&app, description("a"))])
+                .await;
+            worker.write("back\n");
+            sleep(Duration::from_secs(5)).await;
+            worker.end(master, &app).await;
+        };
+        let (told, ()) = tokio::join!(rest(follower), change);
+        assert_eq!(told, [LogNews::Piece(b"back\n".to_vec())]);
+    });
+}
+
+#[test]
+fn the_end_of_a_followed_output_waits_for_a_worker_that_is_away() {
+    run(async |ground| {
+        let master = &ground.masters[0];
+        let _leads = master.elect().await;
+        let (worker, app, follower) = followed(&ground).await;
+        let change = async {
+            sleep(Duration::from_secs(1)).await;
+            worker.end(master, &app).await;
+            worker.write("last\n");
+            let worker = worker.restart(&ground, Duration::from_secs(50)).await;
+            worker.register(master, Vec::new()).await;
+        };
+        let (told, ()) = tokio::join!(rest(follower), change);
+        assert_eq!(told, [LogNews::Piece(b"last\n".to_vec())]);
+    });
+}
+
+#[test]
+fn the_end_of_a_followed_output_does_not_wait_for_a_worker_that_the_master_has_given_up() {
+    run(async |ground| {
+        let master = &ground.masters[0];
+        let _leads = master.elect().await;
+        let (worker, app, mut follower) = followed(&ground).await;
+        let end = async {
+            sleep(Duration::from_secs(1)).await;
+            worker.end(master, &app).await;
+            worker.env.shutdown().await;
+        };
+        let (told, ()) = tokio::join!(follower.next(), end);
+        assert!(told.is_err(), "{told:?}");
     });
 }

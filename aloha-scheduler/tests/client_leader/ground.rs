@@ -82,6 +82,12 @@ impl Ground {
         .await
     }
 
+    /// A client that has not looked for a master yet.
+    pub(crate) fn unconnected(&self) -> MasterClient {
+        let masters = self.masters.each_ref().map(Candidate::address);
+        MasterClient::unconnected(&self.client, &masters)
+    }
+
     /// A client that was told of one master alone.
     pub(crate) async fn connect_to(&self, place: usize) -> Result<MasterClient, ClientError> {
         MasterClient::connect(&self.client, &[self.masters[place].address()]).await

@@ -56,12 +56,55 @@ fn where_nobody_is_elected_the_error_names_each_master_and_why() {
         ground.sim.network().crash("m1");
         let error = ground.connect().await.expect_err("none leads").to_string();
         for expected in [
-            "no master leads: m0:7077 does not lead (this master is a standby: ask the one that leads)",
+            "no master leads: m0:7077 and m2:7077 do not lead; ",
             "m1:7077 did not answer (",
-            "m2:7077 does not lead",
         ] {
             assert!(error.contains(expected), "{error}");
         }
+    });
+}
+
+#[test]
+fn the_error_says_what_a_standby_has_found_out_since_it_was_first_asked() {
+    run(async |ground| {
+        let stop = async {
+            sleep(Duration::from_secs(5)).await;
+            ground.masters[0].master.hand_over().await;
+        };
+        let (client, ()) = tokio::join!(ground.connect(), stop);
+        assert_eq!(
+            client.expect_err("none leads").to_string(),
+            "no master leads: m0:7077 does not lead (it is about to stop); m1:7077 and m2:7077 do not lead"
+        );
+    });
+}
+
+#[test]
+fn who_wants_to_know_is_told_once_that_no_master_leads_and_for_how_long_that_is_waited_for() {
+    run(async |ground| {
+        let begun = now();
+        let client = ground.unconnected();
+        let mut told = Vec::new();
+        let after = Duration::from_secs(2);
+        let wait = async {
+            client.reach().await.expect_err("none leads");
+            let led = ground.masters[0].elect().await;
+            client.cluster().await.expect("an answer");
+            ground.sim.network().crash("m0");
+            drop(led);
+            // Two that wait are one wait.
+            let patient = client.clone().with_patience(Duration::from_secs(60));
+            let _ = tokio::join!(client.cluster(), patient.workers());
+            let hasty = client.clone().with_patience(Duration::from_secs(3));
+            drop(hasty.cluster().await);
+        };
+        tokio::select! {
+            biased;
+            () = wait => {}
+            never = client.tell_of_waits(after, |left| told.push((begun.elapsed(), left))) => match never {},
+        }
+        let left: Vec<_> = told.iter().map(|(_, left)| left.as_secs()).collect();
+        assert_eq!((told[0].0, left), (after, vec![28, 57]));
     });
 }
 

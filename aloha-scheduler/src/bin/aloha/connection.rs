@@ -9,13 +9,15 @@ use aloha_scheduler::{AppId, ClientError, MasterClient, MasterOutcome, TriedMast
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::ClientArgs;
-use crate::output::all_written;
+use crate::output::{all_written, note};
 use crate::{Failure, environment, serve};
 
 /// What a shell says of a command that Ctrl-C ended.
 pub(crate) const INTERRUPTED: u8 = 130;
 /// For how long a command that waits for something goes on while no master leads.
 const WAITING_PATIENCE: Duration = Duration::from_secs(600);
+/// How long no master leads before that is said.
+const SAY_AFTER: Duration = Duration::from_secs(2);
 
 /// Finds the master and puts a question to it.
 pub(crate) fn ask(
@@ -35,8 +37,23 @@ pub(crate) fn ask(
         let rpc = serve::rpc_config(&config.rpc());
         let env = RpcEnv::builder("aloha-cli").config(rpc).start().await;
         let env = env.map_err(Failure::new)?;
-        let master = MasterClient::connect(&env, &addresses).await?;
-        let answer = question(master, &env).await;
+        let master = MasterClient::unconnected(&env, &addresses);
+        let answer = async {
+            master.reach().await?;
+            question(master.clone(), &env).await
+        };
+        let say = |left: Duration| {
+            let left = left.as_secs_f64();
+            note(
+                args.json,
+                format_args!("no master leads, waiting up to {left:.0} s more"),
+            );
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = answer => answer,
+            never = master.tell_of_waits(SAY_AFTER, say) => match never {},
+        };
         env.shutdown().await;
         let code = answer?;
         all_written()?;
@@ -92,12 +109,19 @@ fn stands_by(one: &TriedMaster) -> bool {
     matches!(one.outcome, MasterOutcome::Standby { .. })
 }
 
+/// Whether it may lead soon, as far as it says.
+fn may_lead(one: &TriedMaster) -> bool {
+    stands_by(one) && one.outcome.why_not().is_none()
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let hint = match &error {
-            ClientError::NoMaster { tried } if tried.iter().any(stands_by) => {
+            ClientError::NoMaster { tried } if tried.iter().any(may_lead) => {
                 "; an election may be on, try again".to_owned()
             }
+            // What it says is what to mend.
+            ClientError::NoMaster { tried } if tried.iter().any(stands_by) => String::new(),
             ClientError::NoMaster { .. } => {
                 "; start one with `aloha master` or `aloha local`, or name it with --master"
                     .to_owned()

@@ -20,6 +20,7 @@ mod master_urls;
 mod output;
 mod policy;
 mod progress;
+mod reach;
 mod serve;
 mod status;
 mod submit;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::Failure;
+use crate::progress;
 use crate::table::one_line;
 
 /// Why something could not be written to stdout.
@@ -41,10 +42,12 @@ pub(crate) fn print_json(value: &impl Serialize) {
 
 /// Says something beside the output; that nobody reads it is no failure.
 pub(crate) fn note(json: bool, text: impl std::fmt::Display) {
-    let mut err = io::stderr().lock();
-    let _ = if json {
-        writeln!(err, "{}", json!({ "note": text.to_string() }))
-    } else {
-        writeln!(err, "aloha: {}", one_line(text.to_string()))
-    };
+    progress::beside(|| {
+        let mut err = io::stderr().lock();
+        let _ = if json {
+            writeln!(err, "{}", json!({ "note": text.to_string() }))
+        } else {
+            writeln!(err, "aloha: {}", one_line(text.to_string()))
+        };
+    });
 }

@@ -1,6 +1,7 @@
 //! What a person sees while a command waits.
 
 use std::io::{self, IsTerminal as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aloha_scheduler::{AppPhase, AppStatus};
@@ -8,6 +9,22 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// How often it moves.
 const TICK: Duration = Duration::from_millis(200);
+
+/// The line that is shown, for whoever writes another.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes something to stderr, beside the line that may be shown there.
+pub(crate) fn beside(write: impl FnOnce()) {
+    let bar = shown().clone();
+    match bar {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
 
 /// A line on stderr that says how an application is, if somebody looks at it. Dropped, it is wiped out.
 #[derive(Debug)]
@@ -24,6 +41,7 @@ impl Progress {
         bar.set_style(style.expect("a valid template"));
         bar.set_message("asking the master");
         bar.enable_steady_tick(TICK);
+        *shown() = Some(bar.clone());
         Self(Some(bar))
     }
 
@@ -49,6 +67,7 @@ impl Progress {
     pub(crate) fn end(&mut self) {
         if let Some(bar) = self.0.take() {
             bar.finish_and_clear();
+            *shown() = None;
         }
     }
 }

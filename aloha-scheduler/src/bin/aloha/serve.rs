@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use aloha_scheduler::rest::{RestGuard, RestLimits, RestServer, RestToken};
 use aloha_scheduler::runner::{CgroupSupport, RunnerSettings};
 use aloha_scheduler::worker::{Backoff, ExitReason, RunnerLauncher, clean_regularly};
 use aloha_scheduler::{
-    Listeners, Master, MasterHandle, MasterRole, MasterSettings, RecoveryModes, Resources, Worker,
-    WorkerHandle, WorkerSettings, with_causes,
+    Listeners, Master, MasterHandle, MasterRole, MasterSettings, RecoveryKind, RecoveryModes,
+    Resources, Worker, WorkerHandle, WorkerSettings, with_causes,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use crate::announce::announce;
 use crate::args::{LocalArgs, MasterArgs, WorkerArgs};
+use crate::reach::{is_nowhere, warn_if_nowhere};
 use crate::work_directory::WorkDirectory;
 use crate::{Failure, config, descriptors, machine, print};
 
@@ -42,6 +43,9 @@ pub(crate) fn master(args: &MasterArgs) -> Result<u8, Failure> {
             descriptors::raise();
         }
         let served = serve_master(&config).await?;
+        if config.master().recovery.kind == RecoveryKind::ZooKeeper {
+            warn_if_nowhere(&served.env);
+        }
         print(format_args!(
             "ready master {}{}",
             served.url(),
@@ -72,6 +76,7 @@ pub(crate) fn worker(args: &WorkerArgs) -> Result<u8, Failure> {
         let directory = WorkDirectory::take(&config.worker().directory)?;
         let launcher = launcher(&config, config.worker().runner_timeout).await?;
         let mut served = serve_worker(&config, masters, &directory, 0, launcher).await?;
+        warn_if_nowhere(&served.env);
         keep_clean(&config, &served.env, &directory);
         print(format_args!("ready worker {}", url(&served.env)));
         let reason = tokio::select! {
@@ -358,8 +363,7 @@ async fn listen_for_submissions(rest: &RestSettings) -> Result<(TcpListener, Soc
 /// know where that is.
 fn rest_url(env: &RpcEnv, address: SocketAddr) -> Option<String> {
     let host = env.address()?.host();
-    let bare = host.trim_matches(['[', ']']);
-    if bare.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified()) {
+    if is_nowhere(host) {
         info!(
             host,
             "standbys cannot send REST clients here: this master listens everywhere"

@@ -213,8 +213,8 @@ impl Leader {
 
     /// Why nothing of so many bytes can be taken on now, if it cannot.
     fn objection(&self, bytes: usize, now: Now) -> Option<String> {
-        if self.is_silent() {
-            return Some("this master is not sure that it still leads; try again".to_owned());
+        if let Some(doubt) = self.doubt() {
+            return Some(format!("{doubt}; try again"));
         }
         if let Some(trouble) = &self.trouble {
             return Some(format!("the master cannot store submissions: {trouble}"));
@@ -290,11 +290,19 @@ impl Leader {
         self.tell(event, ctx);
     }
 
+    /// Why it may let nothing out for now, if so.
+    fn doubt(&self) -> Option<&'static str> {
+        self.is_silent()
+            .then_some("this master is not sure that it still leads")
+    }
+
     fn cluster(&self) -> ClusterStatus {
+        // What is the matter with the store says more.
+        let doubt = || self.doubt().map(str::to_owned);
         ClusterStatus {
             master: self.address.clone(),
             leading_since: self.leading_since,
-            store_trouble: self.trouble.clone(),
+            store_trouble: self.trouble.clone().or_else(doubt),
             ..self.core.cluster()
         }
     }

@@ -185,7 +185,7 @@ pub(super) struct Cluster {
     memory_used: u64,
     /// Whether it still waits for workers that it knows from the leader before.
     recovering: bool,
-    /// Why nothing can be stored just now, if so.
+    /// Why nothing can be stored just now, or may be acknowledged, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     store_trouble: Option<String>,
     /// The version of this master.
