@@ -133,6 +133,15 @@ pub enum RecoveryModeError {
         "aloha.deploy.recoveryMode is ZOOKEEPER, but this program was built without the cargo feature zookeeper"
     )]
     NoZooKeeper,
+    /// Masters that share a ZooKeeper are named, and this one would lead beside them.
+    #[error(
+        "aloha.deploy.zookeeper.url is {url}, but aloha.deploy.recoveryMode is not ZOOKEEPER: this master would lead \
+         beside those that share it; set aloha.deploy.recoveryMode=ZOOKEEPER, or take the url away"
+    )]
+    BesideZooKeeper {
+        /// Which ZooKeeper.
+        url: String,
+    },
     /// A factory of somebody's own failed.
     #[error("the recovery mode {name:?} cannot be had")]
     Factory {
@@ -212,6 +221,10 @@ impl RecoveryModes {
     ///
     /// There is no such mode, or its store cannot be used.
     pub fn build(&self, settings: &RecoverySettings) -> Result<RecoveryMode, RecoveryModeError> {
+        let is_alone = matches!(settings.kind, RecoveryKind::None | RecoveryKind::FileSystem);
+        if let Some(url) = settings.zookeeper.url.clone().filter(|_| is_alone) {
+            return Err(RecoveryModeError::BesideZooKeeper { url });
+        }
         match settings.kind {
             RecoveryKind::None => Ok(RecoveryMode::none()),
             RecoveryKind::FileSystem => Ok(RecoveryMode::stored_in(FileEngine::open(
@@ -271,5 +284,15 @@ mod tests {
         let error = modes.build(&custom(Some("y"))).unwrap_err();
         let error = crate::with_causes(&error);
         assert_eq!(error, "the recovery mode \"y\" cannot be had: no disk");
+    }
+
+    #[test]
+    fn no_master_leads_beside_those_that_share_the_zookeeper_that_it_names() {
+        let mut settings = RecoverySettings::default();
+        let modes = RecoveryModes::new();
+        modes.build(&settings).expect("a master that is alone");
+        settings.zookeeper.url = Some("zk1:2181".to_owned());
+        let error = modes.build(&settings).unwrap_err().to_string();
+        assert!(error.contains("recoveryMode=ZOOKEEPER"), "{error}");
     }
 }
