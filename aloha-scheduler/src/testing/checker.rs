@@ -269,6 +269,10 @@ impl<'a> Checker<'a> {
             let Some((launched, app)) = stored.iter().find(is_launch) else {
                 continue;
             };
+            // When one was launched first whose first launch came to nothing before it was stored, nobody can tell.
+            if app.attempt > 1 {
+                continue;
+            }
             let needs = app.description.needs();
             let equals = (app.description.priority, needs.cores, needs.memory_mib);
             match latest.get(&equals) {

@@ -78,11 +78,7 @@ impl Plan {
         let settings = SimClusterSettings {
             stop_when_cut_off: dice.below(3) > 0,
             // With few of them applications have to wait.
-            workers: match dice.below(6) {
-                0 => 20,
-                1..=3 => 12,
-                _ => 4,
-            },
+            workers: if dice.below(2) == 0 { 20 } else { 4 },
             session_end: match dice.below(2) {
                 0 => SessionEnd::Noted,
                 _ => SessionEnd::Told,
