@@ -45,6 +45,22 @@ fn settings() -> MasterSettings {
     }
 }
 
+/// What is stored of a worker of 4 cores and 4 GiB.
+fn worker_record(name: &str) -> WorkerRecord {
+    WorkerRecord {
+        id: id(name),
+        host: "h".into(),
+        port: 1,
+        offers: Resources {
+            cores: 4,
+            memory_mib: 4096,
+        },
+        enforces: CgroupSupport::default(),
+        attributes: Attributes::new(),
+        drain: None,
+    }
+}
+
 /// A master, a hand-turned clock, and the effects no assertion has claimed yet.
 struct Harness {
     master: MasterCore,

@@ -153,18 +153,7 @@ fn changes_of(write: Write, now: Now) -> Vec<Change> {
             persistence::change_of(&Record::App(record.into()))
         }
         Write::Worker(worker) => {
-            let record = WorkerRecord {
-                id: id(&format!("w{worker}")),
-                host: "h".into(),
-                port: 1,
-                offers: Resources {
-                    cores: 4,
-                    memory_mib: 4096,
-                },
-                enforces: CgroupSupport::default(),
-                attributes: Attributes::new(),
-                drain: None,
-            };
+            let record = worker_record(&format!("w{worker}"));
             persistence::change_of(&Record::Worker(record))
         }
         Write::Key { app, key, until } => {

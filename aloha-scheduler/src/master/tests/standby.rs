@@ -60,19 +60,7 @@ impl StoreFollower for StuckFollower {
 async fn inherit(at_epochs: bool) -> Result<usize, NoHeir> {
     let store = MemoryEngine::new();
     let first = store.begin_epoch(1).await.expect("it begins");
-    let worker = WorkerRecord {
-        id: id("w0"),
-        host: "h".into(),
-        port: 1,
-        offers: Resources {
-            cores: 4,
-            memory_mib: 4096,
-        },
-        enforces: CgroupSupport::default(),
-        attributes: Attributes::new(),
-        drain: None,
-    };
-    let worker = persistence::change_of(&Record::Worker(worker));
+    let worker = persistence::change_of(&Record::Worker(worker_record("w0")));
     store.write(first, vec![worker]).await.expect("written");
     let runtime: Arc<dyn aloha_rpc::Runtime> = Arc::new(TokioRuntime::current());
     let engine: Arc<dyn PersistenceEngine> = Arc::new(Stuck { store, at_epochs });
